@@ -1,0 +1,61 @@
+/*
+ * Four-level radix page tables of 512 entries: one builder for the hypervisor's own map, nested page tables and VT-d
+ * second-level tables. The formats differ in the bits of an entry only (struct page_format).
+ *
+ * The builder never invalidates a TLB: that is the caller's duty, in its order (unmap, invalidate, then reuse the frame).
+ * Context: hv lock held. Tables come from frame_alloc() and go back with page_table_destroy().
+ */
+#pragma once
+
+#include "hv/core/frames.h"
+
+#define PAGE_READ 1u
+#define PAGE_WRITE 2u
+#define PAGE_EXECUTE 4u
+#define PAGE_UNCACHED 8u
+#define PAGE_USER 16u /* x86 format: always set for NPT, which walks as user (APM 2 15.25.5) */
+
+struct page_format {
+    const char *name;
+    u32 superpages; /* bit 1: 2 MiB leaves allowed, bit 2: 1 GiB leaves allowed (bit n = level n) */
+    u64 (*leaf)(hpa_t hpa, u32 rights, u32 level); /* level 0: 4 KiB, 1: 2 MiB, 2: 1 GiB */
+    u64 (*table)(hpa_t hpa);
+    bool (*present)(u64 entry);
+    bool (*is_leaf)(u64 entry, u32 level);
+    u32 (*rights)(u64 entry);
+    hpa_t (*address)(u64 entry);
+    /* After entries [first, first+count) were written: flush for hardware that does not snoop. May be NULL. */
+    void (*wrote)(const u64 *first, u32 count);
+};
+
+extern const struct page_format page_format_x86;  /* APM 2 5.3 / SDM 3A 4.5: P, R/W, U/S, PCD|PWT for UNCACHED, NX */
+extern const struct page_format page_format_vtd;  /* VT-d 9.8: R, W, superpage; no execute, no cache bits */
+
+struct page_table {
+    const struct page_format *format;
+    hpa_t root;
+    u32 levels; /* 4, or 3 for VT-d units with 39-bit tables */
+    u64 table_frames; /* frames that the tables take, the root included */
+};
+
+/* An empty table. levels 3 or 4. ERR_NO_MEMORY. */
+NODISCARD status_t page_table_create(struct page_table *pt, const struct page_format *format, u32 levels);
+
+/* Free all table frames (not what they map). The caller made sure that no CPU or device walks them. */
+void page_table_destroy(struct page_table *pt);
+
+/*
+ * Map [at, at+size) to [hpa, hpa+size), page multiples, with the largest pages that alignment and format allow.
+ * Errors, with what was mapped so far taken back: ERR_INVALID (alignment, size 0), ERR_RANGE (beyond the table's width),
+ * ERR_EXISTS (something is mapped there), ERR_NO_MEMORY.
+ */
+NODISCARD status_t page_table_map(struct page_table *pt, u64 at, hpa_t hpa, u64 size, u32 rights);
+
+/* Remove [at, at+size); parts that are not mapped are skipped; a superpage that sticks out is refused (ERR_INVALID, nothing changed). */
+NODISCARD status_t page_table_unmap(struct page_table *pt, u64 at, u64 size);
+
+/* Set the rights of the mapped 4 KiB page at `at`. ERR_NOT_FOUND, ERR_INVALID (inside a superpage). */
+NODISCARD status_t page_table_protect(struct page_table *pt, u64 at, u32 rights);
+
+/* What is mapped at `at`? *hpa is exact to the byte. ERR_NOT_FOUND. hpa and rights may be NULL. */
+NODISCARD status_t page_table_lookup(const struct page_table *pt, u64 at, hpa_t *hpa, u32 *rights);
