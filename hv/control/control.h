@@ -1,0 +1,41 @@
+/*
+ * The control port (COM2, off unless the manifest says `control = com2`) and the event log.
+ *
+ * A line in, lines out, last line "ok" or "error TEXT". Lines are at most 255 bytes; longer ones are refused whole. Polled from the
+ * 1 ms tick of CPU 0; output never blocks the hypervisor for longer than the UART's FIFO: it is buffered and drained by the tick.
+ */
+#pragma once
+
+#include "shared/lib/status.h"
+#include "shared/lib/types.h"
+
+enum event_kind {
+    EVENT_LOG,       /* hypervisor's log line */
+    EVENT_DRIVER_LOG,/* a line of a driver VM */
+    EVENT_START, EVENT_OFFER, EVENT_FAULT, EVENT_DECIDE, EVENT_QUIESCE, EVENT_RESET, EVENT_RESTART, EVENT_REPLAY,
+    EVENT_RECOVERED, EVENT_GAVE_UP, EVENT_IOMMU_FAULT, EVENT_BROKEN_DEVICE, EVENT_INJECT, EVENT_GUEST, EVENT_KINDS
+};
+extern const char *const event_kind_name[EVENT_KINDS];
+
+struct event {
+    u64 sequence; /* from 1 */
+    u64 tsc;
+    u32 vm; /* vm->id, or EVENT_NO_VM */
+    u32 kind;
+    char text[96];
+};
+#define EVENT_NO_VM 0xffffffffu
+#define EVENT_LOG_SIZE 2048u /* the newest are kept */
+
+/* Append; truncates. Any time after boot's first lines; no allocation. */
+void event_add(enum event_kind kind, u32 vm, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* The event with this sequence number; NULL when it is gone or not there yet. */
+const struct event *event_get(u64 sequence);
+u64 event_last(void);
+
+/* Switch the port on. */
+void control_init(void);
+/* From CPU 0's tick: take input, run complete lines, push buffered output. */
+void control_poll(void);
+/* Pure part, for tests: run one command line, answer through put(). */
+void control_execute(const char *line, void (*put)(const char *text));

@@ -1,0 +1,66 @@
+/*
+ * A driver VM: its VM, its device, its DMA domain, its relay and the state that recovery keeps about it.
+ *
+ *   OFF --boot--> STARTING --offer--> RUNNING --fault--> RECOVERING --> STARTING (generation + 1)
+ *                                                    \-> WAITING (back-off) --> STARTING
+ *                                                    \-> FAILED (policy gave up; device stays in the blocking domain)
+ * Owner of the state: recovery (STARTING to RUNNING: the offer hypercall). Context: hv lock held.
+ */
+#pragma once
+
+#include "hv/core/vm.h"
+#include "hv/iommu/iommu.h"
+#include "hv/pci/pci.h"
+#include "hv/recovery/recovery.h"
+#include "shared/abi/hypercall.h"
+
+enum driver_state { DRIVER_OFF, DRIVER_STARTING, DRIVER_RUNNING, DRIVER_RECOVERING, DRIVER_WAITING, DRIVER_FAILED };
+extern const char *const driver_state_name[]; /* "off" "starting" "running" "recovering" "waiting" "failed" */
+
+struct relay;
+
+struct driver {
+    struct vm *vm;
+    const struct manifest_vm *config;
+    enum driver_state state;
+    u32 generation;
+    struct pci_device *pci;
+    struct iommu_domain *domain; /* NULL: no IOMMU (then only dma = unprotected or no DMA) */
+    const char *isolation;       /* for boot log and status: "iommu", "no-dma" or "UNPROTECTED DMA" */
+    struct relay *relay;
+    struct recovery recovery;
+
+    const void *image; /* the pristine file, in loader memory, read-only from now on */
+    u64 image_size;
+    hpa_t info_page;   /* struct driver_info */
+    hpa_t events_page; /* struct driver_events */
+    hpa_t stash_page;
+    u32 stash_length;
+    u32 stash_checksum; /* of the first stash_length bytes */
+
+    bool waiting;       /* blocked in `wait` */
+    u64 wait_deadline;  /* TSC; ~0 when none */
+    u64 progress;       /* hypercalls + accepted completions + heartbeat changes: any change is progress */
+    u64 hypercalls;
+    u64 device_interrupts;
+    u32 irq_vector;     /* host vector of its MSI; 0: none */
+    u64 started;        /* TSC of the last driver_start() */
+};
+
+extern struct driver *drivers[VM_MAX];
+extern u32 driver_count;
+
+/* The driver VM that owns this source id; NULL. */
+struct driver *driver_by_bdf(u16 bdf);
+
+/*
+ * (Re)build the VM from its pristine image: wipe RAM, load segments, identity map, info page; reset the vCPU; state
+ * STARTING; runnable. Does not touch device, relay or rings. Cannot fail at a restart: the image was checked at boot.
+ */
+void driver_start(struct driver *driver);
+
+/* Set event bits for the driver VM and wake it if it waits. */
+void driver_signal(struct driver *driver, u32 events);
+
+/* First request for bus mastering of this generation: leave the blocking domain, then set the bit. */
+NODISCARD status_t driver_enable_dma(struct driver *driver);

@@ -1,0 +1,121 @@
+/*
+ * A virtual CPU above the vendor seam (arch/x86/vendor.h), and the neutral exit record.
+ *
+ * States:            wake()                 schedule_pick()
+ *   STOPPED --start--> BLOCKED <--block-- RUNNABLE <--exit-- RUNNING (in guest mode on its CPU, lock not held)
+ * Every change happens under the hv lock, by any CPU, except that `in_guest` is set by the owner CPU just before
+ * entry (lock held) and cleared by it right after the exit, before it takes the lock (store-release).
+ */
+#pragma once
+
+#include "shared/lib/status.h"
+#include "shared/lib/types.h"
+
+struct vm;
+
+enum vcpu_state { VCPU_STOPPED, VCPU_BLOCKED, VCPU_RUNNABLE };
+
+struct vcpu_registers { /* order fixed: assembly uses it. rax and rsp live in the VMCB while loaded; the seam copies them. */
+    u64 rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp;
+    u64 r8, r9, r10, r11, r12, r13, r14, r15;
+};
+
+struct vcpu {
+    struct vm *vm;
+    u32 cpu; /* the CPU it runs on: fixed at boot */
+    enum vcpu_state state;
+    bool in_guest;
+    bool flush_tlb; /* before the next entry */
+    struct vcpu_registers regs;
+    u64 rip;    /* valid after an exit; written back before the entry */
+    u64 rflags; /* the same */
+    void *arch; /* the vendor's part: VMCB page and so on */
+    void *fpu;  /* FXSAVE area, 512 bytes, 16 aligned */
+    u64 exits;          /* all of them */
+    u64 exits_by_kind[16];
+    u64 run_ticks;      /* TSC ticks in guest mode */
+    u64 entered;        /* TSC at the last entry */
+    u64 slice_start;    /* scheduler: when it began to run without pause */
+};
+
+enum exit_kind {
+    EXIT_INTERRUPT,   /* a physical interrupt or NMI: nothing to do for the VM */
+    EXIT_WINDOW,      /* the guest can take an interrupt now */
+    EXIT_HLT,
+    EXIT_CPUID,
+    EXIT_PIO,
+    EXIT_MSR,
+    EXIT_NESTED_FAULT, /* access to guest-physical memory that the nested table does not allow */
+    EXIT_HYPERCALL,
+    EXIT_CR_WRITE,
+    EXIT_UNDEFINED,   /* an instruction that this machine does not have: VMRUN, MONITOR, XSETBV, ...: inject #UD */
+    EXIT_CACHE,       /* WBINVD, INVD: skipped */
+    EXIT_SHUTDOWN,    /* triple fault */
+    EXIT_INVALID,     /* the entry was refused: guest state invalid */
+    EXIT_UNKNOWN,
+    EXIT_KINDS
+};
+
+struct vcpu_exit {
+    enum exit_kind kind;
+    u32 instruction_length; /* 0: unknown; what vcpu_skip() adds to RIP */
+    union {
+        struct {
+            u16 port;
+            u8 width; /* 1, 2, 4 */
+            bool write;
+            bool string; /* INS/OUTS: not offered to guests */
+        } pio;
+        struct {
+            u32 index;
+            bool write;
+        } msr;
+        struct {
+            gpa_t address; /* exact to the byte */
+            bool write;
+            bool fetch;
+            bool table_walk; /* the access was the guest's own page walk */
+        } nested;
+        struct {
+            u32 cr; /* 0, 4, 8 */
+            u32 reg; /* index into vcpu_registers */
+        } cr;
+        u64 code; /* UNKNOWN, INVALID: the vendor's exit code */
+    };
+};
+
+/* Names for status and events, EXIT_KINDS entries. */
+extern const char *const exit_kind_name[EXIT_KINDS];
+
+/* Make a blocked vCPU runnable and, when its CPU is another one or idle, tell that CPU. Any state: a stopped one stays so. */
+void vcpu_wake(struct vcpu *vcpu);
+
+/* The vCPU waits for vcpu_wake(). Called in its own exit. */
+void vcpu_block(struct vcpu *vcpu);
+
+/* No more entries. When it is in guest mode on another CPU, that CPU is kicked and waited for (bounded by one exit). */
+void vcpu_stop(struct vcpu *vcpu);
+
+/*
+ * Its nested page table lost rights: flush before the next entry, and if it is in guest mode on another CPU now, force it
+ * out and wait until it is. When this returns no CPU uses the old entries for this VM.
+ */
+void vcpu_shootdown(struct vcpu *vcpu);
+
+/* Make it leave guest mode soon, so that pending virtual interrupts are looked at. Does not wait. */
+void vcpu_kick(struct vcpu *vcpu);
+
+/* Step over the instruction that exited. */
+void vcpu_skip(struct vcpu *vcpu, const struct vcpu_exit *exit);
+
+/* Inject an exception at the next entry (error code only for vectors that have one). */
+void vcpu_inject_exception(struct vcpu *vcpu, u8 vector, u32 error_code);
+
+/*
+ * Copy up to len bytes of guest memory at virtual address `va`, through the guest's own page tables (paging off: physical).
+ * Returns the number of bytes copied before something was not mapped or not RAM. All of the walk is untrusted.
+ */
+u32 vcpu_fetch(struct vcpu *vcpu, u64 va, void *out, u32 len);
+
+/* The guest-physical address behind a virtual one; ERR_NOT_FOUND. */
+NODISCARD status_t vcpu_translate(struct vcpu *vcpu, u64 va, gpa_t *out);

@@ -1,0 +1,79 @@
+/*
+ * Physical PCI: enumeration through MCFG (PCI Express ECAM; PCIe 5.0 7.2.2), configuration access, resets, MSI.
+ *
+ * Every device is enumerated once at boot and then left with bus mastering off until a driver VM owns it.
+ * Context: hv lock held. No function trusts what configuration space says: lists are bounded, BARs are checked against RAM.
+ */
+#pragma once
+
+#include "shared/lib/status.h"
+#include "shared/lib/types.h"
+
+#define PCI_MAX_DEVICES 64u
+
+enum pci_reset_kind { PCI_RESET_NONE, PCI_RESET_FLR, PCI_RESET_BUS, PCI_RESET_DRIVER };
+extern const char *const pci_reset_name[]; /* "none", "flr", "bus", "driver" */
+
+struct pci_bar {
+    u64 address; /* host-physical, or port */
+    u64 size;    /* 0: absent */
+    bool memory;
+    bool wide; /* 64-bit: the next BAR is its upper half */
+    bool prefetch;
+};
+
+struct pci_device {
+    u16 bdf;
+    u16 vendor, device;
+    u32 class_code;  /* base << 16 | sub << 8 | interface */
+    u8 header_type;  /* 0 device, 1 bridge */
+    u8 secondary_bus; /* of a bridge */
+    struct pci_device *bridge; /* upstream, NULL on the root bus */
+    struct pci_bar bar[6];
+    u8 cap_msi, cap_msix, cap_express; /* offsets; 0: absent */
+    bool has_flr;
+    bool assigned; /* to a driver VM */
+};
+
+extern struct pci_device pci_devices[PCI_MAX_DEVICES];
+extern u32 pci_device_count;
+
+/* Scan the segment that MCFG describes: ECAM at `ecam`, buses first..last (mapped already). Turns bus mastering off everywhere except in bridges. */
+NODISCARD status_t pci_enumerate(hpa_t ecam, u8 first_bus, u8 last_bus);
+
+struct pci_device *pci_find_address(u16 bdf);
+/* The first device of that class which is not assigned. */
+struct pci_device *pci_find_class(u32 class_code, u32 class_mask);
+
+/* Raw access; offset aligned to width (1, 2, 4), below 4096. */
+u32 pci_read(const struct pci_device *dev, u32 offset, u32 width);
+void pci_write(const struct pci_device *dev, u32 offset, u32 width, u32 value);
+
+/* Command register: bus mastering on or off; memory and port decoding are on while the device is assigned. */
+void pci_set_bus_master(const struct pci_device *dev, bool on);
+
+/*
+ * The driver VM's view of its device's configuration space: reads of the header and standard capabilities pass (BARs as they
+ * are); writes are allowed to the command register (I/O, memory, bus master, INTx disable) and status bits only.
+ * *bus_master says that the write asks for bus mastering: it is not carried out here but by driver_enable_dma().
+ * Errors: ERR_INVALID (offset, width, alignment), ERR_DENIED.
+ */
+NODISCARD status_t pci_driver_read(const struct pci_device *dev, u32 offset, u32 width, u32 *value);
+NODISCARD status_t pci_driver_write(const struct pci_device *dev, u32 offset, u32 width, u32 value, bool *bus_master);
+
+/*
+ * Reset the device: FLR (PCIe 5.0 6.6.2), else secondary bus reset when nothing else lives behind that bridge, else nothing
+ * (PCI_RESET_DRIVER: its own driver must do it at start). Bus mastering is off before and after; BARs, command and MSI are restored
+ * from what was enumerated. Bounded waits as the specification asks (100 ms after FLR unless the device answers sooner: it polls).
+ */
+enum pci_reset_kind pci_reset_device(struct pci_device *dev);
+
+/* Which kind pci_reset_device() would use. */
+enum pci_reset_kind pci_reset_kind(const struct pci_device *dev);
+
+/* One message for the device: MSI, or MSI-X entry 0 with all others masked. The driver VM cannot reach either. ERR_UNSUPPORTED: neither capability. */
+NODISCARD status_t pci_enable_message(struct pci_device *dev, u64 address, u32 data);
+void pci_disable_message(struct pci_device *dev);
+
+/* True when [hpa, hpa+size) touches the MSI-X table or PBA pages of the device: not mapped into the driver VM. */
+bool pci_is_msix_page(const struct pci_device *dev, hpa_t page);

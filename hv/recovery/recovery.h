@@ -1,0 +1,102 @@
+/*
+ * The way of a fault: detect -> decide -> quiesce -> reset -> restart -> replay, a file each, one fault_record through all.
+ *
+ * Detectors (detect_*.c and the places that call recovery_report) only report. The stages run on the driver VM's own CPU,
+ * from the run loop, under the hv lock: recovery_run(). Its vCPU is never in guest mode then.
+ */
+#pragma once
+
+#include "shared/lib/status.h"
+#include "shared/lib/types.h"
+
+struct driver;
+struct vcpu;
+struct iommu_fault;
+
+/* What the detectors see. One bit of knowledge each: the table in detect.c has name and text. */
+enum fault_kind {
+    FAULT_NONE,
+    FAULT_EXCEPTION,       /* triple fault, or the driver's exception handler said so */
+    FAULT_UNEXPECTED_EXIT, /* an exit that a driver VM never has (port or MSR outside its set, CR write, invalid state) */
+    FAULT_NESTED_PAGE,     /* touched guest-physical memory that it does not own */
+    FAULT_DMA,             /* VT-d recorded an access of its device outside the domain */
+    FAULT_INTERRUPT,       /* VT-d recorded a forged interrupt, or an interrupt storm */
+    FAULT_HEARTBEAT,       /* ran without progress for heartbeat * misses */
+    FAULT_DEADLINE,        /* a request stayed in flight for longer than the manifest allows */
+    FAULT_COMPLETION_RING, /* indices that jump, a tag not in flight, an impossible length */
+    FAULT_DECLARED,        /* the driver's own `fault` hypercall (assert, device) */
+    FAULT_OFFER,           /* no offer in time after a start, or one that differs from the first */
+    FAULT_OPERATOR,        /* `restart VM` */
+    FAULT_KINDS
+};
+extern const char *const fault_kind_name[FAULT_KINDS]; /* "exception" "unexpected-exit" "nested-page" "dma" "interrupt" "heartbeat" "deadline" "completion-ring" "declared" "offer" "operator" */
+
+enum fault_outcome { FAULT_OPEN, FAULT_RECOVERED, FAULT_GAVE_UP, FAULT_SUPERSEDED /* a new fault came before the replay was done */ };
+
+struct fault_record { /* times are TSC; 0: did not happen */
+    u32 sequence;     /* per machine, from 1 */
+    u32 vm;           /* vm->id */
+    u32 generation;   /* of the driver that failed */
+    enum fault_kind kind;
+    enum fault_outcome outcome;
+    u64 detail, address; /* RIP or code; faulting address; by kind */
+    char text[80];       /* one line for people */
+    char injected[16];   /* fault name when the injector had armed one, else "" (for reports only; no stage reads it) */
+    u64 t_injected;
+    u64 t_detect, t_decide, t_quiesce, t_reset, t_restart; /* when the stage began */
+    u64 t_offer;            /* the new driver's offer arrived */
+    u64 t_replay;           /* the log is back in its rings */
+    u64 t_first_completion; /* the guest got the first completion after that */
+    u8 reset_kind;          /* enum pci_reset_kind */
+    u32 replayed;
+};
+
+#define RECOVERY_HISTORY 512u /* records kept, per machine */
+
+struct recovery { /* in struct driver */
+    bool pending;
+    struct fault_record current; /* valid while pending, RECOVERING, WAITING or STARTING after a fault */
+    u64 restart_at;              /* WAITING: TSC */
+    u64 window_start;
+    u32 restarts_in_window;
+    u32 restarts_total, faults_total;
+    u64 last_progress;       /* heartbeat detector: value ... */
+    u64 last_progress_time;  /* ... and guest-mode ticks when it last changed */
+    u32 heartbeat_misses;
+    /* armed faults of the injector */
+    u32 inject_armed; /* enum inject_fault, 0: none */
+    u64 inject_time;
+    char inject_name[16];
+};
+
+/*
+ * A detector saw something. Only the first report of a generation counts; later ones are counted. Safe from any exit or tick;
+ * the stages run later. text: printf for the one line.
+ */
+void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *fmt, ...) PRINTF_LIKE(5, 6);
+
+/* Run the stages that are due for this driver (home CPU's run loop): after a report, when a back-off is over. */
+void recovery_run(struct driver *driver);
+bool recovery_due(const struct driver *driver, u64 now);
+
+/* Called by the offer hypercall after relay_offer() succeeded, and by relay after the first publication. */
+void recovery_offered(struct driver *driver);
+void recovery_first_completion(struct driver *driver);
+
+/* Time-driven detectors for one driver VM: heartbeat, deadline, offer in time, interrupt storm. Every tick (1 ms) of its home CPU. */
+void recovery_tick(struct driver *driver, u64 now);
+
+/* The IOMMU recorded this (detect_dma.c): find the owner, report, event. */
+void recovery_iommu_fault(const struct iommu_fault *fault);
+
+/* Past faults, oldest first: the i-th of recovery_history_count(); NULL beyond. */
+const struct fault_record *recovery_history(u32 i);
+u32 recovery_history_count(void);
+
+/* inject.c: arm a fault by name for the VM's next entry ("crash" "hang" "wild-write" "wild-dma" "garbage"). ERR_NOT_FOUND, ERR_STATE (not running), ERR_BUSY. */
+NODISCARD status_t inject_arm(struct driver *driver, const char *name);
+/* Before each entry of a driver VM when inject_armed is set. May leave it armed (the fitting moment has not come). */
+void inject_apply(struct driver *driver, struct vcpu *vcpu);
+/* A canary page of the hypervisor that wild writes aim at. False when it was overwritten. */
+void inject_canary_init(void);
+bool inject_canary_intact(void);
