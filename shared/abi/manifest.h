@@ -29,7 +29,7 @@
  *   kind      = guest               # exactly one guest
  *   image     = guestos.elf
  *   memory    = 256M
- *   cmdline   = text to the end of the line (at most 255 bytes)
+ *   cmdline   = text to the end of the line (at most 255 bytes; taken as it stands, no comment after it)
  */
 #pragma once
 
