@@ -44,6 +44,8 @@ struct driver {
     u64 hypercalls;
     u64 device_interrupts;
     u32 irq_vector;     /* host vector of its MSI; 0: none */
+    u64 message_address; /* what pci_enable_message() gets, at boot and again at each restart */
+    u32 message_data;
     u64 started;        /* TSC of the last driver_start() */
 };
 

@@ -54,18 +54,24 @@ struct fault_record { /* times are TSC; 0: did not happen */
 #define RECOVERY_HISTORY 512u /* records kept, per machine */
 
 struct recovery { /* in struct driver */
-    bool pending;
-    struct fault_record current; /* valid while pending, RECOVERING, WAITING or STARTING after a fault */
+    bool pending;                /* a report waits for recovery_run() */
+    struct fault_record current; /* sequence != 0: open, from the report until it goes into the history */
     u64 restart_at;              /* WAITING: TSC */
-    u64 window_start;
+    u64 window_start;            /* TSC of the first restart that the policy counts */
     u32 restarts_in_window;
     u32 restarts_total, faults_total;
+    u32 reports_later;       /* reports that came after the first one of their generation */
     u64 last_progress;       /* heartbeat detector: value ... */
     u64 last_progress_time;  /* ... and guest-mode ticks when it last changed */
-    u32 heartbeat_misses;
-    /* armed faults of the injector */
-    u32 inject_armed; /* enum inject_fault, 0: none */
-    u64 inject_time;
+    u32 heartbeat_misses;    /* in a row, now */
+    u64 storm_start;         /* interrupt-storm detector: its window began then (TSC), with these counts */
+    u64 storm_interrupts, storm_completions;
+    u64 log_window;          /* `log` hypercall: lines since then (TSC); a flood must not push faults out of the event log */
+    u32 log_lines;
+    /* The injector. */
+    u32 inject_armed;    /* enum inject_fault, 0: none */
+    u64 inject_time;     /* TSC of the injection; 0: not yet */
+    u64 inject_calls;    /* driver->hypercalls at the last entry that was looked at */
     char inject_name[16];
 };
 
@@ -79,9 +85,23 @@ void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u6
 void recovery_run(struct driver *driver);
 bool recovery_due(const struct driver *driver, u64 now);
 
-/* Called by the offer hypercall after relay_offer() succeeded, and by relay after the first publication. */
-void recovery_offered(struct driver *driver);
+/*
+ * The driver VM's offer, copied already: relay_offer() (which replays what is in flight), stamps, state RUNNING. ERR_STATE
+ * when it has offered before; else what relay_offer() says. A successor whose offer is refused is reported as FAULT_OFFER.
+ */
+struct driver_offer;
+NODISCARD status_t recovery_offer(struct driver *driver, const struct driver_offer *offer);
+/* By the relay after it published completions of a running driver. Only the first one after a recovery does anything. */
 void recovery_first_completion(struct driver *driver);
+
+/*
+ * The operator's `restart VM`. A running driver is reported as FAULT_OPERATOR; a back-off ends at once; a driver that was given
+ * up on starts again with fresh counters. ERR_STATE: never started, or a recovery is under way.
+ */
+NODISCARD status_t recovery_restart(struct driver *driver);
+
+/* Checksum (FNV-1a) of the first `length` bytes of the stash page; length <= DRIVER_STASH_SIZE. */
+u32 recovery_stash_checksum(const struct driver *driver, u32 length);
 
 /* Time-driven detectors for one driver VM: heartbeat, deadline, offer in time, interrupt storm. Every tick (1 ms) of its home CPU. */
 void recovery_tick(struct driver *driver, u64 now);
