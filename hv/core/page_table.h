@@ -13,11 +13,12 @@
 #define PAGE_WRITE 2u
 #define PAGE_EXECUTE 4u
 #define PAGE_UNCACHED 8u
-#define PAGE_USER 16u /* x86 format: always set for NPT, which walks as user (APM 2 15.25.5) */
+#define PAGE_USER 16u /* x86 format; NPT sets it in every entry, since it walks as user (APM 2 15.25.5) */
 
 struct page_format {
     const char *name;
     u32 superpages; /* bit 1: 2 MiB leaves allowed, bit 2: 1 GiB leaves allowed (bit n = level n) */
+    bool canonical; /* addresses are linear ones: the bits above the width repeat its highest bit; else they are zero */
     u64 (*leaf)(hpa_t hpa, u32 rights, u32 level); /* level 0: 4 KiB, 1: 2 MiB, 2: 1 GiB */
     u64 (*table)(hpa_t hpa);
     bool (*present)(u64 entry);
@@ -28,8 +29,13 @@ struct page_format {
     void (*wrote)(const u64 *first, u32 count);
 };
 
-extern const struct page_format page_format_x86;  /* APM 2 5.3 / SDM 3A 4.5: P, R/W, U/S, PCD|PWT for UNCACHED, NX */
-extern const struct page_format page_format_vtd;  /* VT-d 9.8: R, W, superpage; no execute, no cache bits */
+/*
+ * Superpages and wrote() depend on the machine: copy a format and change these where CPU or unit has less. A present x86
+ * entry is always readable. VT-d ignores EXECUTE, UNCACHED and USER.
+ */
+extern const struct page_format page_format_x86; /* own map. APM 2 5.3 / SDM 3A 4.5: P, R/W, U/S, PCD|PWT for UNCACHED, NX */
+extern const struct page_format page_format_npt; /* the same bits for guest-physical addresses, PAGE_USER implied */
+extern const struct page_format page_format_vtd; /* VT-d 9.8: R, W, superpage; no execute, no cache bits */
 
 struct page_table {
     const struct page_format *format;
@@ -41,12 +47,13 @@ struct page_table {
 /* An empty table. levels 3 or 4. ERR_NO_MEMORY. */
 NODISCARD status_t page_table_create(struct page_table *pt, const struct page_format *format, u32 levels);
 
-/* Free all table frames (not what they map). The caller made sure that no CPU or device walks them. */
+/* Free all table frames (not what they map); *pt is zeroed. The caller made sure that no CPU or device walks them. */
 void page_table_destroy(struct page_table *pt);
 
 /*
- * Map [at, at+size) to [hpa, hpa+size), page multiples, with the largest pages that alignment and format allow.
- * Errors, with what was mapped so far taken back: ERR_INVALID (alignment, size 0), ERR_RANGE (beyond the table's width),
+ * Map [at, at+size) to [hpa, hpa+size), page multiples, with the largest pages that alignment and format allow (smaller
+ * ones where a table of earlier mappings stands: tables are never given back to be reused while caches may hold them).
+ * Errors, with what was mapped so far taken back: ERR_INVALID (alignment, size 0, no rights), ERR_RANGE (beyond the table's width),
  * ERR_EXISTS (something is mapped there), ERR_NO_MEMORY.
  */
 NODISCARD status_t page_table_map(struct page_table *pt, u64 at, hpa_t hpa, u64 size, u32 rights);
@@ -54,7 +61,7 @@ NODISCARD status_t page_table_map(struct page_table *pt, u64 at, hpa_t hpa, u64 
 /* Remove [at, at+size); parts that are not mapped are skipped; a superpage that sticks out is refused (ERR_INVALID, nothing changed). */
 NODISCARD status_t page_table_unmap(struct page_table *pt, u64 at, u64 size);
 
-/* Set the rights of the mapped 4 KiB page at `at`. ERR_NOT_FOUND, ERR_INVALID (inside a superpage). */
+/* Set the rights of the mapped 4 KiB page at `at`. ERR_NOT_FOUND, ERR_INVALID (inside a superpage, no rights). */
 NODISCARD status_t page_table_protect(struct page_table *pt, u64 at, u32 rights);
 
 /* What is mapped at `at`? *hpa is exact to the byte. ERR_NOT_FOUND. hpa and rights may be NULL. */
