@@ -1,0 +1,151 @@
+"""Arguments and dispatch: one row a subcommand."""
+
+import argparse
+import signal
+import sys
+
+from . import packages
+from .ui import Failure, warn
+
+EXAMPLES = """\
+examples:
+  scripts/bulkhead run                        boot to the guest's prompt; Ctrl-A X ends, Ctrl-A H helps
+  scripts/bulkhead run --disk my.qcow2        the same with your own disk image
+  scripts/bulkhead run --exec 'stat; sha256 /dev/vda'
+  scripts/bulkhead inject blk0 crash          in a second terminal: kill the disk's driver, watch it come back
+  scripts/bulkhead status                     VMs, devices, isolation, restarts
+  scripts/bulkhead test -L faults             one group of tests; without -L: all
+  scripts/bulkhead check manifests/default.ini
+"""
+
+FAULTS = ("crash", "hang", "wild-write", "wild-dma", "garbage")
+
+
+def parser():
+    top = argparse.ArgumentParser(prog="scripts/bulkhead", epilog=EXAMPLES,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter,
+                                  description="Bulkhead: a hypervisor that keeps each device driver in a VM of its own.")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--no-install", action="store_true", help="list missing Debian packages and stop (exit 3)")
+    common.add_argument("-v", "--verbose", action="store_true", help="show more: build steps, hypervisor log lines")
+    running = argparse.ArgumentParser(add_help=False)
+    running.add_argument("--name", default="default", help="which running instance (default: %(default)s)")
+    json = argparse.ArgumentParser(add_help=False)
+    json.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    machine = _machine_arguments()
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    def add(name, help_text, *parents):
+        return commands.add_parser(name, help=help_text, description=help_text, parents=[common, *parents])
+
+    _add_run(add("run", "build, boot, and give you the guest's console", machine, running))
+    _add_test(add("test", "run the tests; the last line says how many passed and failed"))
+    inject = add("inject", "make a driver VM fail, and show its recovery", running, json)
+    inject.add_argument("vm", metavar="VM")
+    inject.add_argument("fault", metavar="FAULT", choices=FAULTS, help=", ".join(FAULTS))
+    inject.add_argument("--no-wait", action="store_true", help="do not wait for the recovery")
+    add("status", "VMs, devices, isolation, restarts of a running instance", running, json)
+    add("stats", "counters of a running instance", running, json)
+    events = add("events", "the event log of a running instance", running, json)
+    events.add_argument("since", nargs="?", type=int, default=0, metavar="SEQ", help="from this sequence number on")
+    add("faults", "past faults of a running instance, with the time that each stage took", running, json)
+    restart = add("restart", "restart a driver VM", running)
+    restart.add_argument("vm", metavar="VM")
+    check = add("check", "check a manifest with the machine's own parser", json)
+    check.add_argument("manifest", metavar="MANIFEST")
+    _add_bench(add("bench", "measure the VirtIO disk through its driver VM", machine, json))
+    loc = add("loc", "count the hypervisor's lines of code, without comments and blanks", json)
+    loc.add_argument("--limit", type=int, default=8000, help="exit 1 above this many lines (default: %(default)s)")
+    gdb = add("gdb", "a debugger on a running instance, with the symbols of a VM's image (or of `hv`)", running)
+    gdb.add_argument("vm", metavar="VM")
+    gdb.add_argument("--port", type=int, default=1234, help="of QEMU's gdbstub on localhost (default: %(default)s)")
+    commands.add_parser("help", help="this text")
+    return top
+
+
+def _machine_arguments():
+    machine = argparse.ArgumentParser(add_help=False)
+    machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto",
+                         help="auto: nested KVM where it works, else emulation (default)")
+    machine.add_argument("--memory", type=int, default=1024, metavar="MIB", help="of the machine (default: %(default)s)")
+    machine.add_argument("--cpus", type=int, default=2, metavar="N", help="(default: %(default)s)")
+    machine.add_argument("--icount", action="store_true",
+                         help="TCG counts instructions: repeatable figures, one host thread")
+    machine.add_argument("--no-iommu", action="store_true", help="a machine without VT-d")
+    machine.add_argument("--qemu-arg", action="append", default=[], metavar="ARG",
+                         help="one more argument for QEMU (repeat it for more)")
+    return machine
+
+
+def _add_run(run):
+    run.add_argument("--disk", metavar="IMAGE", help="raw or qcow2 (default: a scratch disk of 256 MiB)")
+    run.add_argument("--disk-snapshot", action="store_true", help="leave the image as it is: writes are forgotten")
+    run.add_argument("--manifest", metavar="FILE", help="which VMs there are (default: manifests/default.ini)")
+    run.add_argument("--preset", choices=("debug", "release"), default="debug", help="(default: %(default)s)")
+    run.add_argument("--exec", metavar="'CMD; CMD'", dest="commands",
+                     help="type these at the guest's prompt, print what they print, power off; "
+                          "the exit code is the last one's status")
+    run.add_argument("--timeout", type=float, metavar="SECONDS", help="with --exec: limit for each command")
+    run.add_argument("--keep", action="store_true", help="keep the instance's scratch disk, and start from a kept one")
+    run.add_argument("--gdb", nargs="?", type=int, const=1234, metavar="PORT",
+                     help="wait for a debugger on this port of localhost (default: 1234)")
+
+
+def _add_test(test):
+    test.add_argument("-L", "--label", action="append", metavar="LABEL",
+                      help="only this group (repeat it for more): unit, fuzz, boot, blk, faults, containment, errors, hostile, ...")
+    test.add_argument("--list", action="store_true", help="print groups and tests, run nothing")
+    test.add_argument("--seed", type=int, help="of everything random (default: a new one, printed)")
+    test.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
+    test.add_argument("--time-limit", type=float, default=20, metavar="MINUTES",
+                      help="what has not run by then counts as failed (default: %(default)s)")
+
+
+def _add_bench(bench):
+    bench.add_argument("what", choices=("blk",))
+    bench.add_argument("--seconds", type=int, default=5, help="of each measurement (default: %(default)s)")
+    bench.add_argument("--grants", choices=("sticky", "strict", "both"), default="both")
+
+
+def _handlers():
+    # Imported late: `help` and `check` need none of the rest.
+    from . import bench, debug, loc, session, telemetry, testing
+    return {
+        "run": (session.run, {"build", "run"}),
+        "test": (testing.run, {"build", "run", "test"}),
+        "inject": (telemetry.inject, set()),
+        "status": (telemetry.status, set()),
+        "stats": (telemetry.stats, set()),
+        "events": (telemetry.events, set()),
+        "faults": (telemetry.faults, set()),
+        "restart": (telemetry.restart, set()),
+        "check": (debug.check, {"build", "test"}),
+        "bench": (bench.run, {"build", "run"}),
+        "loc": (loc.run, set()),
+        "gdb": (debug.gdb, {"gdb"}),
+    }
+
+
+def main(argv):
+    top = parser()
+    arguments = top.parse_args(argv)
+    if arguments.command in (None, "help"):
+        top.print_help()
+        return 0
+    # A terminating signal unwinds the stack, so that the terminal is restored and QEMU ends with us.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda n, _: sys.exit(128 + n))
+    handler, purposes = _handlers()[arguments.command]
+    try:
+        packages.ensure(purposes, arguments.no_install)
+        return handler(arguments)
+    except Failure as failure:
+        warn(failure)
+        return failure.code
+    except KeyboardInterrupt:
+        warn("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has gone: not an error. Python must not flush into it at exit.
+        sys.stderr.close()
+        return 141

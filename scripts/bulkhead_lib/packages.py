@@ -1,0 +1,80 @@
+"""The Debian packages that the project uses, and their installation."""
+
+import os
+import shutil
+import subprocess
+
+from .ui import Failure, say
+
+# The one list: package, and what it is for. Sets: what a command needs.
+PACKAGES = {
+    "gcc": ("build", "compiles everything"),
+    "libc6-dev": ("build", "C library headers for the host tools"),
+    "binutils": ("build", "assembler, linker, objcopy"),
+    "cmake": ("build", "the build"),
+    "ninja-build": ("build", "the build"),
+    "gnu-efi": ("build", "start-up code and headers of the UEFI loader"),
+    "qemu-system-x86": ("run", "the machine"),
+    "qemu-utils": ("run", "qemu-img: looks at qcow2 disks"),
+    "ovmf": ("run", "UEFI firmware of the machine"),
+    "libcmocka-dev": ("test", "unit tests"),
+    "libcapstone-dev": ("test", "disassembler that the instruction decoder is compared with"),
+    "clang": ("test", "libFuzzer targets"),
+    "gdb": ("gdb", "the debugger"),
+}
+
+
+def needed(purposes):
+    return [name for name, (purpose, _) in PACKAGES.items() if purpose in purposes]
+
+
+def missing(names):
+    """Those of `names` that dpkg does not report as installed."""
+    if shutil.which("dpkg-query") is None:
+        raise Failure("this is not a Debian system (no dpkg-query); install by hand: " + " ".join(names), 3)
+    query = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Abbrev}\n", *names],
+                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    installed = {line.split()[0] for line in query.stdout.splitlines() if line.split()[1:2] == ["ii"]}
+    return [name for name in names if name not in installed]
+
+
+def ensure(purposes, no_install):
+    """Install what the commands of these purposes lack; says what and why. no_install: list it and stop."""
+    lacking = missing(needed(purposes))
+    if not lacking:
+        return
+    say(f"{len(lacking)} Debian package{'s are' if len(lacking) > 1 else ' is'} missing:")
+    for name in lacking:
+        say(f"  {name:18} {PACKAGES[name][1]}")
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *lacking]
+    if no_install:
+        raise Failure("nothing was installed (--no-install); to install: " + " ".join(command), 3)
+    if os.geteuid() != 0:
+        if shutil.which("sudo") is None:
+            raise Failure("not root and no sudo here; run as root: " + " ".join(command), 3)
+        command = ["sudo", *command]
+    _install(command, lacking)
+
+
+def _install(command, lacking):
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    prefix = command[:1] if command[0] == "sudo" else []
+    # Package lists may be absent (a fresh image) or too old (a version that the mirror no longer has).
+    if not _candidates(lacking):
+        _apt(prefix + ["apt-get", "update"], environment)
+    say("installing: " + " ".join(command))
+    if _apt(command, environment) != 0:
+        _apt(prefix + ["apt-get", "update"], environment)
+        if _apt(command, environment) != 0:
+            raise Failure("apt-get could not install: " + " ".join(lacking), 3)
+
+
+def _candidates(names):
+    policy = subprocess.run(["apt-cache", "policy", *names], stdout=subprocess.PIPE, text=True, check=False,
+                            env=dict(os.environ, LC_ALL="C"))
+    return policy.stdout.count("Candidate: ") - policy.stdout.count("Candidate: (none)") == len(names)
+
+
+def _apt(command, environment):
+    # apt's own chatter goes to stderr: stdout may be read by a program.
+    return subprocess.run(command, env=environment, stdout=2, check=False).returncode

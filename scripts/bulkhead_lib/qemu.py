@@ -1,0 +1,111 @@
+"""The QEMU command line, in one place."""
+
+import dataclasses
+import pathlib
+import shutil
+
+from . import paths
+from .ui import Failure
+
+BINARY = "qemu-system-x86_64"
+OVMF_CODE = pathlib.Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+OVMF_VARS = pathlib.Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+EXIT_PORT = 0xF4
+
+# isa-debug-exit turns a value v into QEMU's exit code (v << 1) | 1; values: enum machine_end of the hypervisor.
+POWERED_OFF = (0x20 << 1) | 1
+BOOT_ERROR = (0x21 << 1) | 1
+PANIC = (0x22 << 1) | 1
+
+QCOW2_MAGIC = b"QFI\xfb"
+
+
+@dataclasses.dataclass
+class Options:
+    """What a machine is made of. The folder is the instance's: sockets, firmware variables and logs lie in it."""
+
+    folder: pathlib.Path
+    accel: str = "tcg"
+    cpus: int = 2
+    memory: int = 1024  # MiB
+    disk: pathlib.Path | None = None
+    disk_snapshot: bool = False
+    iommu: bool = True
+    interactive: bool = False
+    gdb: int | None = None  # port of the gdbstub on localhost; the machine waits for a debugger
+    icount: bool = False
+    devices: list = dataclasses.field(default_factory=list)  # each an argument of -device
+    extra: list = dataclasses.field(default_factory=list)  # raw arguments
+    sata_disk: bool = True  # False: the SATA controller has no disk
+
+
+def disk_format(path):
+    """raw or qcow2, by the file's first bytes. Never left to QEMU's guess: a guest could write a qcow2 header."""
+    with open(path, "rb") as file:
+        return "qcow2" if file.read(4) == QCOW2_MAGIC else "raw"
+
+
+def _value(path):
+    """A path inside a QEMU option: commas are doubled."""
+    return str(path).replace(",", ",,")
+
+
+def _machine(o):
+    if o.accel == "kvm":
+        # Interrupt remapping needs the IOAPIC in user space.
+        return ["-machine", "q35,kernel-irqchip=split", "-accel", "kvm", "-cpu", "host"]
+    # CX16 is masked: TCG 7.2 corrupts EFLAGS around cmpxchg16b.
+    thread = "single" if o.icount else "multi"
+    args = ["-machine", "q35", "-accel", f"tcg,thread={thread}", "-cpu", "max,-cx16"]
+    if o.icount:
+        args += ["-icount", "shift=0,sleep=off"]
+    return args
+
+
+def _firmware(o):
+    variables = pathlib.Path(o.folder) / "vars.fd"
+    if not OVMF_CODE.exists():
+        raise Failure(f"{OVMF_CODE} is missing (package ovmf)")
+    shutil.copy(OVMF_VARS, variables)
+    return ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_value(OVMF_CODE)}",
+            "-drive", f"if=pflash,unit=1,format=raw,file={_value(variables)}",
+            # On a VirtIO disk, so that the q35's own SATA controller is free for the driver VM.
+            "-drive", f"if=none,id=esp,format=raw,file=fat:rw:{_value(pathlib.Path(o.folder) / 'esp')}",
+            "-device", "virtio-blk-pci,drive=esp,bootindex=0"]
+
+
+def _disk(o):
+    if o.disk is None or not o.sata_disk:
+        return []
+    snapshot = ",snapshot=on" if o.disk_snapshot else ""
+    return ["-drive", f"if=none,id=disk,format={disk_format(o.disk)},file={_value(o.disk)}{snapshot}",
+            "-device", "ide-hd,drive=disk,bus=ide.0,serial=bulkhead-disk"]
+
+
+def _ports(o):
+    control = _value(paths.socket_path(o.folder, "control.sock"))
+    qmp = _value(paths.socket_path(o.folder, "qmp.sock"))
+    log = _value(pathlib.Path(o.folder) / "console.log")
+    # mux with the monitor: Ctrl-A X, Ctrl-A C, Ctrl-A H as QEMU users know them. signal=off: Ctrl-C is the guest's.
+    mux = ",mux=on" if o.interactive else ""
+    return (["-chardev", f"stdio,id=console,signal=off{mux},logfile={log}", "-serial", "chardev:console"]
+            + (["-mon", "chardev=console,mode=readline"] if o.interactive else [])
+            + ["-chardev", f"socket,id=control,path={control},server=on,wait=off", "-serial", "chardev:control",
+               "-qmp", f"unix:{qmp},server=on,wait=off"])
+
+
+def command(o):
+    """The whole command line for these options."""
+    args = [BINARY, *_machine(o), "-smp", str(o.cpus), "-m", str(o.memory), "-nodefaults", "-no-user-config",
+            "-display", "none", "-no-reboot", "-boot", "menu=off"]
+    if o.iommu:
+        # Before other devices: QEMU wants the IOMMU to exist when they are added. 48 bits: four-level tables.
+        args += ["-device", "intel-iommu,intremap=on,aw-bits=48"]
+    args += _firmware(o) + _disk(o)
+    args += ["-device", f"isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4"]
+    args += _ports(o)
+    for device in o.devices:
+        args += ["-device", device]
+    if o.gdb is not None:
+        args += ["-gdb", f"tcp:127.0.0.1:{o.gdb}", "-S"]
+    return args + list(o.extra)

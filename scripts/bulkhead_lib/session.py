@@ -1,0 +1,197 @@
+"""`run`: one machine, with its console for a person or commands for a script."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import termios
+import time
+
+from . import accel, build, machine, paths, qemu
+from .ui import Failure, say, warn
+
+SCRATCH_BYTES = 256 << 20
+# What QEMU's exit code means for ours.
+EXIT_CODES = {qemu.POWERED_OFF: 0, qemu.BOOT_ERROR: 1, qemu.PANIC: 2, 0: 0}
+
+
+def run(arguments):
+    manifest = read_manifest(arguments.manifest)
+    kind = choose_accel(arguments.accel)
+    build.build(arguments.preset, verbose=arguments.verbose)
+    folder = paths.instance(arguments.name)
+    instance = machine.Instance(folder)
+    # Before the disk is touched: a running instance of that name may be using it.
+    instance.take()
+    try:
+        options = qemu_options(arguments, folder, kind)
+        if arguments.commands is not None:
+            instance.release()
+            return _run_commands(arguments, options, manifest)
+        return _run_interactive(arguments, options, manifest, instance)
+    finally:
+        instance.release()
+        machine.remove_instance(folder, arguments.keep)
+
+
+def read_manifest(path):
+    path = pathlib.Path(path) if path else paths.DEFAULT_MANIFEST
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror.lower()}") from error
+
+
+def choose_accel(wanted):
+    try:
+        kind, why = accel.choose(wanted)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    say(f"accelerator: {kind.upper()} ({why})")
+    return kind
+
+
+def qemu_options(arguments, folder, kind):
+    if arguments.icount and kind == "kvm":
+        raise Failure("--icount needs --accel tcg")
+    if arguments.cpus < 1 or arguments.memory < 64:
+        raise Failure("at least one CPU and 64 MiB of memory are needed")
+    return qemu.Options(folder=folder, accel=kind, cpus=arguments.cpus, memory=arguments.memory,
+                        disk=_disk(arguments, folder), disk_snapshot=arguments.disk_snapshot,
+                        iommu=not arguments.no_iommu, icount=arguments.icount, gdb=arguments.gdb,
+                        extra=arguments.qemu_arg)
+
+
+def _disk(arguments, folder):
+    if arguments.disk:
+        disk = pathlib.Path(arguments.disk).resolve()
+        if not disk.is_file():
+            raise Failure(f"{arguments.disk}: no such disk image")
+        if not os.access(disk, os.R_OK if arguments.disk_snapshot else os.R_OK | os.W_OK):
+            raise Failure(f"{arguments.disk}: not {'readable' if arguments.disk_snapshot else 'writable'} (--disk-snapshot needs no write permission)")
+        return disk
+    scratch = folder / "scratch.img"
+    if not (arguments.keep and scratch.exists()):
+        make_sparse(scratch, SCRATCH_BYTES)
+    return scratch
+
+
+def make_sparse(path, size):
+    with open(path, "wb") as file:
+        file.truncate(size)
+
+
+# ---- for a person ----
+
+
+def _run_interactive(arguments, options, manifest, instance):
+    options.interactive = True
+    command = machine.prepare(options, paths.images(arguments.preset), manifest)
+    say(f"disk: {options.disk}\nlog: {options.folder / 'console.log'}\nCtrl-A X ends the machine, Ctrl-A H helps")
+    if options.gdb is not None:
+        say(f"waiting for a debugger: scripts/bulkhead gdb hv --name {arguments.name} --port {options.gdb}")
+    with Terminal():
+        process = subprocess.Popen(command, preexec_fn=machine.die_with_parent)
+        try:
+            instance.describe(pid=os.getpid(), qemu=process.pid, accel=options.accel,
+                              images=paths.images(arguments.preset), gdb=options.gdb)
+            stopped = _watch(process, options.folder / "console.log")
+        finally:
+            # SIGTERM first: QEMU then puts the terminal back itself.
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            process.wait()
+    if stopped:
+        return 1
+    return _exit_code(process.returncode)
+
+
+def _watch(process, log):
+    """Wait for QEMU's end. True: the loader gave up and went back to the firmware, where nobody wants to be."""
+    while True:
+        try:
+            process.wait(0.25)
+            return False
+        except subprocess.TimeoutExpired:
+            pass
+        except KeyboardInterrupt:
+            # Only possible while the terminal is not raw yet or is not ours: the guest gets its Ctrl-C otherwise.
+            process.terminate()
+            raise
+        if log.exists() and log.stat().st_size < 65536:
+            if machine.BACK_TO_FIRMWARE.encode() in log.read_bytes():
+                time.sleep(0.1)
+                return True
+
+
+def _exit_code(code):
+    if code not in EXIT_CODES:
+        raise Failure(f"QEMU ended with exit code {code}")
+    return EXIT_CODES[code]
+
+
+class Terminal:
+    """Puts the terminal back as it was, whichever way the block is left."""
+
+    def __enter__(self):
+        self.saved = None
+        if sys.stdin.isatty():
+            self.saved = termios.tcgetattr(sys.stdin.fileno())
+        return self
+
+    def __exit__(self, *exc):
+        if self.saved is not None:
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, self.saved)
+
+
+# ---- for a script ----
+
+
+def split_commands(text):
+    """The commands between semicolons; a semicolon inside quotes belongs to its command."""
+    commands, current, quote = [], "", ""
+    for char in text:
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        if char == ";" and not quote:
+            commands.append(current.strip())
+            current = ""
+        else:
+            current += char
+    commands.append(current.strip())
+    return [command for command in commands if command]
+
+
+def _run_commands(arguments, options, manifest):
+    commands = split_commands(arguments.commands)
+    show = say if arguments.verbose else None
+    with machine.Machine(options, paths.images(arguments.preset), manifest, on_log=show, on_error=say) as guest:
+        try:
+            guest.shell_start()
+            status = 0
+            for line in commands:
+                output, status = guest.command(line, arguments.timeout or 86400)
+                sys.stdout.write(output)
+                sys.stdout.flush()
+            code = guest.power_off()
+        except machine.MachineEnded as ended:
+            return _ended_early(guest, ended)
+    if code != qemu.POWERED_OFF:
+        return _exit_code(code) or 2
+    return status
+
+
+def _ended_early(guest, ended):
+    """The machine ended before the commands did: its own line was shown already if it had one."""
+    code = guest.process.poll()
+    if not guest.errors():
+        warn(ended)
+    if code == qemu.POWERED_OFF:
+        return 0  # one of the commands was `poweroff`
+    return 2 if code == qemu.PANIC else 1

@@ -1,0 +1,92 @@
+"""status, stats, events, faults, inject, restart: the control port, for people (tables) and programs (--json)."""
+
+import time
+
+from . import faultlog, paths
+from .control import Control
+from .machine import Instance
+from .ui import Failure, print_json, say, table
+
+RECOVERY_SECONDS = 15
+
+
+def connect(arguments):
+    folder = paths.instance(arguments.name)
+    if not Instance.is_running(folder):
+        raise Failure(f"no instance named '{arguments.name}' is running (start one: scripts/bulkhead run)")
+    return Control(folder)
+
+
+def _show(arguments, command):
+    groups = {}
+    for kind, fields in connect(arguments).ask(command):
+        groups.setdefault(kind, []).append(fields)
+    if arguments.json:
+        print_json(groups)
+        return 0
+    for i, (kind, rows) in enumerate(groups.items()):
+        if i:
+            print()
+        if len(rows) == 1 and len(rows[0]) > 6:
+            # One thing with many properties reads better downwards.
+            print(kind)
+            for key, value in rows[0].items():
+                print(f"  {key:<24} {value}")
+        else:
+            print(f"{kind}:")
+            table(rows)
+    return 0
+
+
+def status(arguments):
+    return _show(arguments, "status")
+
+
+def stats(arguments):
+    return _show(arguments, "stats")
+
+
+def events(arguments):
+    control = connect(arguments)
+    rows = control.rows(f"events {arguments.since}" if arguments.since else "events", "event")
+    if arguments.json:
+        print_json(rows)
+    else:
+        table(rows)
+    return 0
+
+
+def faults(arguments):
+    records = faultlog.read(connect(arguments))
+    if arguments.json:
+        print_json([record.as_dict() for record in records])
+    elif not records:
+        print("no fault so far")
+    else:
+        table([record.row() for record in records])
+    return 0
+
+
+def inject(arguments):
+    control = connect(arguments)
+    last = max([record.sequence for record in faultlog.read(control)], default=0)
+    control.ask(f"inject {arguments.vm} {arguments.fault}")
+    if not arguments.json:
+        say(f"{arguments.fault} injected into {arguments.vm}")
+    if arguments.no_wait:
+        return 0
+    record = faultlog.wait_for(control, arguments.vm, last, RECOVERY_SECONDS)
+    if arguments.json:
+        print_json(record.as_dict())
+    else:
+        print(f"{record.vm}: detected by {record.kind}: {record.text}")
+        print(f"{record.vm}: {record.outcome}; times in µs:")
+        table([record.durations()])
+    return 0 if record.outcome == "recovered" else 1
+
+
+def restart(arguments):
+    start = time.monotonic()
+    connect(arguments).ask(f"restart {arguments.vm}")
+    say(f"{arguments.vm}: restart ordered ({(time.monotonic() - start) * 1000:.0f} ms)")
+    return 0
