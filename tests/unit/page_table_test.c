@@ -1,0 +1,491 @@
+/* SOURCES: hv/core/page_table.c hv/core/frames.c */
+/* INCLUDE_FAKES */
+/* The page-table builder: entries bit by bit, and random operations against an array with one entry a page. */
+#include "hv/core/page_table.h"
+#include "tests/unit/fakes.h"
+#include "tests/unit/random.h"
+
+#define RAM_BASE MIB(16)
+#define RAM_SIZE MIB(8)
+#define RW (PAGE_READ | PAGE_WRITE)
+#define RWX (RW | PAGE_EXECUTE)
+
+static const struct page_format *const formats[] = {&page_format_x86, &page_format_npt, &page_format_vtd};
+
+static int setup(void **state)
+{
+    fake_frames_create(RAM_BASE, RAM_SIZE);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    u64 free = frames_free_count();
+    u64 total = frames_total_count();
+
+    fake_memory_destroy();
+    assert_int_equal(free, total); /* every test destroys its tables, and none may leak */
+    return 0;
+}
+
+static u64 size_of(u32 level)
+{
+    return PAGE_SIZE << 9 * level;
+}
+
+/* An independent walk: the raw entry that ends it, on *level. */
+static u64 walk(const struct page_table *pt, u64 at, u32 *level)
+{
+    hpa_t table = pt->root;
+
+    for (*level = pt->levels - 1;; (*level)--) {
+        u64 entry = ((const u64 *)hpa_to_ptr(table))[at >> (12 + 9 * *level) & 511];
+        bool superpage = (entry & 1ull << 7) != 0;
+        if ((entry & 3) == 0 || *level == 0 || superpage)
+            return entry;
+        table = HPA(entry & 0xffffffffff000ull);
+    }
+}
+
+static u64 count_tables(const struct page_table *pt, hpa_t table, u32 level)
+{
+    u64 count = 1;
+
+    for (u32 i = 0; level > 0 && i < 512; i++) {
+        u64 entry = ((const u64 *)hpa_to_ptr(table))[i];
+        if ((entry & 3) != 0 && (entry & 1ull << 7) == 0)
+            count += count_tables(pt, HPA(entry & 0xffffffffff000ull), level - 1);
+    }
+    return count;
+}
+
+static void check_entry(const struct page_format *format, u32 rights, u64 size, u64 bits)
+{
+    struct page_table pt;
+    u64 at = GIB(3);
+    u32 level;
+
+    assert_int_equal(page_table_create(&pt, format, 4), OK);
+    assert_int_equal(page_table_map(&pt, at, HPA(GIB(5)), size, rights), OK);
+    assert_true(walk(&pt, at, &level) == (GIB(5) | bits));
+    assert_int_equal(size_of(level), size);
+    page_table_destroy(&pt);
+}
+
+static void entries_have_the_bits_of_their_format(void **state)
+{
+    const u64 nx = 1ull << 63;
+
+    /* P 1, R/W 2, U/S 4, PWT 8, PCD 0x10, PS 0x80 */
+    check_entry(&page_format_x86, PAGE_READ, PAGE_SIZE, 0x1 | nx);
+    check_entry(&page_format_x86, RW, PAGE_SIZE, 0x3 | nx);
+    check_entry(&page_format_x86, PAGE_READ | PAGE_EXECUTE, PAGE_SIZE, 0x1);
+    check_entry(&page_format_x86, RW | PAGE_UNCACHED, PAGE_SIZE, 0x1b | nx);
+    check_entry(&page_format_x86, RW | PAGE_USER, MIB(2), 0x87 | nx);
+    check_entry(&page_format_x86, RW, GIB(1), 0x83 | nx);
+    check_entry(&page_format_npt, PAGE_READ, PAGE_SIZE, 0x5 | nx);
+    check_entry(&page_format_npt, RWX, MIB(2), 0x87);
+    check_entry(&page_format_npt, RW | PAGE_UNCACHED, PAGE_SIZE, 0x1f | nx);
+    /* R 1, W 2, superpage 0x80; what it has no bits for is ignored */
+    check_entry(&page_format_vtd, PAGE_READ, PAGE_SIZE, 0x1);
+    check_entry(&page_format_vtd, PAGE_WRITE, PAGE_SIZE, 0x2);
+    check_entry(&page_format_vtd, RWX | PAGE_UNCACHED | PAGE_USER, MIB(2), 0x83);
+    check_entry(&page_format_vtd, RW, GIB(1), 0x83);
+}
+
+static void upper_levels_grant_everything(void **state)
+{
+    static const u64 bits[] = {0x7, 0x7, 0x3};
+
+    for (u32 i = 0; i < ARRAY_SIZE(formats); i++) {
+        struct page_table pt;
+        assert_int_equal(page_table_create(&pt, formats[i], 4), OK);
+        assert_int_equal(page_table_map(&pt, 0, HPA(0), PAGE_SIZE, PAGE_READ), OK);
+        hpa_t table = pt.root;
+        for (u32 level = 3; level > 0; level--) {
+            u64 entry = *(const u64 *)hpa_to_ptr(table);
+            assert_int_equal(entry & ~0xffffffffff000ull, bits[i]);
+            table = HPA(entry & 0xffffffffff000ull);
+        }
+        page_table_destroy(&pt);
+    }
+}
+
+/* From 4 KiB below a 1 GiB border to 4 KiB above another: every size of page, each where it fits. */
+static void the_largest_pages_are_used(void **state)
+{
+    static const struct {
+        u64 at, size;
+    } expected[] = {
+        {GIB(1) - PAGE_SIZE, PAGE_SIZE}, {GIB(1), GIB(1)}, {GIB(2), GIB(1)}, {GIB(3), MIB(2)},
+        {GIB(3) + MIB(2), PAGE_SIZE},
+    };
+
+    for (u32 i = 0; i < ARRAY_SIZE(formats); i++) {
+        struct page_table pt;
+        assert_int_equal(page_table_create(&pt, formats[i], 4), OK);
+        u64 at = GIB(1) - PAGE_SIZE;
+        u64 size = PAGE_SIZE + GIB(2) + MIB(2) + PAGE_SIZE;
+        assert_int_equal(page_table_map(&pt, at, HPA(GIB(4) + at), size, RW), OK);
+        for (u32 j = 0; j < ARRAY_SIZE(expected); j++) {
+            u32 level;
+            u64 entry = walk(&pt, expected[j].at, &level);
+            assert_int_equal(size_of(level), expected[j].size);
+            assert_true((entry & 0xffffffffff000ull) == GIB(4) + expected[j].at);
+        }
+        assert_int_equal(page_table_lookup(&pt, at - 1, NULL, NULL), ERR_NOT_FOUND);
+        assert_int_equal(page_table_lookup(&pt, at + size, NULL, NULL), ERR_NOT_FOUND);
+        assert_int_equal(page_table_unmap(&pt, at, size), OK);
+        assert_int_equal(page_table_lookup(&pt, GIB(2), NULL, NULL), ERR_NOT_FOUND);
+        page_table_destroy(&pt);
+    }
+}
+
+static void superpages_follow_format_and_alignment(void **state)
+{
+    struct page_format small = page_format_vtd;
+    struct page_table pt;
+    u32 level;
+
+    small.superpages = 1u << 1;
+    assert_int_equal(page_table_create(&pt, &small, 4), OK);
+    assert_int_equal(page_table_map(&pt, 0, HPA(0), GIB(1), RW), OK);
+    walk(&pt, 0, &level);
+    assert_int_equal(level, 1); /* no 1 GiB pages there */
+    assert_int_equal(page_table_map(&pt, GIB(1), HPA(GIB(1) + PAGE_SIZE), MIB(2), RW), OK);
+    walk(&pt, GIB(1), &level);
+    assert_int_equal(level, 0); /* the two addresses differ in their offset */
+    page_table_destroy(&pt);
+}
+
+/* Where a table of earlier mappings stands, it stays: it may be in a walker's cache. */
+static void old_tables_are_kept(void **state)
+{
+    struct page_table pt;
+    u32 level;
+
+    assert_int_equal(page_table_create(&pt, &page_format_npt, 4), OK);
+    assert_int_equal(page_table_map(&pt, MIB(2), HPA(MIB(2)), PAGE_SIZE, RW), OK);
+    assert_int_equal(page_table_unmap(&pt, MIB(2), PAGE_SIZE), OK);
+    u64 before = pt.table_frames;
+    assert_int_equal(page_table_map(&pt, 0, HPA(0), MIB(6), RW), OK);
+    assert_int_equal(pt.table_frames, before);
+    walk(&pt, 0, &level);
+    assert_int_equal(level, 1);
+    walk(&pt, MIB(2), &level);
+    assert_int_equal(level, 0);
+    walk(&pt, MIB(4), &level);
+    assert_int_equal(level, 1);
+    page_table_destroy(&pt);
+}
+
+static void superpages_are_not_split(void **state)
+{
+    struct page_table pt;
+    u32 rights;
+
+    assert_int_equal(page_table_create(&pt, &page_format_npt, 4), OK);
+    assert_int_equal(page_table_map(&pt, MIB(2), HPA(0), MIB(4), RW), OK);
+    assert_int_equal(page_table_unmap(&pt, MIB(2), PAGE_SIZE), ERR_INVALID);
+    assert_int_equal(page_table_unmap(&pt, MIB(2) + PAGE_SIZE, MIB(2)), ERR_INVALID);
+    assert_int_equal(page_table_unmap(&pt, 0, MIB(4) - PAGE_SIZE), ERR_INVALID);
+    assert_int_equal(page_table_unmap(&pt, MIB(6) - PAGE_SIZE, MIB(2)), ERR_INVALID);
+    assert_int_equal(page_table_protect(&pt, MIB(2), PAGE_READ), ERR_INVALID);
+    for (u64 at = MIB(2); at < MIB(6); at += PAGE_SIZE) {
+        assert_int_equal(page_table_lookup(&pt, at, NULL, &rights), OK);
+        assert_int_equal(rights & RWX, RW);
+    }
+    assert_int_equal(page_table_unmap(&pt, 0, MIB(4)), OK); /* all of the first, with empty space before it */
+    assert_int_equal(page_table_lookup(&pt, MIB(4) - 1, NULL, NULL), ERR_NOT_FOUND);
+    assert_int_equal(page_table_lookup(&pt, MIB(4), NULL, NULL), OK);
+    page_table_destroy(&pt);
+}
+
+static void arguments_are_checked(void **state)
+{
+    struct page_table pt;
+
+    assert_int_equal(page_table_create(&pt, &page_format_npt, 2), ERR_INVALID);
+    assert_int_equal(page_table_create(&pt, &page_format_npt, 5), ERR_INVALID);
+    assert_int_equal(page_table_create(&pt, &page_format_npt, 4), OK);
+    assert_int_equal(page_table_map(&pt, 0, HPA(0), 0, RW), ERR_INVALID);
+    assert_int_equal(page_table_map(&pt, 1, HPA(0), PAGE_SIZE, RW), ERR_INVALID);
+    assert_int_equal(page_table_map(&pt, 0, HPA(1), PAGE_SIZE, RW), ERR_INVALID);
+    assert_int_equal(page_table_map(&pt, 0, HPA(0), 100, RW), ERR_INVALID);
+    assert_int_equal(page_table_map(&pt, 0, HPA(0), PAGE_SIZE, 0), ERR_INVALID);
+    assert_int_equal(page_table_map(&pt, 0, HPA(0), PAGE_SIZE, PAGE_USER), ERR_INVALID);
+    assert_int_equal(page_table_map(&pt, 0, HPA(1ull << 52), PAGE_SIZE, RW), ERR_RANGE);
+    assert_int_equal(page_table_map(&pt, 0, HPA((1ull << 52) - PAGE_SIZE), 2 * PAGE_SIZE, RW), ERR_RANGE);
+    assert_int_equal(page_table_unmap(&pt, 0, 0), ERR_INVALID);
+    assert_int_equal(page_table_unmap(&pt, 0x800, PAGE_SIZE), ERR_INVALID);
+    assert_int_equal(page_table_protect(&pt, 0, PAGE_READ), ERR_NOT_FOUND);
+    assert_int_equal(page_table_map(&pt, 0, HPA(0), PAGE_SIZE, RW), OK);
+    assert_int_equal(page_table_protect(&pt, 0, 0), ERR_INVALID);
+    assert_int_equal(page_table_map(&pt, 0, HPA(0), PAGE_SIZE, RW), ERR_EXISTS);
+    page_table_destroy(&pt);
+}
+
+static void addresses_stay_within_the_width(void **state)
+{
+    struct page_table pt;
+
+    for (u32 levels = 3; levels <= 4; levels++) {
+        u64 end = 1ull << (12 + 9 * levels);
+        assert_int_equal(page_table_create(&pt, &page_format_vtd, levels), OK);
+        assert_int_equal(page_table_map(&pt, end - PAGE_SIZE, HPA(0), PAGE_SIZE, RW), OK);
+        assert_int_equal(page_table_map(&pt, end, HPA(0), PAGE_SIZE, RW), ERR_RANGE);
+        assert_int_equal(page_table_map(&pt, end - 2 * PAGE_SIZE, HPA(0), 3 * PAGE_SIZE, RW), ERR_RANGE);
+        assert_int_equal(page_table_map(&pt, 0ull - PAGE_SIZE, HPA(0), PAGE_SIZE, RW), ERR_RANGE);
+        assert_int_equal(page_table_map(&pt, 0ull - PAGE_SIZE, HPA(0), 2 * PAGE_SIZE, RW), ERR_RANGE);
+        assert_int_equal(page_table_map(&pt, PAGE_SIZE, HPA(0), 0ull - PAGE_SIZE, RW), ERR_RANGE);
+        assert_int_equal(page_table_unmap(&pt, end, PAGE_SIZE), ERR_RANGE);
+        assert_int_equal(page_table_lookup(&pt, end, NULL, NULL), ERR_NOT_FOUND);
+        assert_int_equal(page_table_lookup(&pt, UINT64_MAX, NULL, NULL), ERR_NOT_FOUND);
+        assert_int_equal(page_table_lookup(&pt, end - 1, NULL, NULL), OK);
+        page_table_destroy(&pt);
+    }
+}
+
+/* The hypervisor's own map: canonical addresses, no alias between the halves. */
+static void linear_addresses_are_canonical(void **state)
+{
+    const u64 high = 0xffff800000000000ull;
+    struct page_table pt;
+    hpa_t hpa;
+
+    assert_int_equal(page_table_create(&pt, &page_format_x86, 4), OK);
+    assert_int_equal(page_table_map(&pt, high, HPA(GIB(1)), MIB(2), RW), OK);
+    assert_int_equal(page_table_map(&pt, 0ull - PAGE_SIZE, HPA(MIB(1)), PAGE_SIZE, RW), OK); /* the very last page */
+    assert_int_equal(page_table_lookup(&pt, high + 0x1234, &hpa, NULL), OK);
+    assert_true(hpa.v == GIB(1) + 0x1234);
+    assert_int_equal(page_table_lookup(&pt, UINT64_MAX, &hpa, NULL), OK);
+    assert_true(hpa.v == MIB(1) + 0xfff);
+    assert_int_equal(page_table_lookup(&pt, 1ull << 47, NULL, NULL), ERR_NOT_FOUND);
+    assert_int_equal(page_table_map(&pt, 1ull << 47, HPA(0), PAGE_SIZE, RW), ERR_RANGE);
+    assert_int_equal(page_table_map(&pt, (1ull << 47) - PAGE_SIZE, HPA(0), 2 * PAGE_SIZE, RW), ERR_RANGE);
+    assert_int_equal(page_table_map(&pt, 0xffff000000000000ull, HPA(0), PAGE_SIZE, RW), ERR_RANGE);
+    assert_int_equal(page_table_map(&pt, high - PAGE_SIZE, HPA(0), PAGE_SIZE, RW), ERR_RANGE);
+    assert_int_equal(page_table_map(&pt, 0ull - PAGE_SIZE, HPA(0), 2 * PAGE_SIZE, RW), ERR_RANGE);
+    page_table_destroy(&pt);
+}
+
+/* With every possible number of frames left: all mapped or nothing, and nothing lost. */
+static void running_out_of_frames_takes_back_the_mapping(void **state)
+{
+    u64 at = GIB(1) - MIB(2) - PAGE_SIZE; /* needs two tables on each level but the highest */
+    u64 size = MIB(4) + 2 * PAGE_SIZE;
+    u64 all = frames_free_count();
+    bool mapped = false;
+
+    for (u64 left = 1; !mapped; left++) {
+        struct page_table pt;
+        hpa_t rest;
+        assert_int_equal(page_table_create(&pt, &page_format_npt, 4), OK);
+        assert_int_equal(frames_alloc(all - 1 - left, PAGE_SIZE, &rest), OK);
+        status_t status = page_table_map(&pt, at, HPA(at), size, RW);
+        mapped = status == OK;
+        assert_true(mapped || status == ERR_NO_MEMORY);
+        for (u64 page = at; page < at + size; page += PAGE_SIZE)
+            assert_int_equal(page_table_lookup(&pt, page, NULL, NULL), mapped ? OK : ERR_NOT_FOUND);
+        assert_true(!mapped || left == 5);
+        frames_free(rest, all - 1 - left);
+        page_table_destroy(&pt);
+        assert_int_equal(frames_free_count(), all);
+    }
+}
+
+/* ---- wrote(): what hardware without snooping would see ---- */
+
+static u64 flushed[RAM_SIZE / sizeof(u64)];
+
+static void flush(const u64 *first, u32 count)
+{
+    u64 offset = ptr_to_hpa(first).v - RAM_BASE;
+
+    memcpy((u8 *)flushed + offset, first, count * sizeof(u64));
+}
+
+static void check_flushed(hpa_t table, u32 level)
+{
+    const u64 *entries = hpa_to_ptr(table);
+
+    assert_memory_equal((u8 *)flushed + (table.v - RAM_BASE), entries, PAGE_SIZE);
+    for (u32 i = 0; level > 0 && i < 512; i++) {
+        if ((entries[i] & 3) != 0 && (entries[i] & 1ull << 7) == 0)
+            check_flushed(HPA(entries[i] & 0xffffffffff000ull), level - 1);
+    }
+}
+
+/* ---- the model: one entry a 4 KiB page of an 8 MiB window, one group number a superpage ---- */
+
+#define MODEL_PAGES 2048u
+
+struct model_page {
+    bool mapped;
+    u64 hpa;
+    u32 rights;
+    u32 leaf; /* the first page of the leaf that holds it */
+    u32 leaf_pages;
+};
+
+struct model {
+    struct page_table pt;
+    struct random random;
+    u64 window;                        /* address of page 0 */
+    u32 mask;                          /* the rights that the format can tell */
+    bool had_table[MODEL_PAGES / 512]; /* a 4 KiB page was mapped there once, so a table stays */
+    struct model_page page[MODEL_PAGES];
+};
+
+static bool model_is_free(const struct model *model, u64 first, u64 count)
+{
+    for (u64 i = first; i < first + count; i++) {
+        if (model->page[i].mapped)
+            return false;
+    }
+    return true;
+}
+
+static void model_map(struct model *model, u64 first, u64 count)
+{
+    static const u32 choices[] = {PAGE_READ, RW, RWX, PAGE_READ | PAGE_EXECUTE, RW | PAGE_UNCACHED};
+    u32 rights = choices[random_below(&model->random, ARRAY_SIZE(choices))];
+    bool aligned = random_one_in(&model->random, 2);
+    u64 hpa = GIB(8) + (aligned ? first : random_below(&model->random, 4096)) * PAGE_SIZE;
+    status_t status =
+        page_table_map(&model->pt, model->window + first * PAGE_SIZE, HPA(hpa), count * PAGE_SIZE, rights);
+
+    if (!model_is_free(model, first, count)) {
+        assert_int_equal(status, ERR_EXISTS);
+        return;
+    }
+    assert_int_equal(status, OK);
+    for (u64 i = 0; i < count;) {
+        u64 at = first + i;
+        bool large =
+            at % 512 == 0 && (hpa / PAGE_SIZE + i) % 512 == 0 && count - i >= 512 && !model->had_table[at / 512];
+        u32 pages = large ? 512 : 1;
+        model->had_table[at / 512] |= !large;
+        for (u32 j = 0; j < pages; j++, i++)
+            model->page[first + i] = (struct model_page){true, hpa + i * PAGE_SIZE, rights, (u32)at, pages};
+    }
+}
+
+static void model_unmap(struct model *model, u64 first, u64 count)
+{
+    bool cut = false;
+
+    for (u64 i = first; i < first + count; i++) {
+        const struct model_page *page = &model->page[i];
+        cut |= page->mapped && (page->leaf < first || page->leaf + page->leaf_pages > first + count);
+    }
+    status_t status = page_table_unmap(&model->pt, model->window + first * PAGE_SIZE, count * PAGE_SIZE);
+    assert_int_equal(status, cut ? ERR_INVALID : OK);
+    for (u64 i = first; !cut && i < first + count; i++)
+        model->page[i].mapped = false;
+}
+
+static void model_protect(struct model *model, u64 at)
+{
+    struct model_page *page = &model->page[at];
+    u32 rights = random_one_in(&model->random, 2) ? PAGE_READ : RWX;
+    status_t expected = !page->mapped ? ERR_NOT_FOUND : page->leaf_pages > 1 ? ERR_INVALID : OK;
+
+    assert_int_equal(page_table_protect(&model->pt, model->window + at * PAGE_SIZE, rights), expected);
+    if (expected == OK)
+        page->rights = rights;
+}
+
+static void model_compare(const struct model *model, struct random *random)
+{
+    for (u64 i = 0; i < MODEL_PAGES; i++) {
+        const struct model_page *page = &model->page[i];
+        u64 offset = random_below(random, PAGE_SIZE);
+        hpa_t hpa;
+        u32 rights;
+        u32 level;
+        status_t status = page_table_lookup(&model->pt, model->window + i * PAGE_SIZE + offset, &hpa, &rights);
+        assert_int_equal(status, page->mapped ? OK : ERR_NOT_FOUND);
+        if (!page->mapped)
+            continue;
+        assert_true(hpa.v == page->hpa + offset);
+        assert_int_equal(rights & model->mask, page->rights & model->mask);
+        walk(&model->pt, model->window + i * PAGE_SIZE, &level);
+        assert_int_equal(size_of(level), page->leaf_pages * PAGE_SIZE);
+    }
+    assert_int_equal(model->pt.table_frames, count_tables(&model->pt, model->pt.root, model->pt.levels - 1));
+    check_flushed(model->pt.root, model->pt.levels - 1);
+}
+
+static void run_model(const struct page_format *base, u32 levels, u64 window, u32 mask)
+{
+    static struct model model;
+    struct page_format format = *base;
+
+    memset(&model, 0, sizeof(model));
+    format.wrote = flush;
+    model.random = random_start(format.name);
+    model.window = window;
+    model.mask = mask;
+    assert_int_equal(page_table_create(&model.pt, &format, levels), OK);
+    for (u32 step = 0; step < 3000; step++) {
+        /* Sometimes whole superpages, sometimes around their borders, sometimes anything. */
+        u64 first = random_below(&model.random, MODEL_PAGES);
+        u64 count = random_between(&model.random, 1, random_one_in(&model.random, 3) ? MODEL_PAGES : 16);
+        if (random_one_in(&model.random, 3)) {
+            first &= ~511ull;
+            count = 512 * random_between(&model.random, 1, 3) + random_below(&model.random, 2);
+        }
+        count = count < MODEL_PAGES - first ? count : MODEL_PAGES - first;
+        switch (random_below(&model.random, 5)) {
+        case 0:
+        case 1:
+            model_map(&model, first, count);
+            break;
+        case 2:
+            model_protect(&model, first);
+            break;
+        default:
+            model_unmap(&model, first, count);
+        }
+        if (step % 50 == 0) {
+            model_compare(&model, &model.random);
+            /* Old tables force small pages: now and then a fresh table lets large ones appear again. */
+            if (step % 250 == 0) {
+                page_table_destroy(&model.pt);
+                assert_int_equal(page_table_create(&model.pt, &format, levels), OK);
+                memset(model.page, 0, sizeof(model.page));
+                memset(model.had_table, 0, sizeof(model.had_table));
+            }
+        }
+    }
+    model_compare(&model, &model.random);
+    page_table_destroy(&model.pt);
+}
+
+static void random_operations_match_the_model(void **state)
+{
+    /* Windows across a border of the level above, at both ends of the address space, on either width. */
+    run_model(&page_format_npt, 4, GIB(512) - MIB(4), RWX | PAGE_UNCACHED);
+    run_model(&page_format_x86, 4, 0ull - MIB(8), RWX | PAGE_UNCACHED | PAGE_USER);
+    run_model(&page_format_vtd, 3, GIB(1) - MIB(2), RW);
+    run_model(&page_format_vtd, 4, 0, RW);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(entries_have_the_bits_of_their_format, setup, teardown),
+        cmocka_unit_test_setup_teardown(upper_levels_grant_everything, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_largest_pages_are_used, setup, teardown),
+        cmocka_unit_test_setup_teardown(superpages_follow_format_and_alignment, setup, teardown),
+        cmocka_unit_test_setup_teardown(old_tables_are_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(superpages_are_not_split, setup, teardown),
+        cmocka_unit_test_setup_teardown(arguments_are_checked, setup, teardown),
+        cmocka_unit_test_setup_teardown(addresses_stay_within_the_width, setup, teardown),
+        cmocka_unit_test_setup_teardown(linear_addresses_are_canonical, setup, teardown),
+        cmocka_unit_test_setup_teardown(running_out_of_frames_takes_back_the_mapping, setup, teardown),
+        cmocka_unit_test_setup_teardown(random_operations_match_the_model, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
