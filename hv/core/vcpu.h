@@ -48,6 +48,7 @@ enum exit_kind {
     EXIT_NESTED_FAULT, /* access to guest-physical memory that the nested table does not allow */
     EXIT_HYPERCALL,
     EXIT_CR_WRITE,
+    EXIT_EXCEPTION,   /* #DB or #AC, which could loop for ever in delivery (APM 2 15.12): looked at here, then given to the guest */
     EXIT_UNDEFINED,   /* an instruction that this machine does not have: VMRUN, MONITOR, XSETBV, ...: inject #UD */
     EXIT_CACHE,       /* WBINVD, INVD: skipped */
     EXIT_SHUTDOWN,    /* triple fault */
@@ -80,6 +81,10 @@ struct vcpu_exit {
             u32 cr; /* 0, 4, 8 */
             u32 reg; /* index into vcpu_registers */
         } cr;
+        struct {
+            u8 vector;
+            u32 error_code;
+        } exception;
         u64 code; /* UNKNOWN, INVALID: the vendor's exit code */
     };
 };

@@ -1,0 +1,122 @@
+/* The machine's ACPI tables. */
+#include "hv/arch/x86/boot/acpi_tables.h"
+
+#include "hv/core/frames.h"
+#include "shared/lib/string.h"
+
+struct sdt_header { /* ACPI 5.2.6 */
+    char signature[4];
+    u32 length;
+    u8 revision, checksum;
+    char oem[22];
+    u32 creator_revision;
+} __attribute__((packed));
+
+struct rsdp { /* 5.2.5.3 */
+    char signature[8];
+    u8 checksum;
+    char oem[6];
+    u8 revision;
+    u32 rsdt;
+    u32 length;
+    u64 xsdt;
+} __attribute__((packed));
+
+#define TABLE_MAX MIB(1)
+#define MADT_LAPIC 0u
+#define MADT_X2APIC 9u
+#define MADT_ENABLED 1u
+#define FADT_PM_TIMER_OFFSET 76u
+
+static bool checksum_ok(const void *table, u32 length)
+{
+    const u8 *b = table;
+    u8 sum = 0;
+
+    for (u32 i = 0; i < length; i++)
+        sum = (u8)(sum + b[i]);
+    return sum == 0;
+}
+
+static u32 read32(const u8 *at)
+{
+    u32 v;
+    memcpy(&v, at, sizeof(v));
+    return v;
+}
+
+static u64 read64(const u8 *at)
+{
+    u64 v;
+    memcpy(&v, at, sizeof(v));
+    return v;
+}
+
+static void read_madt(const struct sdt_header *table, struct acpi_info *out)
+{
+    const u8 *at = (const u8 *)table + 44, *end = (const u8 *)table + table->length; /* 5.2.12 */
+
+    while (end - at >= 2 && at[1] >= 2 && at[1] <= end - at && out->cpu_count < CPU_MAX) {
+        if (at[0] == MADT_LAPIC && at[1] >= 8 && (at[4] & MADT_ENABLED))
+            out->cpu_apic_id[out->cpu_count++] = at[3];
+        else if (at[0] == MADT_X2APIC && at[1] >= 16 && (at[8] & MADT_ENABLED))
+            out->cpu_apic_id[out->cpu_count++] = read32(at + 4);
+        at += at[1];
+    }
+}
+
+static void read_mcfg(const struct sdt_header *table, struct acpi_info *out)
+{
+    const u8 *at = (const u8 *)table + 44, *end = (const u8 *)table + table->length; /* PCI firmware 3.3, 4.1.2 */
+
+    for (; end - at >= 16; at += 16) {
+        if (at[8] || at[9]) /* segment 0 only */
+            continue;
+        out->ecam = read64(at);
+        out->ecam_first_bus = at[10];
+        out->ecam_last_bus = at[11];
+        return;
+    }
+}
+
+static void read_table(const struct sdt_header *table, struct acpi_info *out)
+{
+    if (!memcmp(table->signature, "APIC", 4) && table->length >= 44)
+        read_madt(table, out);
+    else if (!memcmp(table->signature, "MCFG", 4) && table->length >= 44)
+        read_mcfg(table, out);
+    else if (!memcmp(table->signature, "FACP", 4) && table->length >= FADT_PM_TIMER_OFFSET + 4)
+        out->pm_timer_port = (u16)read32((const u8 *)table + FADT_PM_TIMER_OFFSET);
+    else if (!memcmp(table->signature, "DMAR", 4)) {
+        out->dmar = table;
+        out->dmar_size = table->length;
+    }
+}
+
+status_t acpi_read(u64 rsdp_address, struct acpi_info *out, const char **why)
+{
+    const struct rsdp *rsdp = hpa_to_ptr(HPA(rsdp_address));
+
+    *out = (struct acpi_info){0};
+    *why = "RSDP";
+    if (!rsdp_address || memcmp(rsdp->signature, "RSD PTR ", 8) != 0)
+        return ERR_NOT_FOUND;
+    if (!checksum_ok(rsdp, 20))
+        return ERR_FORMAT;
+    bool wide = rsdp->revision >= 2 && rsdp->xsdt;
+    const struct sdt_header *root = hpa_to_ptr(HPA(wide ? rsdp->xsdt : rsdp->rsdt));
+    *why = wide ? "XSDT" : "RSDT";
+    if (root->length < sizeof(*root) || root->length > TABLE_MAX || !checksum_ok(root, root->length))
+        return ERR_FORMAT;
+
+    u32 width = wide ? 8 : 4;
+    for (u32 at = sizeof(*root); at + width <= root->length; at += width) {
+        const u8 *entry = (const u8 *)root + at;
+        const struct sdt_header *table = hpa_to_ptr(HPA(wide ? read64(entry) : read32(entry)));
+        if (table->length < sizeof(*table) || table->length > TABLE_MAX || !checksum_ok(table, table->length))
+            continue; /* one broken table of an option we may not need; what is needed and missing is found below */
+        read_table(table, out);
+    }
+    *why = "MADT";
+    return out->cpu_count ? OK : ERR_NOT_FOUND;
+}

@@ -1,0 +1,146 @@
+/* Local APIC and its timer. */
+#include "hv/arch/x86/cpu/apic.h"
+
+#include "hv/arch/x86/cpu/io.h"
+#include "hv/arch/x86/cpu/registers.h"
+#include "hv/arch/x86/paging/paging.h"
+#include "hv/core/hypervisor.h"
+
+#define APIC_ID 0x20u
+#define APIC_TPR 0x80u
+#define APIC_EOI 0xb0u
+#define APIC_SPURIOUS 0xf0u
+#define APIC_ICR_LOW 0x300u
+#define APIC_ICR_HIGH 0x310u
+#define APIC_LVT_TIMER 0x320u
+#define APIC_LVT_LINT0 0x350u
+#define APIC_LVT_LINT1 0x360u
+#define APIC_LVT_ERROR 0x370u
+#define APIC_TIMER_INITIAL 0x380u
+#define APIC_TIMER_CURRENT 0x390u
+#define APIC_TIMER_DIVIDE 0x3e0u
+#define APIC_MASKED (1u << 16)
+#define APIC_ENABLE (1u << 8)
+#define APIC_BASE_EXTD (1ull << 10)
+#define APIC_BASE_ENABLE (1ull << 11)
+#define ICR_PENDING (1u << 12)
+#define ICR_ASSERT (1u << 14)
+#define ICR_INIT (5u << 8)
+#define ICR_STARTUP (6u << 8)
+
+#define PM_TIMER_HZ 3579545u
+
+static volatile u32 *mmio;
+static bool x2apic;
+static u64 timer_per_tsc_q32; /* APIC timer counts per TSC tick, 32.32 fixed point */
+
+static u32 apic_read(u32 reg)
+{
+    return x2apic ? (u32)msr_read(MSR_X2APIC + reg / 16) : mmio[reg / 4];
+}
+
+static void apic_write(u32 reg, u32 value)
+{
+    if (x2apic)
+        msr_write(MSR_X2APIC + reg / 16, value);
+    else
+        mmio[reg / 4] = value;
+}
+
+u32 apic_id(void)
+{
+    return x2apic ? apic_read(APIC_ID) : apic_read(APIC_ID) >> 24;
+}
+
+void apic_eoi(void)
+{
+    apic_write(APIC_EOI, 0);
+}
+
+void apic_init_cpu(void)
+{
+    u64 base = msr_read(MSR_APIC_BASE);
+
+    if (!mmio) { /* first CPU: the others follow its mode */
+        x2apic = base & APIC_BASE_EXTD;
+        mmio = paging_map_device(HPA(base & 0xffffff000ull), PAGE_SIZE);
+    }
+    msr_write(MSR_APIC_BASE, base | APIC_BASE_ENABLE | (x2apic ? APIC_BASE_EXTD : 0));
+    apic_write(APIC_TPR, 0);
+    apic_write(APIC_LVT_LINT0, APIC_MASKED);
+    apic_write(APIC_LVT_LINT1, APIC_MASKED);
+    apic_write(APIC_LVT_ERROR, APIC_MASKED);
+    apic_write(APIC_LVT_TIMER, APIC_MASKED);
+    apic_write(APIC_TIMER_DIVIDE, 0xb); /* by 1 */
+    apic_write(APIC_SPURIOUS, APIC_ENABLE | VECTOR_SPURIOUS);
+}
+
+static void icr_write(u32 destination, u32 low)
+{
+    if (x2apic) {
+        msr_write(MSR_X2APIC + APIC_ICR_LOW / 16, (u64)destination << 32 | low);
+        return;
+    }
+    while (mmio[APIC_ICR_LOW / 4] & ICR_PENDING)
+        cpu_pause();
+    mmio[APIC_ICR_HIGH / 4] = destination << 24;
+    mmio[APIC_ICR_LOW / 4] = low;
+}
+
+void apic_send(u32 destination, u8 vector)
+{
+    icr_write(destination, ICR_ASSERT | vector);
+}
+
+static void delay_us(u64 us)
+{
+    u64 end = rdtsc() + tsc_from_us(us);
+    while (rdtsc() < end)
+        cpu_pause();
+}
+
+void apic_start_cpu(u32 destination, u8 page)
+{
+    icr_write(destination, ICR_ASSERT | ICR_INIT);
+    delay_us(10000);
+    icr_write(destination, ICR_ASSERT | ICR_STARTUP | page);
+    delay_us(200);
+    icr_write(destination, ICR_ASSERT | ICR_STARTUP | page);
+}
+
+void apic_calibrate(u16 pm_timer_port)
+{
+    const u32 window = PM_TIMER_HZ / 50; /* 20 ms */
+    u32 start = io_in32(pm_timer_port), passed;
+    u64 tsc;
+
+    apic_write(APIC_TIMER_INITIAL, 0xffffffff);
+    tsc = rdtsc();
+    do {
+        passed = (io_in32(pm_timer_port) - start) & 0xffffff; /* 24 bits at least */
+    } while (passed < window);
+    tsc = rdtsc() - tsc;
+    u64 counts = 0xffffffff - apic_read(APIC_TIMER_CURRENT);
+    apic_write(APIC_TIMER_INITIAL, 0);
+
+    tsc_khz = tsc * (PM_TIMER_HZ / 1000) / passed;
+    timer_per_tsc_q32 = (counts << 32) / tsc;
+}
+
+void apic_timer_arm(u64 deadline)
+{
+    u64 now = rdtsc();
+    u64 counts;
+
+    if (deadline == ~0ull) {
+        apic_write(APIC_LVT_TIMER, APIC_MASKED);
+        apic_write(APIC_TIMER_INITIAL, 0);
+        return;
+    }
+    u64 ticks = deadline > now ? deadline - now : 0;
+    if (ticks > tsc_khz * 1000) /* a second at most: the run loop arms again */
+        ticks = tsc_khz * 1000;
+    counts = (u64)(((unsigned __int128)ticks * timer_per_tsc_q32) >> 32) + 1;
+    apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
+    apic_write(APIC_TIMER_INITIAL, counts > 0xffffffff ? 0xffffffff : (u32)counts);
+}

@@ -1,0 +1,137 @@
+/* Descriptor tables and interrupts of the hypervisor itself. */
+#include "hv/arch/x86/cpu/interrupts.h"
+
+#include "hv/arch/x86/cpu/apic.h"
+#include "hv/arch/x86/cpu/registers.h"
+#include "hv/core/hypervisor.h"
+#include "shared/lib/string.h"
+
+#define KERNEL_CODE 0x08u
+#define KERNEL_DATA 0x10u
+#define IST_STACK_SIZE 4096u
+#define IST_DOUBLE_FAULT 1u
+#define IST_NMI 2u
+#define IST_MACHINE_CHECK 3u
+
+struct tss { /* SDM 3A 8.7 */
+    u32 reserved0;
+    u64 rsp[3];
+    u64 reserved1;
+    u64 ist[7];
+    u64 reserved2;
+    u16 reserved3, io_map;
+} __attribute__((packed));
+
+struct gate { /* SDM 3A 6.14.1 */
+    u16 offset_low, selector;
+    u8 ist, type;
+    u16 offset_middle;
+    u32 offset_high, reserved;
+} __attribute__((packed));
+
+struct descriptor_pointer {
+    u16 limit;
+    u64 base;
+} __attribute__((packed));
+
+struct exception_frame {
+    u64 rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15;
+    u64 vector, error, rip, cs, rflags, rsp, ss;
+};
+
+extern char exception_stubs[], interrupt_stubs[];
+
+static struct gate idt[256];
+static u64 gdt[CPU_MAX][8];
+static struct tss tss[CPU_MAX];
+static u8 ist_stack[CPU_MAX][3][IST_STACK_SIZE] __attribute__((aligned(16)));
+
+struct cpu cpus[CPU_MAX];
+u32 cpu_count = 1;
+
+static void set_gate(u32 vector, u64 offset, u8 ist)
+{
+    idt[vector] = (struct gate){.offset_low = (u16)offset, .selector = KERNEL_CODE, .ist = ist, .type = 0x8e,
+                                .offset_middle = (u16)(offset >> 16), .offset_high = (u32)(offset >> 32)};
+}
+
+static void build_idt(void)
+{
+    for (u32 v = 0; v < 32; v++)
+        set_gate(v, (u64)exception_stubs + v * 16ull, v == 8 ? IST_DOUBLE_FAULT : v == 2 ? IST_NMI : v == 18 ? IST_MACHINE_CHECK : 0);
+    for (u32 v = 32; v < 256; v++)
+        set_gate(v, (u64)interrupt_stubs + (v - 32) * 16ull, 0);
+}
+
+static void build_gdt(struct cpu *cpu)
+{
+    u64 base = (u64)&tss[cpu->id];
+    u64 *g = gdt[cpu->id];
+
+    g[1] = 0x00af9b000000ffffull;
+    g[2] = 0x00cf93000000ffffull;
+    g[TSS_SELECTOR / 8] = (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
+    g[TSS_SELECTOR / 8 + 1] = base >> 32;
+    tss[cpu->id].io_map = sizeof(struct tss);
+    for (u32 i = 0; i < 3; i++)
+        tss[cpu->id].ist[i] = (u64)&ist_stack[cpu->id][i][IST_STACK_SIZE];
+}
+
+void cpu_init(struct cpu *cpu)
+{
+    struct descriptor_pointer p;
+
+    cpu->self = cpu;
+    cpu->timer_armed = ~0ull;
+    cpu->next_tick = ~0ull;
+    if (!idt[0].selector)
+        build_idt();
+    build_gdt(cpu);
+    p = (struct descriptor_pointer){sizeof(gdt[0]) - 1, (u64)gdt[cpu->id]};
+    __asm__ volatile("lgdt %0" ::"m"(p));
+    __asm__ volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%ss; mov %1, %%fs; mov %1, %%gs" ::"r"(KERNEL_DATA), "r"(0));
+    __asm__ volatile("pushq %0; lea 1f(%%rip), %%rax; pushq %%rax; lretq; 1:" ::"i"(KERNEL_CODE) : "rax", "memory");
+    p = (struct descriptor_pointer){sizeof(idt) - 1, (u64)idt};
+    __asm__ volatile("lidt %0" ::"m"(p));
+    __asm__ volatile("ltr %w0" ::"r"(TSS_SELECTOR));
+    msr_write(MSR_GS_BASE, (u64)cpu);
+    cr0_write((cr0_read() | CR0_NE | CR0_WP) & ~0xcull); /* no EM, no TS: FXSAVE works */
+    cr4_write(cr4_read() | CR4_OSFXSR | CR4_OSXMMEXCPT);
+}
+
+/* From the stubs; interrupts off. Only this CPU touches its bits, so no atomics are needed. */
+void interrupt_note(u32 vector)
+{
+    struct cpu *cpu = this_cpu();
+
+    if (vector == VECTOR_STOP)
+        for (;;)
+            __asm__ volatile("cli; hlt");
+    if (vector == VECTOR_SPURIOUS)
+        return; /* no EOI: SDM 3A 10.9 */
+    cpu->irq_pending[vector / 64] |= 1ull << vector % 64;
+    apic_eoi();
+}
+
+bool interrupt_take(struct cpu *cpu, u8 vector)
+{
+    u64 bit = 1ull << vector % 64;
+    bool was = cpu->irq_pending[vector / 64] & bit;
+
+    cpu->irq_pending[vector / 64] &= ~bit;
+    return was;
+}
+
+_Noreturn void exception_panic(const struct exception_frame *f)
+{
+    const u64 *stack = (const u64 *)f->rsp;
+
+    hv_log("exception %u error %llx rip %llx rsp %llx cr2 %llx", (u32)f->vector, (unsigned long long)f->error,
+           (unsigned long long)f->rip, (unsigned long long)f->rsp, (unsigned long long)cr2_read());
+    hv_log("rax %llx rbx %llx rcx %llx rdx %llx rsi %llx rdi %llx", (unsigned long long)f->rax, (unsigned long long)f->rbx,
+           (unsigned long long)f->rcx, (unsigned long long)f->rdx, (unsigned long long)f->rsi, (unsigned long long)f->rdi);
+    if (f->vector != 8 && (f->rsp & 7) == 0)
+        hv_log("stack %llx %llx %llx %llx", (unsigned long long)stack[0], (unsigned long long)stack[1],
+               (unsigned long long)stack[2], (unsigned long long)stack[3]);
+    panic("exception in the hypervisor");
+}

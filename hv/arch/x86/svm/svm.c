@@ -1,0 +1,209 @@
+/* The SVM back end: what a CPU needs, the VMCB of a vCPU, entry and injection (APM 2 chapter 15). */
+#include "hv/arch/x86/svm/svm.h"
+
+#include "hv/arch/x86/cpu/registers.h"
+#include "hv/core/cpu.h"
+#include "hv/core/hypervisor.h"
+#include "shared/abi/hypercall.h"
+#include "shared/lib/string.h"
+
+#define MSR_VM_CR 0xc0010114u
+#define VM_CR_SVMDIS (1ull << 4)
+#define MSR_VM_HSAVE_PA 0xc0010117u
+#define CPUID_SVM 0x8000000au
+#define SVM_FEATURE_NPT (1u << 0)
+
+#define MSRPM_FRAMES 2u /* 15.11: 8 KiB */
+#define IOPM_FRAMES 3u  /* 15.10.1: 12 KiB, one bit a port and a few more */
+
+static u32 asid_count;
+static u32 next_asid = 1; /* 0 is the host's */
+static hpa_t closed_msrpm, closed_iopm; /* all ones: everything exits */
+
+static bool svm_present(const char **why)
+{
+    u32 leaf[4];
+
+    cpuid(0x80000000, 0, leaf);
+    if (leaf[0] < CPUID_SVM)
+        return false;
+    cpuid(0x80000001, 0, leaf);
+    if (!(leaf[2] & 1u << 2))
+        return false;
+    if (msr_read(MSR_VM_CR) & VM_CR_SVMDIS) {
+        *why = "AMD SVM is switched off by firmware (VM_CR.SVMDIS)";
+        return false;
+    }
+    cpuid(CPUID_SVM, 0, leaf);
+    if (!(leaf[3] & SVM_FEATURE_NPT)) {
+        *why = "AMD SVM without nested paging (CPUID 8000000Ah EDX bit 0)";
+        return false;
+    }
+    asid_count = leaf[1];
+    return true;
+}
+
+static status_t closed_map(u64 frames, hpa_t *out)
+{
+    status_t status = frames_alloc(frames, PAGE_SIZE, out);
+
+    if (status == OK)
+        memset(hpa_to_ptr(*out), 0xff, frames * PAGE_SIZE);
+    return status;
+}
+
+static status_t svm_cpu_init(struct cpu *cpu)
+{
+    hpa_t save, state;
+    status_t status;
+
+    if ((status = frame_alloc(&save)) != OK || (status = frame_alloc(&state)) != OK)
+        return status;
+    if (!closed_msrpm.v &&
+        ((status = closed_map(MSRPM_FRAMES, &closed_msrpm)) != OK || (status = closed_map(IOPM_FRAMES, &closed_iopm)) != OK))
+        return status;
+    cpu->host_state = state.v;
+    msr_write(MSR_EFER, msr_read(MSR_EFER) | EFER_SVME | EFER_NXE);
+    msr_write(MSR_VM_HSAVE_PA, save.v);
+    return OK;
+}
+
+static void set_intercepts(struct vcpu *vcpu, struct svm_vmcb *vmcb)
+{
+    bool driver = vcpu->vm->driver;
+
+    /* CR4 is checked (no XSAVE, no bits that VMRUN refuses); a driver VM has no business with any control or debug register. */
+    vmcb->intercept_cr = driver ? 0xffff0000u & ~(1u << (16 + 2)) : 1u << (16 + 4);
+    vmcb->intercept_dr = driver ? 0xffffffffu : 0;
+    vmcb->intercept_exceptions = 1u << 1 | 1u << 17; /* #DB, #AC: their delivery can loop without end */
+    vmcb->intercept3 = SVM_INTERCEPT_INTR | SVM_INTERCEPT_NMI | SVM_INTERCEPT_SMI | SVM_INTERCEPT_INIT | SVM_INTERCEPT_RDPMC |
+                       SVM_INTERCEPT_CPUID | SVM_INTERCEPT_INVD | SVM_INTERCEPT_HLT | SVM_INTERCEPT_INVLPGA |
+                       SVM_INTERCEPT_IOIO | SVM_INTERCEPT_MSR | SVM_INTERCEPT_TASK_SWITCH | SVM_INTERCEPT_FERR_FREEZE |
+                       SVM_INTERCEPT_SHUTDOWN;
+    vmcb->intercept4 = SVM_INTERCEPT_VMRUN | SVM_INTERCEPT_VMMCALL | SVM_INTERCEPT_VMLOAD | SVM_INTERCEPT_VMSAVE |
+                       SVM_INTERCEPT_STGI | SVM_INTERCEPT_CLGI | SVM_INTERCEPT_SKINIT | SVM_INTERCEPT_ICEBP |
+                       SVM_INTERCEPT_WBINVD | SVM_INTERCEPT_MONITOR | SVM_INTERCEPT_MWAIT | SVM_INTERCEPT_XSETBV;
+}
+
+static status_t svm_create(struct vcpu *vcpu)
+{
+    static struct svm_vcpu pool[VM_MAX];
+    struct svm_vcpu *svm = &pool[vcpu->vm->id];
+    status_t status = frame_alloc(&svm->vmcb_hpa);
+
+    if (status != OK)
+        return status;
+    if (next_asid >= asid_count)
+        return ERR_NO_SPACE;
+    vcpu->arch = svm;
+    svm->vmcb = hpa_to_ptr(svm->vmcb_hpa);
+    set_intercepts(vcpu, svm->vmcb);
+    svm->vmcb->iopm = closed_iopm.v;
+    svm->vmcb->msrpm = closed_msrpm.v;
+    svm->vmcb->asid = next_asid++;
+    svm->vmcb->nested_control = SVM_NESTED_PAGING;
+    svm->vmcb->nested_cr3 = vcpu->vm->npt.root.v;
+    if (vcpu->vm->driver) {
+        hpa_t own;
+        if ((status = closed_map(IOPM_FRAMES, &own)) != OK)
+            return status;
+        svm->iopm = hpa_to_ptr(own);
+        svm->vmcb->iopm = own.v;
+    }
+    return OK;
+}
+
+static void svm_allow_ports(struct vcpu *vcpu, u16 first, u32 count)
+{
+    u8 *map = svm_of(vcpu)->iopm;
+
+    for (u32 port = first; port < first + count && port < 0x10000; port++)
+        map[port / 8] = (u8)(map[port / 8] & ~(1u << port % 8));
+}
+
+static void svm_enter(struct vcpu *vcpu, struct vcpu_exit *exit)
+{
+    struct svm_vcpu *svm = svm_of(vcpu);
+    struct svm_vmcb *vmcb = svm->vmcb;
+
+    vmcb->rip = vcpu->rip;
+    vmcb->rflags = vcpu->rflags;
+    vmcb->rax = vcpu->regs.rax;
+    vmcb->rsp = vcpu->regs.rsp;
+    vmcb->event_injection = svm->injection;
+    vmcb->tlb_control = vcpu->flush_tlb ? SVM_TLB_FLUSH_ALL : 0;
+    vmcb->clean_bits = 0;
+    svm->injection = 0;
+    vcpu->flush_tlb = false;
+
+    svm_run(svm->vmcb_hpa.v, this_cpu()->host_state, &vcpu->regs);
+
+    vcpu->rip = vmcb->rip;
+    vcpu->rflags = vmcb->rflags;
+    vcpu->regs.rax = vmcb->rax;
+    vcpu->regs.rsp = vmcb->rsp;
+    if (vmcb->exit_int_info & SVM_EVENT_VALID) /* 15.7.2: the exit cut a delivery short; do it again */
+        svm->injection = vmcb->exit_int_info;
+    /* The window is asked for anew before each entry that needs it. */
+    vmcb->intercept3 &= ~SVM_INTERCEPT_VINTR;
+    vmcb->int_control = SVM_V_INTR_MASKING;
+    svm_decode_exit(vcpu, exit);
+}
+
+static bool svm_injection_pending(const struct vcpu *vcpu)
+{
+    return svm_of(vcpu)->injection;
+}
+
+static bool svm_can_take_interrupt(const struct vcpu *vcpu)
+{
+    return (vcpu->rflags & RFLAGS_IF) && !(svm_of(vcpu)->vmcb->interrupt_shadow & 1);
+}
+
+static void svm_inject_interrupt(struct vcpu *vcpu, u8 vector)
+{
+    svm_of(vcpu)->injection = SVM_EVENT_VALID | SVM_EVENT_INTERRUPT | vector;
+}
+
+static void svm_inject_exception(struct vcpu *vcpu, u8 vector, bool has_error, u32 error_code)
+{
+    svm_of(vcpu)->injection =
+        SVM_EVENT_VALID | SVM_EVENT_EXCEPTION | vector | (has_error ? SVM_EVENT_ERROR | (u64)error_code << 32 : 0);
+}
+
+static void svm_request_window(struct vcpu *vcpu)
+{
+    struct svm_vmcb *vmcb = svm_of(vcpu)->vmcb;
+
+    vmcb->intercept3 |= SVM_INTERCEPT_VINTR; /* a virtual interrupt that is never taken: the intercept comes first */
+    vmcb->int_control = SVM_V_INTR_MASKING | SVM_V_IRQ | SVM_V_PRIORITY_MAX | SVM_V_IGNORE_TPR;
+}
+
+static void svm_skip(struct vcpu *vcpu, u32 length)
+{
+    vcpu->rip += length;
+    svm_of(vcpu)->vmcb->interrupt_shadow = 0;
+}
+
+const struct vcpu_vendor vcpu_vendor_svm = {
+    .name = "svm",
+    .description = "AMD SVM with nested paging",
+    .nested_format = &page_format_x86,
+    .hypercall_kind = DRIVER_VMMCALL,
+    .present = svm_present,
+    .cpu_init = svm_cpu_init,
+    .create = svm_create,
+    .allow_ports = svm_allow_ports,
+    .reset_long64 = svm_reset_long64,
+    .reset_protected32 = svm_reset_protected32,
+    .enter = svm_enter,
+    .injection_pending = svm_injection_pending,
+    .can_take_interrupt = svm_can_take_interrupt,
+    .inject_interrupt = svm_inject_interrupt,
+    .inject_exception = svm_inject_exception,
+    .request_window = svm_request_window,
+    .skip = svm_skip,
+    .msr = svm_msr,
+    .cr4_write = svm_cr4_write,
+    .paging = svm_paging,
+};

@@ -1,0 +1,29 @@
+/* Inside the SVM back end: the vendor's part of a vCPU. */
+#pragma once
+
+#include "hv/arch/x86/svm/vmcb.h"
+#include "hv/arch/x86/vendor.h"
+
+struct svm_vcpu {
+    struct svm_vmcb *vmcb;
+    hpa_t vmcb_hpa;
+    u8 *iopm; /* own I/O permission map of a driver VM (APM 2 15.10.1); the guest shares the closed one */
+    u64 injection; /* EVENTINJ of the next entry; 0: none */
+};
+
+static inline struct svm_vcpu *svm_of(const struct vcpu *vcpu)
+{
+    return vcpu->arch;
+}
+
+void svm_run(u64 guest_vmcb, u64 host_state, struct vcpu_registers *regs);
+
+/* exit.c: VMCB -> neutral record. */
+void svm_decode_exit(struct vcpu *vcpu, struct vcpu_exit *exit);
+
+/* state.c: start states, MSRs and control registers that live in the VMCB. */
+void svm_reset_long64(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt);
+void svm_reset_protected32(struct vcpu *vcpu, u64 entry);
+bool svm_msr(struct vcpu *vcpu, u32 index, bool write, u64 *value, bool *known);
+bool svm_cr4_write(struct vcpu *vcpu, u64 value);
+struct guest_paging svm_paging(const struct vcpu *vcpu);

@@ -1,0 +1,130 @@
+/* Driver VMs: start from the pristine image, events, DMA. */
+#include "hv/core/driver.h"
+
+#include "hv/arch/x86/vendor.h"
+#include "hv/control/control.h"
+#include "hv/core/hypervisor.h"
+#include "hv/relay/relay.h"
+#include "shared/lib/elf.h"
+#include "shared/lib/string.h"
+
+const char *const driver_state_name[] = {"off", "starting", "running", "recovering", "waiting", "failed"};
+
+struct driver *drivers[VM_MAX];
+u32 driver_count;
+
+/* Below DRIVER_LOAD_ADDRESS, in the VM's own RAM: it may destroy them, and then has destroyed itself. */
+#define PML4_ADDRESS 0x1000ull
+#define PDPT_ADDRESS 0x2000ull
+#define GDT_ADDRESS 0x3000ull
+#define ENTRY_TABLE 0x7ull /* present, writable, user */
+#define ENTRY_1G 0x83ull   /* present, writable, large */
+
+struct driver *driver_by_bdf(u16 bdf)
+{
+    for (u32 i = 0; i < driver_count; i++)
+        if (drivers[i]->pci && drivers[i]->pci->bdf == bdf)
+            return drivers[i];
+    return NULL;
+}
+
+static void load_image(struct driver *driver, u64 *entry)
+{
+    struct elf_image elf;
+    const char *why;
+
+    /* Checked at boot, and the image is read-only since: a failure here is our own bug. */
+    ASSERT_HV(elf_parse(driver->image, driver->image_size, &elf, &why) == OK);
+    for (u32 i = 0; i < elf.count; i++) {
+        const struct elf_segment *s = &elf.segment[i];
+        ASSERT_HV(vm_write(driver->vm, GPA(s->paddr), (const u8 *)driver->image + s->offset, s->file_size) == OK);
+    }
+    *entry = elf.entry;
+}
+
+static void build_start_tables(struct vm *vm)
+{
+    u64 *pml4 = vm_ram(vm, GPA(PML4_ADDRESS), PAGE_SIZE);
+    u64 *pdpt = vm_ram(vm, GPA(PDPT_ADDRESS), PAGE_SIZE);
+    u64 *gdt = vm_ram(vm, GPA(GDT_ADDRESS), PAGE_SIZE);
+
+    pml4[0] = PDPT_ADDRESS | ENTRY_TABLE;
+    for (u64 i = 0; i < 512; i++)
+        pdpt[i] = i << 30 | ENTRY_1G;
+    gdt[1] = 0x00af9b000000ffffull;
+    gdt[2] = 0x00cf93000000ffffull;
+}
+
+static void fill_info(struct driver *driver)
+{
+    struct driver_info *info = hpa_to_ptr(driver->info_page);
+
+    *info = (struct driver_info){.abi_version = DRIVER_ABI_VERSION,
+                                 .vendor_call = vendor->hypercall_kind,
+                                 .generation = driver->generation,
+                                 .queue_count = RING_MAX_QUEUES,
+                                 .ram_size = driver->vm->ram_size,
+                                 .tsc_khz = tsc_khz,
+                                 .window_size = main_guest->ram_size,
+                                 .interrupts = driver->irq_vector ? 1 : 0,
+                                 .stash_length = driver->stash_length};
+    str_copy(info->name, sizeof(info->name), driver->vm->name);
+    if (!driver->pci)
+        return;
+    info->pci_bdf = driver->pci->bdf;
+    info->pci_vendor = driver->pci->vendor;
+    info->pci_device = driver->pci->device;
+    info->pci_class = driver->pci->class_code;
+    for (u32 i = 0; i < 6; i++) {
+        const struct pci_bar *bar = &driver->pci->bar[i];
+        if (bar->size)
+            info->bar[i] = (struct driver_bar){.address = bar->address, .size = bar->size,
+                                               .kind = bar->memory ? DRIVER_BAR_MEMORY : DRIVER_BAR_PORTS};
+    }
+}
+
+void driver_start(struct driver *driver)
+{
+    struct vm *vm = driver->vm;
+    u64 entry;
+
+    memset(hpa_to_ptr(vm->ram), 0, vm->ram_size);
+    load_image(driver, &entry);
+    build_start_tables(vm);
+    fill_info(driver);
+    driver->waiting = false;
+    driver->wait_deadline = ~0ull;
+    driver->state = DRIVER_STARTING;
+    driver->started = tsc_now();
+    vendor->reset_long64(&vm->vcpu, entry, vm->ram_size, PML4_ADDRESS, GDT_ADDRESS);
+    vm->vcpu.regs.rdi = DRIVER_INFO_ADDRESS;
+    vm->vcpu.state = VCPU_BLOCKED;
+    vcpu_wake(&vm->vcpu);
+    event_add(EVENT_START, vm->id, "started, generation %u", driver->generation);
+}
+
+void driver_signal(struct driver *driver, u32 events)
+{
+    struct driver_events *page = hpa_to_ptr(driver->events_page);
+
+    __atomic_fetch_or(&page->pending, events, __ATOMIC_RELEASE);
+    if (driver->waiting)
+        vcpu_wake(&driver->vm->vcpu);
+}
+
+status_t driver_enable_dma(struct driver *driver)
+{
+    if (!driver->pci)
+        return ERR_NOT_FOUND;
+    if (driver->state != DRIVER_STARTING && driver->state != DRIVER_RUNNING)
+        return ERR_STATE;
+    if (!driver->domain && !driver->config->dma_unprotected)
+        return ERR_DENIED;
+    if (driver->domain) {
+        status_t status = iommu_attach(driver->pci->bdf, driver->domain);
+        if (status != OK)
+            return status;
+    }
+    pci_set_bus_master(driver->pci, true);
+    return OK;
+}

@@ -1,0 +1,135 @@
+/* The lock, the log, the end of the machine, time. */
+#include "hv/core/hypervisor.h"
+
+#include "hv/arch/x86/cpu/apic.h"
+#include "hv/arch/x86/cpu/io.h"
+#include "hv/arch/x86/cpu/registers.h"
+#include "hv/control/console.h"
+#include "hv/control/control.h"
+#include "hv/core/cpu.h"
+#include "hv/core/machine.h"
+#include "hv/pci/pci.h"
+#include "shared/lib/printf.h"
+
+u64 tsc_khz = 1000000; /* a guess until apic_calibrate(), for the first lines of the log */
+static u64 tsc_start;
+static u16 exit_port;
+static bool panicking;
+
+/* A ticket lock: first come, first served, so that no CPU starves. owner: CPU id + 1. */
+static struct {
+    u32 next, serving;
+    u32 owner;
+} lock;
+
+void hv_lock(void)
+{
+    u32 ticket = __atomic_fetch_add(&lock.next, 1, __ATOMIC_RELAXED);
+
+    while (__atomic_load_n(&lock.serving, __ATOMIC_ACQUIRE) != ticket)
+        cpu_pause();
+    __atomic_store_n(&lock.owner, this_cpu()->id + 1, __ATOMIC_RELAXED);
+}
+
+void hv_unlock(void)
+{
+    __atomic_store_n(&lock.owner, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&lock.serving, lock.serving + 1, __ATOMIC_RELEASE);
+}
+
+bool hv_lock_held(void)
+{
+    return __atomic_load_n(&lock.owner, __ATOMIC_RELAXED) == this_cpu()->id + 1;
+}
+
+u64 tsc_now(void)
+{
+    return rdtsc();
+}
+
+u64 time_us(void)
+{
+    return tsc_to_us(rdtsc() - tsc_start);
+}
+
+void machine_init(void)
+{
+    tsc_start = rdtsc();
+    console_init();
+}
+
+u64 machine_start_tsc(void)
+{
+    return tsc_start;
+}
+
+void machine_set_exit_port(u16 port)
+{
+    exit_port = port;
+}
+
+void hv_log(const char *fmt, ...)
+{
+    char text[200], line[232];
+    u64 us = time_us();
+    va_list args;
+
+    va_start(args, fmt);
+    bh_vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    bh_snprintf(line, sizeof(line), "[hv %5llu.%06llu] %s", (unsigned long long)(us / 1000000),
+                (unsigned long long)(us % 1000000), text);
+    console_line(line);
+    event_add(EVENT_LOG, EVENT_NO_VM, "%s", text);
+}
+
+static void stop_other_cpus(void)
+{
+    for (u32 i = 0; i < cpu_count; i++)
+        if (i != this_cpu()->id && cpus[i].online)
+            apic_send(cpus[i].apic_id, VECTOR_STOP);
+}
+
+void machine_end(enum machine_end how)
+{
+    for (u32 i = 0; i < pci_device_count; i++)
+        pci_set_bus_master(&pci_devices[i], false);
+    if (exit_port)
+        io_out32(exit_port, (u32)how);
+    if (how == MACHINE_POWER_OFF)
+        console_line("bulkhead: the machine has stopped; it can be switched off");
+    stop_other_cpus();
+    for (;;)
+        __asm__ volatile("cli; hlt");
+}
+
+void panic(const char *fmt, ...)
+{
+    char text[200];
+    va_list args;
+
+    va_start(args, fmt);
+    bh_vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    if (!__atomic_exchange_n(&panicking, true, __ATOMIC_SEQ_CST)) {
+        stop_other_cpus();
+        console_line("bulkhead: PANIC:");
+        hv_log("panic on CPU %u: %s", this_cpu()->id, text);
+        machine_end(MACHINE_PANIC);
+    }
+    for (;;)
+        __asm__ volatile("cli; hlt");
+}
+
+void boot_fail(const char *fmt, ...)
+{
+    char text[240], line[256];
+    va_list args;
+
+    va_start(args, fmt);
+    bh_vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    bh_snprintf(line, sizeof(line), "bulkhead: %s", text);
+    console_line(line);
+    machine_end(MACHINE_BOOT_ERROR);
+}

@@ -1,0 +1,10 @@
+/* The machine as a whole, for main.c and those who report about it. */
+#pragma once
+
+#include "shared/lib/types.h"
+
+/* First call of all: the clock's zero and the console. */
+void machine_init(void);
+u64 machine_start_tsc(void);
+/* From the manifest: where machine_end() writes; 0: nowhere. */
+void machine_set_exit_port(u16 port);

@@ -1,0 +1,212 @@
+/* The run loop of each CPU. */
+#include "hv/core/schedule.h"
+
+#include "hv/arch/x86/cpu/apic.h"
+#include "hv/arch/x86/cpu/interrupts.h"
+#include "hv/arch/x86/cpu/registers.h"
+#include "hv/arch/x86/vendor.h"
+#include "hv/control/console.h"
+#include "hv/control/control.h"
+#include "hv/core/driver.h"
+#include "hv/core/hypervisor.h"
+#include "hv/core/start.h"
+#include "hv/exit/dispatch.h"
+#include "hv/exit/hypercall.h"
+#include "hv/iommu/iommu.h"
+#include "hv/platform/platform.h"
+
+static u64 guest_waits_since[CPU_MAX]; /* TSC since when the guest is runnable here but a driver VM runs; 0: it does not wait */
+static u32 next_driver[CPU_MAX];
+
+u32 schedule_home(const struct vm *vm)
+{
+    if (cpu_count < 2)
+        return 0;
+    return vm == main_guest ? cpu_count - 1 : vm->id % (cpu_count - 1);
+}
+
+static void console_poll(void)
+{
+    static bool held;
+    static u8 byte;
+
+    for (u32 i = 0; i < 64; i++) {
+        if (!held && !console_get(&byte))
+            return;
+        held = !main_guest || !platform_console_input(main_guest, byte);
+        if (held)
+            return; /* the guest's FIFO is full: the byte waits here, the rest in the UART */
+    }
+}
+
+/* Time-driven work: console, control port, detectors, time-outs. */
+static void tick(struct cpu *cpu, u64 now)
+{
+    cpu->ticks++;
+    if (cpu->id == 0) {
+        console_poll();
+        control_poll();
+        platform_tick(main_guest);
+        start_guest_when_ready();
+    }
+    for (u32 i = 0; i < driver_count; i++) {
+        struct driver *driver = drivers[i];
+        if (driver->vm->vcpu.cpu != cpu->id)
+            continue;
+        recovery_tick(driver, now);
+        if (driver->waiting && driver_wait_expired(driver, now))
+            driver_signal(driver, DRIVER_EVENT_TIMEOUT);
+    }
+}
+
+static void take_device_interrupts(struct cpu *cpu)
+{
+    for (u32 i = 0; i < driver_count; i++) {
+        struct driver *driver = drivers[i];
+        if (driver->irq_vector && interrupt_take(cpu, (u8)driver->irq_vector)) {
+            driver->device_interrupts++;
+            driver_signal(driver, DRIVER_EVENT_INTERRUPT);
+        }
+    }
+}
+
+/* What interrupts and time have brought. Lock held. */
+static void take_events(struct cpu *cpu)
+{
+    u64 now = tsc_now();
+    bool overflow;
+
+    if (interrupt_take(cpu, VECTOR_TIMER))
+        cpu->timer_armed = ~0ull;
+    interrupt_take(cpu, VECTOR_KICK);
+    if (interrupt_take(cpu, VECTOR_IOMMU)) {
+        iommu_drain_faults(recovery_iommu_fault, &overflow);
+        if (overflow)
+            event_add(EVENT_IOMMU_FAULT, EVENT_NO_VM, "more DMA faults came than the unit records");
+    }
+    take_device_interrupts(cpu);
+    if (now >= cpu->next_tick) {
+        cpu->next_tick = now + tsc_from_us(TICK_US);
+        tick(cpu, now);
+    }
+    if (main_guest->vcpu.cpu == cpu->id && now >= platform_timer_deadline(main_guest))
+        platform_timer_expire(main_guest, now);
+    for (u32 i = 0; i < driver_count; i++)
+        if (drivers[i]->vm->vcpu.cpu == cpu->id && recovery_due(drivers[i], now))
+            recovery_run(drivers[i]);
+}
+
+static void arm_timer(struct cpu *cpu)
+{
+    u64 deadline = cpu->next_tick;
+
+    if (main_guest->vcpu.cpu == cpu->id && platform_timer_deadline(main_guest) < deadline)
+        deadline = platform_timer_deadline(main_guest);
+    if (deadline == cpu->timer_armed)
+        return;
+    cpu->timer_armed = deadline;
+    apic_timer_arm(deadline);
+}
+
+static struct vcpu *pick_driver(struct cpu *cpu)
+{
+    for (u32 i = 0; i < driver_count; i++) {
+        u32 n = (next_driver[cpu->id] + i) % driver_count;
+        struct vcpu *vcpu = &drivers[n]->vm->vcpu;
+        if (vcpu->cpu == cpu->id && vcpu->state == VCPU_RUNNABLE) {
+            next_driver[cpu->id] = n + 1;
+            return vcpu;
+        }
+    }
+    return NULL;
+}
+
+static struct vcpu *pick(struct cpu *cpu)
+{
+    struct vcpu *guest = &main_guest->vcpu;
+    struct vcpu *driver = pick_driver(cpu);
+    u64 *waits = &guest_waits_since[cpu->id];
+
+    if (guest->cpu != cpu->id || guest->state != VCPU_RUNNABLE)
+        return driver;
+    if (!driver || (*waits && tsc_now() - *waits > tsc_from_us(GUEST_PATIENCE_US))) {
+        *waits = 0;
+        return guest;
+    }
+    if (!*waits)
+        *waits = tsc_now();
+    return driver;
+}
+
+/* Give the CPU's vector state to this vCPU; the hypervisor itself never uses it. */
+static void load_fpu(struct cpu *cpu, struct vcpu *vcpu)
+{
+    if (cpu->loaded == vcpu)
+        return;
+    if (cpu->loaded)
+        __asm__ volatile("fxsave64 (%0)" ::"r"(cpu->loaded->fpu) : "memory");
+    __asm__ volatile("fxrstor64 (%0)" ::"r"(vcpu->fpu) : "memory");
+    cpu->loaded = vcpu;
+}
+
+/* Last steps before the entry, lock held. False: it cannot run after all. */
+static bool prepare(struct vcpu *vcpu)
+{
+    struct driver *driver = vcpu->vm->driver;
+
+    if (!driver) {
+        exit_guest_prepare(vcpu);
+        return true;
+    }
+    if (driver->waiting)
+        hypercall_wait_return(driver);
+    if (driver->recovery.inject_armed)
+        inject_apply(driver, vcpu);
+    return vcpu->state == VCPU_RUNNABLE && !driver->recovery.pending;
+}
+
+static void run_once(struct vcpu *vcpu)
+{
+    struct vcpu_exit exit;
+
+    vcpu->entered = tsc_now();
+    vendor->enter(vcpu, &exit);
+    vcpu->run_ticks += tsc_now() - vcpu->entered;
+    __atomic_store_n(&vcpu->in_guest, false, __ATOMIC_RELEASE);
+    hv_lock();
+    vcpu->exits++;
+    vcpu->exits_by_kind[exit.kind]++;
+    exit_dispatch(vcpu, &exit);
+    hv_unlock();
+}
+
+void schedule_run(void)
+{
+    struct cpu *cpu = this_cpu();
+
+    if (cpu->id == 0)
+        cpu->next_tick = tsc_now();
+    for (u32 i = 0; i < driver_count; i++)
+        if (drivers[i]->vm->vcpu.cpu == cpu->id)
+            cpu->next_tick = tsc_now();
+    for (;;) {
+        interrupts_window();
+        hv_lock();
+        take_events(cpu);
+        struct vcpu *vcpu = pick(cpu);
+        if (vcpu && !prepare(vcpu)) {
+            hv_unlock();
+            continue;
+        }
+        arm_timer(cpu);
+        if (vcpu) {
+            load_fpu(cpu, vcpu);
+            vcpu->in_guest = true;
+        }
+        hv_unlock();
+        if (vcpu)
+            run_once(vcpu);
+        else
+            interrupts_wait();
+    }
+}

@@ -1,0 +1,161 @@
+/* VMs come to life. What can be wrong was found by plan.c; an error here is out of memory or our own. */
+#include "hv/core/start.h"
+
+#include "hv/arch/x86/cpu/apic.h"
+#include "hv/arch/x86/vendor.h"
+#include "hv/control/control.h"
+#include "hv/core/cpu.h"
+#include "hv/core/driver.h"
+#include "hv/core/hypervisor.h"
+#include "hv/core/schedule.h"
+#include "hv/platform/platform.h"
+#include "hv/relay/relay.h"
+#include "shared/lib/string.h"
+
+static struct vm vm_pool[VM_MAX];
+static struct driver driver_pool[VM_MAX];
+static bool guest_started;
+
+static void must(status_t status, const struct vm *vm, const char *what)
+{
+    if (status != OK)
+        boot_fail("vm %s: %s: %s", vm->name, what, status_text(status));
+}
+
+static struct vm *create_vm(const struct manifest_vm *config)
+{
+    struct vm *vm = &vm_pool[vm_count];
+    hpa_t fpu;
+
+    vm->id = vm_count;
+    vm->name = config->name;
+    vm->config = config;
+    vm->ram_size = config->memory;
+    must(frames_alloc(vm->ram_size / PAGE_SIZE, MIB(2), &vm->ram), vm, "memory");
+    must(page_table_create(&vm->npt, vendor->nested_format, 4), vm, "nested page table");
+    must(page_table_map(&vm->npt, 0, vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE | PAGE_EXECUTE | PAGE_USER), vm, "memory map");
+    must(frame_alloc(&fpu), vm, "FPU state");
+    vm->vcpu.vm = vm;
+    vm->vcpu.fpu = hpa_to_ptr(fpu);
+    *(u16 *)vm->vcpu.fpu = 0x37f;                  /* FCW and MXCSR after reset (SDM 1 10.5.1.1) */
+    *(u32 *)((u8 *)vm->vcpu.fpu + 24) = 0x1f80;
+    vms[vm_count++] = vm;
+    return vm;
+}
+
+static void map_page(struct driver *driver, u64 at, hpa_t *page, u32 rights)
+{
+    must(frame_alloc(page), driver->vm, "contract page");
+    must(page_table_map(&driver->vm->npt, at, *page, PAGE_SIZE, rights | PAGE_USER), driver->vm, "contract page");
+}
+
+/* The device's registers, page by page: the MSI-X table stays out of the driver VM's reach. */
+static void map_bars(struct driver *driver)
+{
+    for (u32 i = 0; i < 6; i++) {
+        const struct pci_bar *bar = &driver->pci->bar[i];
+        if (!bar->size)
+            continue;
+        if (!bar->memory) {
+            vendor->allow_ports(&driver->vm->vcpu, (u16)bar->address, (u32)bar->size);
+            continue;
+        }
+        for (u64 page = PAGE_DOWN(bar->address); page < bar->address + bar->size; page += PAGE_SIZE)
+            if (!pci_is_msix_page(driver->pci, HPA(page)))
+                must(page_table_map(&driver->vm->npt, page, HPA(page), PAGE_SIZE,
+                                    PAGE_READ | PAGE_WRITE | PAGE_UNCACHED | PAGE_USER),
+                     driver->vm, "device registers");
+    }
+}
+
+static void assign_device(struct driver *driver)
+{
+    struct vm *vm = driver->vm;
+
+    driver->pci = start_find_device(&driver->config->device);
+    ASSERT_HV(driver->pci);
+    driver->pci->assigned = true;
+    map_bars(driver);
+    driver->isolation = "UNPROTECTED DMA";
+    if (iommu_present()) {
+        must(iommu_domain_create(&driver->domain), vm, "DMA domain");
+        must(iommu_map(driver->domain, IOVA(0), vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE), vm, "DMA domain");
+        driver->isolation = "iommu";
+    }
+    driver->irq_vector = VECTOR_DEVICE_FIRST + vm->id;
+    must(iommu_message_create(driver->pci->bdf, (u8)driver->irq_vector, cpus[vm->vcpu.cpu].apic_id, &driver->message_address,
+                              &driver->message_data),
+         vm, "interrupt");
+    if (pci_enable_message(driver->pci, driver->message_address, driver->message_data) != OK)
+        driver->irq_vector = 0; /* neither MSI nor MSI-X: the driver polls */
+}
+
+static void create_driver(const struct boot_info *boot, const struct manifest_vm *config)
+{
+    struct vm *vm = create_vm(config);
+    struct driver *driver = &driver_pool[driver_count];
+    const struct boot_module *module = boot_find_module(boot, config->image);
+
+    vm->driver = driver;
+    vm->vcpu.cpu = schedule_home(vm);
+    driver->vm = vm;
+    driver->config = config;
+    driver->image = hpa_to_ptr(HPA(module->base));
+    driver->image_size = module->size;
+    must(vendor->create(&vm->vcpu), vm, "virtual CPU");
+    map_page(driver, DRIVER_INFO_ADDRESS, &driver->info_page, PAGE_READ);
+    map_page(driver, DRIVER_EVENTS_ADDRESS, &driver->events_page, PAGE_READ);
+    map_page(driver, DRIVER_STASH_ADDRESS, &driver->stash_page, PAGE_READ | PAGE_WRITE);
+    assign_device(driver);
+    must(relay_create(driver, &driver->relay), vm, "relay");
+    drivers[driver_count++] = driver;
+    hv_log("%s: %s drives %02x:%02x.%x [%04x:%04x class %06x], isolation %s, interrupts %s, reset %s, grants %s", vm->name,
+           config->image, driver->pci->bdf >> 8, driver->pci->bdf >> 3 & 31, driver->pci->bdf & 7, driver->pci->vendor,
+           driver->pci->device, driver->pci->class_code, driver->isolation, driver->irq_vector ? "MSI" : "polled",
+           pci_reset_name[pci_reset_kind(driver->pci)], config->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky");
+}
+
+static void create_guest(const struct boot_info *boot, const struct manifest_vm *config)
+{
+    struct vm *vm = create_vm(config);
+    const struct boot_module *module = boot_find_module(boot, config->image);
+    const char *why = "";
+
+    main_guest = vm;
+    vm->vcpu.cpu = schedule_home(vm);
+    must(vendor->create(&vm->vcpu), vm, "virtual CPU");
+    if (platform_create(vm, hpa_to_ptr(HPA(module->base)), module->size, &why) != OK)
+        boot_fail("manifest.ini:%u: vm %s: image %s: %s", config->line_image, vm->name, config->image, why);
+    vm->vcpu.state = VCPU_STOPPED; /* until its devices are there */
+}
+
+void start_create_vms(const struct boot_info *boot, const struct manifest *manifest)
+{
+    /* The guest first: relays need to know its memory. */
+    for (u32 i = 0; i < manifest->vm_count; i++)
+        if (manifest->vm[i].kind == MANIFEST_GUEST)
+            create_guest(boot, &manifest->vm[i]);
+    for (u32 i = 0; i < manifest->vm_count; i++)
+        if (manifest->vm[i].kind == MANIFEST_DRIVER)
+            create_driver(boot, &manifest->vm[i]);
+}
+
+void start_drivers(void)
+{
+    for (u32 i = 0; i < driver_count; i++)
+        driver_start(drivers[i]);
+}
+
+void start_guest_when_ready(void)
+{
+    if (guest_started)
+        return;
+    for (u32 i = 0; i < driver_count; i++)
+        if (drivers[i]->state != DRIVER_RUNNING && drivers[i]->state != DRIVER_FAILED)
+            return;
+    guest_started = true;
+    hv_log("%s starts: %s, %lluM, CPU %u", main_guest->name, main_guest->config->image,
+           (unsigned long long)(main_guest->ram_size >> 20), main_guest->vcpu.cpu);
+    main_guest->vcpu.state = VCPU_BLOCKED;
+    vcpu_wake(&main_guest->vcpu);
+}

@@ -1,0 +1,175 @@
+/* Exits of the main guest. */
+#include "hv/arch/x86/cpu/registers.h"
+#include "hv/arch/x86/vendor.h"
+#include "hv/exit/decode.h"
+#include "hv/exit/dispatch.h"
+#include "hv/platform/platform.h"
+
+#define VECTOR_UNDEFINED 6
+#define VECTOR_GENERAL_PROTECTION 13
+#define INSTRUCTION_MAX 15
+
+void exit_guest_prepare(struct vcpu *vcpu)
+{
+    int vector;
+
+    if (vendor->injection_pending(vcpu))
+        return;
+    vector = platform_pending_vector(vcpu->vm);
+    if (vector < 0)
+        return;
+    if (!vendor->can_take_interrupt(vcpu)) {
+        vendor->request_window(vcpu);
+        return;
+    }
+    platform_accept_vector(vcpu->vm, (u8)vector);
+    vendor->inject_interrupt(vcpu, (u8)vector);
+}
+
+static void on_interrupt(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    (void)vcpu;
+    (void)exit; /* the run loop takes it, or prepare() finds the window open */
+}
+
+static void on_hlt(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    vcpu_skip(vcpu, exit);
+    if (platform_pending_vector(vcpu->vm) < 0 || !(vcpu->rflags & RFLAGS_IF))
+        vcpu_block(vcpu);
+}
+
+static void on_cpuid(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    u32 out[4];
+
+    platform_cpuid(vcpu->vm, (u32)vcpu->regs.rax, (u32)vcpu->regs.rcx, out);
+    vcpu->regs.rax = out[0];
+    vcpu->regs.rbx = out[1];
+    vcpu->regs.rcx = out[2];
+    vcpu->regs.rdx = out[3];
+    vcpu_skip(vcpu, exit);
+}
+
+/* The low `width` bytes of a register take a value; 32-bit results clear the upper half, smaller ones keep the rest (SDM 1 3.4.1.1). */
+static u64 merge(u64 old, u64 value, u32 width)
+{
+    if (width == 8)
+        return value;
+    if (width == 4)
+        return (u32)value;
+    u64 mask = (1ull << width * 8) - 1;
+    return (old & ~mask) | (value & mask);
+}
+
+static void on_port(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    u32 value = (u32)merge(0, vcpu->regs.rax, exit->pio.width);
+
+    if (exit->pio.string) {
+        vcpu_inject_exception(vcpu, VECTOR_GENERAL_PROTECTION, 0); /* docs/PLATFORM.md: no string I/O */
+        return;
+    }
+    vcpu_skip(vcpu, exit); /* first: a write may restart the guest and with it RIP */
+    platform_port(vcpu->vm, exit->pio.port, exit->pio.width, exit->pio.write, &value);
+    if (!exit->pio.write)
+        vcpu->regs.rax = merge(vcpu->regs.rax, value, exit->pio.width);
+}
+
+static void on_msr(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    u64 value = vcpu->regs.rdx << 32 | (u32)vcpu->regs.rax;
+    bool known, ok = vendor->msr(vcpu, exit->msr.index, exit->msr.write, &value, &known);
+
+    if (!known)
+        ok = platform_msr(vcpu->vm, exit->msr.index, exit->msr.write, &value);
+    if (!ok) {
+        vcpu_inject_exception(vcpu, VECTOR_GENERAL_PROTECTION, 0);
+        return;
+    }
+    if (!exit->msr.write) {
+        vcpu->regs.rax = (u32)value;
+        vcpu->regs.rdx = value >> 32;
+    }
+    vcpu_skip(vcpu, exit);
+}
+
+static u64 *reg_of(struct vcpu *vcpu, u32 encoding)
+{
+    static const u8 order[16] = {0, 2, 3, 1, 7, 6, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15}; /* encoding -> vcpu_registers */
+
+    return (u64 *)&vcpu->regs + order[encoding & 15];
+}
+
+/* Registers of a device of the platform, accessed by an aligned move. */
+static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    struct guest_paging paging = vendor->paging(vcpu);
+    struct decoded_move move;
+    u8 code[INSTRUCTION_MAX];
+    u64 value = 0;
+    u32 got;
+
+    if (exit->nested.fetch || exit->nested.table_walk) {
+        vm_fail(vcpu->vm, "code or page tables outside memory", exit->nested.address.v);
+        return;
+    }
+    got = vcpu_fetch(vcpu, vcpu->rip, code, sizeof(code));
+    if (decode_move(code, got, paging.efer & EFER_LMA, &move) != OK || move.write != exit->nested.write) {
+        vm_fail(vcpu->vm, "access to device memory by an instruction other than a move", exit->nested.address.v);
+        return;
+    }
+    if (move.write)
+        value = move.has_immediate ? move.immediate : decode_register_read(&move, *reg_of(vcpu, move.reg_base));
+    /* What does not exist reads as ones and swallows writes, as on a bus. */
+    if (!platform_memory(vcpu->vm, exit->nested.address, (u8)move.width, move.write, &value) && !move.write)
+        value = ~0ull;
+    if (!move.write)
+        decode_register_write(&move, reg_of(vcpu, move.reg_base), value);
+    vendor->skip(vcpu, move.length);
+}
+
+static void on_cr_write(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    u64 value = ((u64 *)&vcpu->regs)[exit->cr.reg & 15];
+
+    if (exit->cr.cr != 4 || !vendor->cr4_write(vcpu, value))
+        vcpu_inject_exception(vcpu, VECTOR_GENERAL_PROTECTION, 0);
+    else
+        vcpu_skip(vcpu, exit);
+}
+
+static void on_exception(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    vcpu_inject_exception(vcpu, exit->exception.vector, exit->exception.error_code);
+}
+
+static void on_undefined(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    (void)exit;
+    vcpu_inject_exception(vcpu, VECTOR_UNDEFINED, 0);
+}
+
+static void on_cache(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    vcpu_skip(vcpu, exit); /* memory is coherent, and INVD must never reach the hardware */
+}
+
+static void on_shutdown(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    (void)exit;
+    vm_fail(vcpu->vm, "triple fault", 0);
+}
+
+static void on_invalid(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    vm_fail(vcpu->vm, "CPU state that no CPU enters", exit->code);
+}
+
+const exit_handler exit_guest_handlers[EXIT_KINDS] = {
+    [EXIT_INTERRUPT] = on_interrupt, [EXIT_WINDOW] = on_interrupt, [EXIT_HLT] = on_hlt,
+    [EXIT_CPUID] = on_cpuid,         [EXIT_PIO] = on_port,         [EXIT_MSR] = on_msr,
+    [EXIT_NESTED_FAULT] = on_nested_fault, [EXIT_HYPERCALL] = on_undefined, [EXIT_CR_WRITE] = on_cr_write,
+    [EXIT_EXCEPTION] = on_exception, [EXIT_UNDEFINED] = on_undefined, [EXIT_CACHE] = on_cache,
+    [EXIT_SHUTDOWN] = on_shutdown,   [EXIT_INVALID] = on_invalid,
+};
