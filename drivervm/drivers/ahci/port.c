@@ -1,0 +1,142 @@
+/* One port: its engine (AHCI 1.3.1 10.3), its link (10.4), and commands in its slots (5.5). */
+#include "drivervm/drivers/ahci/ahci.h"
+#include "drivervm/runtime/io.h"
+#include "shared/lib/string.h"
+
+#define ENGINE_STOP_US 500000u    /* 10.1.2: CR and FR clear within 500 ms */
+#define DEVICE_READY_US 10000000u /* a disk may have to spin up first */
+#define LINK_HOLD_US 1000u        /* 10.4.2: DET = 1 for at least 1 ms */
+#define LINK_UP_US 1000000u
+#define FETCH_US 5000000u
+
+u32 port_read(const struct ahci *ahci, u32 offset)
+{
+    return mmio_read32(ahci->port + offset);
+}
+
+void port_write(const struct ahci *ahci, u32 offset, u32 value)
+{
+    mmio_write32(ahci->port + offset, value);
+}
+
+status_t port_stop_commands(const struct ahci *ahci)
+{
+    port_write(ahci, PORT_CMD, port_read(ahci, PORT_CMD) & ~CMD_ST);
+    return mmio_wait(ahci->port + PORT_CMD, CMD_CR, 0, ENGINE_STOP_US) ? OK : ERR_TIMEOUT;
+}
+
+status_t port_stop(const struct ahci *ahci)
+{
+    status_t status = port_stop_commands(ahci); /* FRE must stay on while CR is (3.3.7) */
+
+    if (status != OK)
+        return status;
+    port_write(ahci, PORT_CMD, port_read(ahci, PORT_CMD) & ~CMD_FRE);
+    return mmio_wait(ahci->port + PORT_CMD, CMD_FR, 0, ENGINE_STOP_US) ? OK : ERR_TIMEOUT;
+}
+
+static bool wait_idle(const struct ahci *ahci)
+{
+    return mmio_wait(ahci->port + PORT_TFD, TFD_BSY | TFD_DRQ, 0, DEVICE_READY_US);
+}
+
+static void clear_errors(const struct ahci *ahci)
+{
+    port_write(ahci, PORT_SERR, ~0u); /* first: PxIS.PCS and PRCS only mirror bits of PxSERR (3.3.5) */
+    port_write(ahci, PORT_IS, ~0u);
+    mmio_write32(ahci->hba + HBA_IS, 1u << ahci->port_number);
+}
+
+status_t port_prepare(const struct ahci *ahci)
+{
+    u64 headers = (u64)ahci->memory->header;
+    u64 received = (u64)ahci->memory->received;
+
+    port_write(ahci, PORT_CLB, (u32)headers);
+    port_write(ahci, PORT_CLBU, (u32)(headers >> 32));
+    port_write(ahci, PORT_FB, (u32)received);
+    port_write(ahci, PORT_FBU, (u32)(received >> 32));
+    clear_errors(ahci);
+    /* The device's first FIS sits in the HBA until there is a place for it; PxTFD and PxSIG come from it (10.3.2). */
+    port_write(ahci, PORT_CMD, port_read(ahci, PORT_CMD) | CMD_FRE);
+    return wait_idle(ahci) ? OK : ERR_TIMEOUT;
+}
+
+status_t port_start(const struct ahci *ahci)
+{
+    clear_errors(ahci);
+    if (!wait_idle(ahci))
+        return ERR_TIMEOUT;
+    port_write(ahci, PORT_CMD, port_read(ahci, PORT_CMD) | CMD_ST);
+    return OK;
+}
+
+status_t port_reset_link(const struct ahci *ahci)
+{
+    u32 control = port_read(ahci, PORT_SCTL) & ~SCTL_DET_MASK;
+
+    port_write(ahci, PORT_SCTL, control | SCTL_DET_RESET);
+    spin_us(LINK_HOLD_US);
+    port_write(ahci, PORT_SCTL, control);
+    return mmio_wait(ahci->port + PORT_SSTS, SSTS_DET_MASK, SSTS_DET_READY, LINK_UP_US) ? OK : ERR_IO;
+}
+
+static void header_fill(struct command_header *header, const struct command_table *table, u32 prds, bool write)
+{
+    *header = (struct command_header){.flags = sizeof(struct fis_h2d) / 4 | (write ? HEADER_WRITE : 0),
+                                      .prdt_length = (u16)prds,
+                                      .table = (u64)table};
+}
+
+bool io_is_queued(const struct ahci *ahci, const struct blk_io *io)
+{
+    return ahci->queued && io->op != BLK_FLUSH;
+}
+
+bool slot_fill(const struct ahci *ahci, u32 slot, struct blk_io *io)
+{
+    struct command_table *table = &ahci->memory->table[slot];
+    u32 prds = prdt_build(table->prd, io);
+
+    if (prds == 0 && io->bytes != 0)
+        return false;
+    fis_build_io(&table->fis, io, io_is_queued(ahci, io), slot);
+    header_fill(&ahci->memory->header[slot], table, prds, io->op == BLK_WRITE);
+    return true;
+}
+
+status_t port_run(const struct ahci *ahci, u32 slot, u64 timeout_us)
+{
+    u64 deadline = deadline_after(timeout_us);
+
+    ahci->memory->header[slot].prd_bytes = 0;
+    port_write(ahci, PORT_CI, 1u << slot);
+    for (;;) {
+        bool late = deadline_passed(deadline);
+        bool idle = !(port_read(ahci, PORT_CI) & 1u << slot);
+        /* In this order: some HBAs (QEMU's) clear PxCI of a failed command too, but never before they set the error. */
+        if (port_read(ahci, PORT_IS) & (INT_ERRORS | INT_PCS) || (idle && port_read(ahci, PORT_TFD) & TFD_ERR))
+            return ERR_IO;
+        if (idle)
+            return OK;
+        if (late)
+            return ERR_TIMEOUT;
+        ring_heartbeat(&driver_rings[0]);
+    }
+}
+
+status_t port_fetch(const struct ahci *ahci, u8 command, u8 log)
+{
+    struct ahci_memory *memory = ahci->memory;
+    struct command_header saved = memory->header[0];
+
+    fis_build_fetch(&memory->fetch_table.fis, command, log);
+    memory->fetch_table.prd[0] = (struct prd){.address = (u64)memory->fetched, .count = sizeof(memory->fetched) - 1};
+    header_fill(&memory->header[0], &memory->fetch_table, 1, false);
+    status_t status = port_run(ahci, 0, FETCH_US);
+    /* A short answer would leave the bytes of an earlier one. */
+    if (status == OK && __atomic_load_n(&memory->header[0].prd_bytes, __ATOMIC_ACQUIRE) != sizeof(memory->fetched))
+        status = ERR_IO;
+    memory->header[0] = saved;
+    return status;
+}

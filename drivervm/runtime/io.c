@@ -1,0 +1,25 @@
+#include "drivervm/runtime/io.h"
+
+u32 mmio_read32(u64 address)
+{
+    return *(const volatile u32 *)address;
+}
+
+void mmio_write32(u64 address, u32 value)
+{
+    asm volatile("" : : : "memory"); /* what the device will fetch is in RAM before the register tells it to */
+    *(volatile u32 *)address = value;
+}
+
+void mmio_write64(u64 address, u64 value)
+{
+    asm volatile("" : : : "memory");
+    *(volatile u64 *)address = value;
+}
+
+u64 tsc_read(void)
+{
+    u32 low, high;
+    asm volatile("rdtsc" : "=a"(low), "=d"(high));
+    return (u64)high << 32 | low;
+}

@@ -1,0 +1,26 @@
+/*
+ * Device registers, ports and the clock. MMIO is mapped uncached, so accesses reach the device in program order, and on
+ * x86 after every earlier store to RAM: a doorbell needs no fence, only the compiler must not reorder, which the
+ * volatile access and the calls see to. Host tests link a model of their device instead of io.c.
+ */
+#pragma once
+
+#include "shared/lib/types.h"
+
+u32 mmio_read32(u64 address);
+void mmio_write32(u64 address, u32 value);
+void mmio_write64(u64 address, u64 value);
+
+u64 tsc_read(void);
+
+static inline void port_write8(u16 port, u8 value)
+{
+    asm volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
+
+static inline u8 port_read8(u16 port)
+{
+    u8 value;
+    asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
