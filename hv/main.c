@@ -48,13 +48,14 @@ static void read_manifest(const struct boot_info *boot)
         control_init();
 }
 
-static void find_devices(const struct acpi_info *acpi)
+static void find_devices(const struct acpi_info *acpi, const struct boot_info *boot)
 {
     status_t status;
 
     if (!acpi->ecam)
         boot_fail("ACPI: no MCFG table, so PCI Express configuration space cannot be reached");
-    must(pci_enumerate(HPA(acpi->ecam), acpi->ecam_first_bus, acpi->ecam_last_bus), "PCI");
+    must(pci_enumerate(HPA(acpi->ecam), acpi->ecam_first_bus, acpi->ecam_last_bus, boot->memory, boot->memory_count),
+         "PCI");
     status = iommu_init(acpi->dmar, acpi->dmar_size, VECTOR_IOMMU, apic_id());
     if (status == OK)
         hv_log("IOMMU: %s", iommu_description());
@@ -91,7 +92,7 @@ _Noreturn void hv_main(const struct boot_info *boot)
     hv_log("Bulkhead: CPU back end %s (%s), TSC %llu MHz, %lluM free", vendor->name, vendor->description,
            (unsigned long long)(tsc_khz / 1000), (unsigned long long)(frames_free_count() * PAGE_SIZE >> 20));
     read_manifest(boot);
-    find_devices(&acpi);                                       /* PCI, then every device behind the IOMMU, blocked */
+    find_devices(&acpi, boot);                                 /* PCI, then every device behind the IOMMU, blocked */
     plan_check(boot, &manifest);                               /* all that can be wrong, before anything starts */
     cpus[0].online = true;
     must(smp_start(&acpi, boot, run_other_cpu), "starting CPUs");

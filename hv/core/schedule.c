@@ -49,14 +49,9 @@ static void tick(struct cpu *cpu, u64 now)
         platform_tick(main_guest);
         start_guest_when_ready();
     }
-    for (u32 i = 0; i < driver_count; i++) {
-        struct driver *driver = drivers[i];
-        if (driver->vm->vcpu.cpu != cpu->id)
-            continue;
-        recovery_tick(driver, now);
-        if (driver->waiting && driver_wait_expired(driver, now))
-            driver_signal(driver, DRIVER_EVENT_TIMEOUT);
-    }
+    for (u32 i = 0; i < driver_count; i++)
+        if (drivers[i]->vm->vcpu.cpu == cpu->id)
+            recovery_tick(drivers[i], now);
 }
 
 static void take_device_interrupts(struct cpu *cpu)

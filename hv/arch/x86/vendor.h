@@ -7,6 +7,8 @@
 #include "hv/core/vcpu.h"
 #include "hv/core/vm.h"
 
+struct cpu;
+
 /* The registers that make up a guest's paging mode, for walks of its page tables. */
 struct guest_paging {
     u64 cr0, cr3, cr4, efer;
