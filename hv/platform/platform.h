@@ -1,9 +1,11 @@
 /*
  * What the main guest sees beside its memory and its VirtIO devices; docs/PLATFORM.md tells it to guest authors.
  *
- *   lapic.c  x2APIC by MSR, timer in TSC-deadline mode      ioapic.c  one, at 0xFEC00000
- *   uart.c   16550 at 0x3F8, IRQ 4                          clock.c   CPUID facade of KVM, kvm-clock, PV EOI
- *   acpi.c   hardware-reduced tables in guest memory         power.c   sleep and reset registers
+ *   platform.c creation, restart, dispatch                   msr.c     which MSRs there are
+ *   lapic.c   x2APIC by MSR, timer                           ioapic.c  one, at 0xFEC00000
+ *   pv_eoi.c  end of interrupt by memory                     clock.c   kvm-clock
+ *   uart.c    16550 at 0x3F8, IRQ 4                          cpuid.c   CPUID filter, facade of KVM
+ *   acpi.c    hardware-reduced tables in guest memory        power.c   sleep and reset registers
  *   pci_bus.c configuration by 0xCF8/0xCFC, routing of BARs  pvh.c     start of an ELF64 guest
  * Context: hv lock held. One vCPU.
  */
@@ -25,12 +27,18 @@ struct platform;
 
 /*
  * Create the platform for the main guest, load its image, write ACPI tables and the PVH start info, set the vCPU's start state.
- * Errors name what does not fit in *why (static text). The image is untrusted.
+ * Errors name what does not fit in *why (static text). The image is untrusted; it must stay where it is, restarts load it again.
+ * vm->name, config, ram, ram_size and the vCPU are set before; the vCPU's scheduling state is left alone.
  */
 NODISCARD status_t platform_create(struct vm *vm, const void *image, u64 image_size, const char **why);
 
-/* Reset of the guest (its own request): memory wiped, image loaded again, devices reset, vCPU at its start state, runnable. */
+/*
+ * Reset of the guest (its own request): stops the vCPU and resets the devices at once. platform_tick() does the rest when no request
+ * is in flight any more: memory wiped, image loaded again, vCPU at its start state, runnable.
+ */
 void platform_restart(struct vm *vm);
+/* Every millisecond, on any CPU: goes on with a restart. Cheap when there is none. */
+void platform_tick(struct vm *vm);
 
 /* Port access; every port exits. Reads of what does not exist give all ones, writes are dropped. *value in and out, zero-extended. */
 void platform_port(struct vm *vm, u16 port, u8 width, bool write, u32 *value);
