@@ -1,8 +1,9 @@
 /*
  * The control port (COM2, off unless the manifest says `control = com2`) and the event log.
  *
- * A line in, lines out, last line "ok" or "error TEXT". Lines are at most 255 bytes; longer ones are refused whole. Polled from the
- * 1 ms tick of CPU 0; output never blocks the hypervisor for longer than the UART's FIFO: it is buffered and drained by the tick.
+ * A line in, lines out, last line "ok" or "error TEXT". Lines are at most 255 bytes; longer ones are refused whole.
+ * Polled from the 1 ms tick of CPU 0; output never blocks the hypervisor for longer than the UART's FIFO: it is
+ * buffered and drained by the tick.
  */
 #pragma once
 
@@ -10,10 +11,23 @@
 #include "shared/lib/types.h"
 
 enum event_kind {
-    EVENT_LOG,       /* hypervisor's log line */
-    EVENT_DRIVER_LOG,/* a line of a driver VM */
-    EVENT_START, EVENT_OFFER, EVENT_FAULT, EVENT_DECIDE, EVENT_QUIESCE, EVENT_RESET, EVENT_RESTART, EVENT_REPLAY,
-    EVENT_RECOVERED, EVENT_GAVE_UP, EVENT_IOMMU_FAULT, EVENT_BROKEN_DEVICE, EVENT_INJECT, EVENT_GUEST, EVENT_KINDS
+    EVENT_LOG,        /* hypervisor's log line */
+    EVENT_DRIVER_LOG, /* a line of a driver VM */
+    EVENT_START,
+    EVENT_OFFER,
+    EVENT_FAULT,
+    EVENT_DECIDE,
+    EVENT_QUIESCE,
+    EVENT_RESET,
+    EVENT_RESTART,
+    EVENT_REPLAY,
+    EVENT_RECOVERED,
+    EVENT_GAVE_UP,
+    EVENT_IOMMU_FAULT,
+    EVENT_BROKEN_DEVICE,
+    EVENT_INJECT,
+    EVENT_GUEST,
+    EVENT_KINDS
 };
 extern const char *const event_kind_name[EVENT_KINDS];
 

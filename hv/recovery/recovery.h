@@ -1,8 +1,9 @@
 /*
- * The way of a fault: detect -> decide -> quiesce -> reset -> restart -> replay, a file each, one fault_record through all.
+ * The way of a fault: detect -> decide -> quiesce -> reset -> restart -> replay, a file each, one fault_record through
+ * all.
  *
- * Detectors (detect_*.c and the places that call recovery_report) only report. The stages run on the driver VM's own CPU,
- * from the run loop, under the hv lock: recovery_run(). Its vCPU is never in guest mode then.
+ * Detectors (detect_*.c and the places that call recovery_report) only report. The stages run on the driver VM's own
+ * CPU, from the run loop, under the hv lock: recovery_run(). Its vCPU is never in guest mode then.
  */
 #pragma once
 
@@ -17,7 +18,8 @@ struct iommu_fault;
 enum fault_kind {
     FAULT_NONE,
     FAULT_EXCEPTION,       /* triple fault, or the driver's exception handler said so */
-    FAULT_UNEXPECTED_EXIT, /* an exit that a driver VM never has (port or MSR outside its set, CR write, invalid state) */
+    FAULT_UNEXPECTED_EXIT, /* an exit that a driver VM never has (port or MSR outside its set, CR write, invalid state)
+                            */
     FAULT_NESTED_PAGE,     /* touched guest-physical memory that it does not own */
     FAULT_DMA,             /* VT-d recorded an access of its device outside the domain */
     FAULT_INTERRUPT,       /* VT-d recorded a forged interrupt, or an interrupt storm */
@@ -29,9 +31,16 @@ enum fault_kind {
     FAULT_OPERATOR,        /* `restart VM` */
     FAULT_KINDS
 };
-extern const char *const fault_kind_name[FAULT_KINDS]; /* "exception" "unexpected-exit" "nested-page" "dma" "interrupt" "heartbeat" "deadline" "completion-ring" "declared" "offer" "operator" */
+extern const char
+    *const fault_kind_name[FAULT_KINDS]; /* "exception" "unexpected-exit" "nested-page" "dma" "interrupt" "heartbeat"
+                                            "deadline" "completion-ring" "declared" "offer" "operator" */
 
-enum fault_outcome { FAULT_OPEN, FAULT_RECOVERED, FAULT_GAVE_UP, FAULT_SUPERSEDED /* a new fault came before the replay was done */ };
+enum fault_outcome {
+    FAULT_OPEN,
+    FAULT_RECOVERED,
+    FAULT_GAVE_UP,
+    FAULT_SUPERSEDED /* a new fault came before the replay was done */
+};
 
 struct fault_record { /* times are TSC; 0: did not happen */
     u32 sequence;     /* per machine, from 1 */
@@ -44,66 +53,71 @@ struct fault_record { /* times are TSC; 0: did not happen */
     char injected[16];   /* fault name when the injector had armed one, else "" (for reports only; no stage reads it) */
     u64 t_injected;
     u64 t_detect, t_decide, t_quiesce, t_reset, t_restart; /* when the stage began */
-    u64 t_offer;            /* the new driver's offer arrived */
-    u64 t_replay;           /* the log is back in its rings */
-    u64 t_first_completion; /* the guest got the first completion after that */
-    u8 reset_kind;          /* enum pci_reset_kind */
+    u64 t_reset_end;                                       /* a pause (back-off) may lie between this and t_restart */
+    u64 t_offer;                                           /* the new driver's offer arrived */
+    u64 t_replay;                                          /* the log is back in its rings */
+    u64 t_first_completion;                                /* the guest got the first completion after that */
+    u8 reset_kind;                                         /* enum pci_reset_kind */
     u32 replayed;
 };
 
 #define RECOVERY_HISTORY 512u /* records kept, per machine */
 
-struct recovery { /* in struct driver */
+struct recovery {                /* in struct driver */
     bool pending;                /* a report waits for recovery_run() */
     struct fault_record current; /* sequence != 0: open, from the report until it goes into the history */
     u64 restart_at;              /* WAITING: TSC */
     u64 window_start;            /* TSC of the first restart that the policy counts */
     u32 restarts_in_window;
     u32 restarts_total, faults_total;
-    u32 reports_later;       /* reports that came after the first one of their generation */
-    u64 last_progress;       /* heartbeat detector: value ... */
-    u64 last_progress_time;  /* ... and guest-mode ticks when it last changed */
-    u32 heartbeat_misses;    /* in a row, now */
-    u64 storm_start;         /* interrupt-storm detector: its window began then (TSC), with these counts */
+    u32 reports_later;      /* reports that came after the first one of their generation */
+    u64 last_progress;      /* heartbeat detector: value ... */
+    u64 last_progress_time; /* ... and guest-mode ticks when it last changed */
+    u32 heartbeat_misses;   /* in a row, now */
+    u64 storm_start;        /* interrupt-storm detector: its window began then (TSC), with these counts */
     u64 storm_interrupts, storm_completions;
-    u64 log_window;          /* `log` hypercall: lines since then (TSC); a flood must not push faults out of the event log */
+    u64 log_window; /* `log` hypercall: lines since then (TSC); a flood must not push faults out of the event log */
     u32 log_lines;
     /* The injector. */
-    u32 inject_armed;    /* enum inject_fault, 0: none */
-    u64 inject_time;     /* TSC of the injection; 0: not yet */
-    u64 inject_calls;    /* driver->hypercalls at the last entry that was looked at */
+    u32 inject_armed; /* enum inject_fault, 0: none */
+    u64 inject_time;  /* TSC of the injection; 0: not yet */
+    u64 inject_calls; /* driver->hypercalls at the last entry that was looked at */
     char inject_name[16];
 };
 
 /*
- * A detector saw something. Only the first report of a generation counts; later ones are counted. Safe from any exit or tick;
- * the stages run later. text: printf for the one line.
+ * A detector saw something. Only the first report of a generation counts; later ones are counted. Safe from any exit or
+ * tick; the stages run later. text: printf for the one line.
  */
-void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *fmt, ...) PRINTF_LIKE(5, 6);
+void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *fmt, ...)
+    PRINTF_LIKE(5, 6);
 
 /* Run the stages that are due for this driver (home CPU's run loop): after a report, when a back-off is over. */
 void recovery_run(struct driver *driver);
 bool recovery_due(const struct driver *driver, u64 now);
 
 /*
- * The driver VM's offer, copied already: relay_offer() (which replays what is in flight), stamps, state RUNNING. ERR_STATE
- * when it has offered before; else what relay_offer() says. A successor whose offer is refused is reported as FAULT_OFFER.
+ * The driver VM's offer, copied already: relay_offer() (which replays what is in flight), stamps, state RUNNING.
+ * ERR_STATE when it has offered before; else what relay_offer() says. A successor whose offer is refused is reported as
+ * FAULT_OFFER.
  */
 struct driver_offer;
 NODISCARD status_t recovery_offer(struct driver *driver, const struct driver_offer *offer);
-/* By the relay after it published completions of a running driver. Only the first one after a recovery does anything. */
+/* By the relay after it published completions of a running driver. Only the first one after a recovery does anything.
+ */
 void recovery_first_completion(struct driver *driver);
 
 /*
- * The operator's `restart VM`. A running driver is reported as FAULT_OPERATOR; a back-off ends at once; a driver that was given
- * up on starts again with fresh counters. ERR_STATE: never started, or a recovery is under way.
+ * The operator's `restart VM`. A running driver is reported as FAULT_OPERATOR; a back-off ends at once; a driver that
+ * was given up on starts again with fresh counters. ERR_STATE: never started, or a recovery is under way.
  */
 NODISCARD status_t recovery_restart(struct driver *driver);
 
 /* Checksum (FNV-1a) of the first `length` bytes of the stash page; length <= DRIVER_STASH_SIZE. */
 u32 recovery_stash_checksum(const struct driver *driver, u32 length);
 
-/* Time-driven detectors for one driver VM: heartbeat, deadline, offer in time, interrupt storm. Every tick (1 ms) of its home CPU. */
+/* Time-driven detectors for one driver VM: heartbeat, deadline, offer in time, interrupt storm. Every tick (1 ms) of
+ * its home CPU. */
 void recovery_tick(struct driver *driver, u64 now);
 
 /* The IOMMU recorded this (detect_dma.c): find the owner, report, event. */
@@ -113,7 +127,8 @@ void recovery_iommu_fault(const struct iommu_fault *fault);
 const struct fault_record *recovery_history(u32 i);
 u32 recovery_history_count(void);
 
-/* inject.c: arm a fault by name for the VM's next entry ("crash" "hang" "wild-write" "wild-dma" "garbage"). ERR_NOT_FOUND, ERR_STATE (not running), ERR_BUSY. */
+/* inject.c: arm a fault by name for the VM's next entry ("crash" "hang" "wild-write" "wild-dma" "garbage").
+ * ERR_NOT_FOUND, ERR_STATE (not running), ERR_BUSY. */
 NODISCARD status_t inject_arm(struct driver *driver, const char *name);
 /* Before each entry of a driver VM when inject_armed is set. May leave it armed (the fitting moment has not come). */
 void inject_apply(struct driver *driver, struct vcpu *vcpu);

@@ -1,0 +1,53 @@
+/* The event log: a ring in the hypervisor's own memory, always on. */
+#include "hv/control/control.h"
+#include "hv/core/hypervisor.h"
+#include "shared/lib/printf.h"
+
+const char *const event_kind_name[EVENT_KINDS] = {
+    [EVENT_LOG] = "log",
+    [EVENT_DRIVER_LOG] = "driver-log",
+    [EVENT_START] = "start",
+    [EVENT_OFFER] = "offer",
+    [EVENT_FAULT] = "fault",
+    [EVENT_DECIDE] = "decide",
+    [EVENT_QUIESCE] = "quiesce",
+    [EVENT_RESET] = "reset",
+    [EVENT_RESTART] = "restart",
+    [EVENT_REPLAY] = "replay",
+    [EVENT_RECOVERED] = "recovered",
+    [EVENT_GAVE_UP] = "gave-up",
+    [EVENT_IOMMU_FAULT] = "iommu-fault",
+    [EVENT_BROKEN_DEVICE] = "broken-device",
+    [EVENT_INJECT] = "inject",
+    [EVENT_GUEST] = "guest",
+};
+
+static struct event ring[EVENT_LOG_SIZE];
+static u64 last; /* sequence number of the newest; its slot is last % EVENT_LOG_SIZE */
+
+void event_add(enum event_kind kind, u32 vm, const char *fmt, ...)
+{
+    struct event *event = &ring[++last % EVENT_LOG_SIZE];
+    va_list args;
+
+    event->sequence = last;
+    event->tsc = tsc_now();
+    event->vm = vm;
+    event->kind = kind;
+    va_start(args, fmt);
+    (void)bh_vsnprintf(event->text, sizeof(event->text), fmt, args);
+    va_end(args);
+}
+
+const struct event *event_get(u64 sequence)
+{
+    const struct event *event = &ring[sequence % EVENT_LOG_SIZE];
+
+    /* The slot of a number that is gone or not there yet holds another one; 0 is no number. */
+    return sequence != 0 && event->sequence == sequence ? event : NULL;
+}
+
+u64 event_last(void)
+{
+    return last;
+}

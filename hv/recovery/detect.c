@@ -1,0 +1,95 @@
+/* Detect: where every detector reports, and the records of what was reported. */
+#include "hv/control/control.h"
+#include "hv/core/hypervisor.h"
+#include "hv/recovery/stages.h"
+#include "shared/lib/printf.h"
+#include "shared/lib/string.h"
+
+const char *const fault_kind_name[FAULT_KINDS] = {
+    [FAULT_NONE] = "none",
+    [FAULT_EXCEPTION] = "exception",
+    [FAULT_UNEXPECTED_EXIT] = "unexpected-exit",
+    [FAULT_NESTED_PAGE] = "nested-page",
+    [FAULT_DMA] = "dma",
+    [FAULT_INTERRUPT] = "interrupt",
+    [FAULT_HEARTBEAT] = "heartbeat",
+    [FAULT_DEADLINE] = "deadline",
+    [FAULT_COMPLETION_RING] = "completion-ring",
+    [FAULT_DECLARED] = "declared",
+    [FAULT_OFFER] = "offer",
+    [FAULT_OPERATOR] = "operator",
+};
+
+static struct fault_record history[RECOVERY_HISTORY];
+static u32 history_total; /* ever closed; the slot of the next one is history_total % RECOVERY_HISTORY */
+static u32 last_sequence;
+
+u32 recovery_history_count(void)
+{
+    return history_total < RECOVERY_HISTORY ? history_total : RECOVERY_HISTORY;
+}
+
+const struct fault_record *recovery_history(u32 i)
+{
+    u32 count = recovery_history_count();
+
+    if (i >= count)
+        return NULL;
+    return &history[(history_total - count + i) % RECOVERY_HISTORY];
+}
+
+void record_open(struct driver *driver, enum fault_kind kind, u64 detail, u64 address)
+{
+    struct recovery *recovery = &driver->recovery;
+    struct fault_record *record = &recovery->current;
+
+    if (record->sequence != 0)
+        record_close(driver, FAULT_SUPERSEDED);
+    *record = (struct fault_record){
+        .sequence = ++last_sequence,
+        .vm = driver->vm->id,
+        .generation = driver->generation,
+        .kind = kind,
+        .outcome = FAULT_OPEN,
+        .detail = detail,
+        .address = address,
+        .t_injected = recovery->inject_time,
+        .t_detect = tsc_now(),
+    };
+    /* An injection that was armed only has not happened: then this fault is a real one. */
+    if (recovery->inject_time != 0)
+        (void)str_copy(record->injected, sizeof(record->injected), recovery->inject_name);
+}
+
+void record_close(struct driver *driver, enum fault_outcome outcome)
+{
+    struct fault_record *record = &driver->recovery.current;
+
+    record->outcome = outcome;
+    history[history_total++ % RECOVERY_HISTORY] = *record;
+    record->sequence = 0;
+}
+
+void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *fmt, ...)
+{
+    struct recovery *recovery = &driver->recovery;
+    va_list args;
+
+    /* One fault often shows in several places; the first one names the cause. A VM that does not run cannot be at
+     * fault. */
+    if (recovery->pending || (driver->state != DRIVER_STARTING && driver->state != DRIVER_RUNNING)) {
+        recovery->reports_later++;
+        return;
+    }
+    record_open(driver, kind, detail, address);
+    va_start(args, fmt);
+    (void)bh_vsnprintf(recovery->current.text, sizeof(recovery->current.text), fmt, args);
+    va_end(args);
+    recovery->faults_total++;
+    recovery->pending = true;
+    event_add(EVENT_FAULT, driver->vm->id, "%s: %s", fault_kind_name[kind], recovery->current.text);
+
+    /* The stages run on its own CPU, which may be idle or in guest mode now. */
+    vcpu_wake(&driver->vm->vcpu);
+    vcpu_kick(&driver->vm->vcpu);
+}

@@ -1,0 +1,131 @@
+/*
+ * Detect by time: a driver VM that runs without getting anywhere, a request that takes too long, an offer that does not
+ * come, an interrupt storm. Called every millisecond.
+ */
+#include "hv/control/control.h"
+#include "hv/core/hypervisor.h"
+#include "hv/exit/hypercall.h"
+#include "hv/recovery/stages.h"
+#include "hv/relay/relay.h"
+
+#define OFFER_MAX_US 2000000u
+/* A device that completes nothing and still interrupts 100,000 times a second is broken; the fastest disks complete
+ * with each. */
+#define STORM_WINDOW_US 100000u
+#define STORM_INTERRUPTS 10000u
+
+/*
+ * Any change counts. The ring counters are the driver's own word: one that spins and counts up its heartbeat passes
+ * here, and fails by the deadline of the request that it does not serve.
+ */
+static u64 progress_value(const struct driver *driver)
+{
+    u64 value = driver->progress;
+
+    for (u32 queue = 0; queue < RING_MAX_QUEUES; queue++) {
+        const struct ring_completion_page *page = relay_completion_page(driver->relay, queue);
+        value += __atomic_load_n(&page->heartbeat, __ATOMIC_RELAXED);
+        value += __atomic_load_n(&page->consumed, __ATOMIC_RELAXED);
+        value += __atomic_load_n(&page->produced, __ATOMIC_RELAXED);
+    }
+    return value;
+}
+
+static u64 completions(const struct driver *driver)
+{
+    struct relay_stats stats;
+
+    relay_stats(driver->relay, &stats);
+    return stats.completions;
+}
+
+void progress_reset(struct driver *driver)
+{
+    struct recovery *recovery = &driver->recovery;
+
+    recovery->last_progress = progress_value(driver);
+    recovery->last_progress_time = driver->vm->vcpu.run_ticks;
+    recovery->heartbeat_misses = 0;
+    recovery->storm_start = tsc_now();
+    recovery->storm_interrupts = driver->device_interrupts;
+    recovery->storm_completions = completions(driver);
+}
+
+/*
+ * Only time in guest mode counts: a driver that waits for an event is healthy, and so is one that the machine gave no
+ * time.
+ */
+static void check_heartbeat(struct driver *driver)
+{
+    struct recovery *recovery = &driver->recovery;
+    u64 ran = driver->vm->vcpu.run_ticks;
+    u64 value = progress_value(driver);
+
+    if (value != recovery->last_progress || driver->waiting || ran < recovery->last_progress_time) {
+        recovery->last_progress = value;
+        recovery->last_progress_time = ran;
+        recovery->heartbeat_misses = 0;
+        return;
+    }
+    u64 silent = ran - recovery->last_progress_time;
+    recovery->heartbeat_misses = (u32)(silent / tsc_from_us(driver->config->heartbeat_us));
+    if (recovery->heartbeat_misses >= driver->config->misses)
+        recovery_report(driver, FAULT_HEARTBEAT, driver->vm->vcpu.rip, 0,
+                        "ran %llu us without progress, last at 0x%llx", (unsigned long long)tsc_to_us(silent),
+                        (unsigned long long)driver->vm->vcpu.rip);
+}
+
+static void check_deadline(struct driver *driver, u64 now)
+{
+    u64 oldest = relay_oldest(driver->relay);
+
+    /* `now` was read before the lock was taken perhaps: a request may be younger than it. */
+    if (oldest >= now || now - oldest <= tsc_from_us(driver->config->deadline_us))
+        return;
+    recovery_report(driver, FAULT_DEADLINE, now - oldest, 0, "a request is in flight for %llu us",
+                    (unsigned long long)tsc_to_us(now - oldest));
+}
+
+static void check_offer(struct driver *driver, u64 now)
+{
+    u64 limit = driver->config->deadline_us < OFFER_MAX_US ? driver->config->deadline_us : OFFER_MAX_US;
+
+    if (now > driver->started && now - driver->started > tsc_from_us(limit))
+        recovery_report(driver, FAULT_OFFER, now - driver->started, 0, "no offer within %llu us of its start",
+                        (unsigned long long)limit);
+}
+
+static void check_storm(struct driver *driver, u64 now)
+{
+    struct recovery *recovery = &driver->recovery;
+    u64 interrupts = driver->device_interrupts - recovery->storm_interrupts;
+
+    if (interrupts > STORM_INTERRUPTS && completions(driver) == recovery->storm_completions) {
+        /* Masked here and not in quiesce only: each of them costs its CPU the time that recovery needs. */
+        pci_disable_message(driver->pci);
+        recovery_report(driver, FAULT_INTERRUPT, interrupts, 0, "%llu interrupts without a completion",
+                        (unsigned long long)interrupts);
+    } else if (now > recovery->storm_start && now - recovery->storm_start > tsc_from_us(STORM_WINDOW_US)) {
+        recovery->storm_start = now;
+        recovery->storm_interrupts = driver->device_interrupts;
+        recovery->storm_completions = completions(driver);
+    }
+}
+
+void recovery_tick(struct driver *driver, u64 now)
+{
+    if (driver->recovery.pending)
+        return;
+    if (driver_wait_expired(driver, now)) {
+        driver->wait_deadline = ~0ull;
+        driver_signal(driver, DRIVER_EVENT_TIMEOUT);
+    }
+    if (driver->state == DRIVER_STARTING) {
+        check_offer(driver, now);
+        check_storm(driver, now);
+    } else if (driver->state == DRIVER_RUNNING) {
+        check_heartbeat(driver);
+        check_deadline(driver, now);
+        check_storm(driver, now);
+    }
+}

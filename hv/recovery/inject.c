@@ -1,0 +1,268 @@
+/*
+ * Faults from outside. The injector plays the part of a broken driver or device: it changes what the driver VM's own
+ * code, request ring or completion ring says, right before the VM runs, and tells no detector. Nothing in a driver
+ * exists for it.
+ */
+#include "hv/control/control.h"
+#include "hv/core/frames.h"
+#include "hv/core/hypervisor.h"
+#include "hv/recovery/stages.h"
+#include "hv/relay/relay.h"
+#include "shared/lib/string.h"
+
+enum inject_fault {
+    INJECT_NONE,
+    INJECT_CRASH,
+    INJECT_HANG,
+    INJECT_WILD_WRITE,
+    INJECT_WILD_DMA,
+    INJECT_GARBAGE,
+    INJECT_FAULTS
+};
+
+static const char *const inject_names[INJECT_FAULTS] = {
+    [INJECT_CRASH] = "crash",       [INJECT_HANG] = "hang",       [INJECT_WILD_WRITE] = "wild-write",
+    [INJECT_WILD_DMA] = "wild-dma", [INJECT_GARBAGE] = "garbage",
+};
+
+#define CANARY_WORDS (PAGE_SIZE / sizeof(u64))
+/* A driver VM's RAM ends here at the latest (manifest.h), so a page above it is outside each of them. */
+#define DRIVER_RAM_MAX MIB(64)
+#define WILD_MIN_LENGTH 512u
+#define WILD_TRIES 256u
+
+static hpa_t canary;
+
+static u64 canary_word(u64 i)
+{
+    return 0x434e415259ull << 24 ^ i * 0x9e3779b97f4a7c15ull;
+}
+
+void inject_canary_init(void)
+{
+    /* A multiple of 64 MiB other than zero lies above any driver's RAM; frame 0 is never handed out. */
+    if (frames_alloc(1, DRIVER_RAM_MAX, &canary) != OK)
+        boot_fail("no frame at a multiple of 64 MiB for the canary page");
+    u64 *words = hpa_to_ptr(canary);
+    for (u64 i = 0; i < CANARY_WORDS; i++)
+        words[i] = canary_word(i);
+}
+
+bool inject_canary_intact(void)
+{
+    const u64 *words = hpa_to_ptr(canary);
+
+    for (u64 i = 0; i < CANARY_WORDS; i++) {
+        if (words[i] != canary_word(i))
+            return false;
+    }
+    return true;
+}
+
+void inject_clear(struct driver *driver)
+{
+    driver->recovery.inject_armed = INJECT_NONE;
+    driver->recovery.inject_time = 0;
+    driver->recovery.inject_name[0] = '\0';
+}
+
+status_t inject_arm(struct driver *driver, const char *name)
+{
+    struct recovery *recovery = &driver->recovery;
+    u32 fault = INJECT_NONE + 1;
+    u64 patience = tsc_from_us(driver->config->deadline_us);
+
+    while (fault < INJECT_FAULTS && strcmp(inject_names[fault], name) != 0)
+        fault++;
+    if (fault == INJECT_FAULTS)
+        return ERR_NOT_FOUND;
+    if (driver->state != DRIVER_RUNNING || recovery->pending)
+        return ERR_STATE;
+    /* One at a time; one that nobody noticed for as long as a request may take stands in nobody's way. */
+    if (recovery->inject_armed != INJECT_NONE ||
+        (recovery->inject_time != 0 && tsc_now() - recovery->inject_time < patience))
+        return ERR_BUSY;
+
+    inject_clear(driver);
+    recovery->inject_armed = fault;
+    recovery->inject_calls = driver->hypercalls;
+    (void)str_copy(recovery->inject_name, sizeof(recovery->inject_name), name);
+    event_add(EVENT_INJECT, driver->vm->id, "%s armed", name);
+    /* An idle driver gets up as for a new request; wild-dma needs a real one and waits for it. */
+    if (fault != INJECT_WILD_DMA)
+        driver_signal(driver, DRIVER_EVENT_REQUEST);
+    vcpu_kick(&driver->vm->vcpu);
+    return OK;
+}
+
+static bool write_code(struct vcpu *vcpu, const u8 *code, u64 length)
+{
+    gpa_t at;
+
+    return vcpu_translate(vcpu, vcpu->rip, &at) == OK && vm_write(vcpu->vm, at, code, length) == OK;
+}
+
+static bool apply_crash(struct driver *driver, struct vcpu *vcpu)
+{
+    static const u8 ud2[] = {0x0f, 0x0b};
+
+    (void)driver;
+    return write_code(vcpu, ud2, sizeof(ud2));
+}
+
+static bool apply_hang(struct driver *driver, struct vcpu *vcpu)
+{
+    static const u8 jump_to_self[] = {0xeb, 0xfe};
+
+    (void)driver;
+    return write_code(vcpu, jump_to_self, sizeof(jump_to_self));
+}
+
+/* MOV moffs64, AL (SDM 2B MOV, opcode A2 with a 64-bit address), aimed at the canary; then it spins in case nobody
+ * minds. */
+static bool apply_wild_write(struct driver *driver, struct vcpu *vcpu)
+{
+    u8 code[11] = {0xa2, [9] = 0xeb, [10] = 0xfe};
+
+    (void)driver;
+    memcpy(code + 1, &canary.v, sizeof(canary.v));
+    return write_code(vcpu, code, sizeof(code));
+}
+
+/*
+ * `pages` guest pages that are not granted to this driver VM now. From the bottom of guest memory up: that is where
+ * kernels live, so no new request grants them before the device gets there. False: none in reach.
+ */
+static bool find_ungranted(const struct driver *driver, u64 pages, u64 *address)
+{
+    u64 end = main_guest->ram_size / PAGE_SIZE;
+    u64 run = 0;
+
+    for (u64 page = 0; page < end && page < pages + WILD_TRIES; page++) {
+        run = relay_is_granted(driver->relay, GPA(page * PAGE_SIZE)) ? 0 : run + 1;
+        if (run == pages) {
+            *address = DRIVER_WINDOW_BASE + (page + 1 - pages) * PAGE_SIZE;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* An address all of whose `length` bytes the device may not reach: beyond the window, not granted, or the hypervisor's
+ * own. */
+static u64 wild_address(const struct driver *driver, u32 length)
+{
+    u64 address = DRIVER_WINDOW_BASE + main_guest->ram_size;
+
+    switch (tsc_now() / 16 % 3) {
+    case 0:
+        return canary.v;
+    case 1:
+        (void)find_ungranted(driver, PAGE_UP(length) / PAGE_SIZE, &address);
+        return address;
+    default:
+        return address;
+    }
+}
+
+/* The longest segment of the request at `at` that is neither its first nor its last (the data, in any block protocol);
+ * NULL. */
+static struct ring_segment_cell *data_segment(union ring_cell *cells, u32 at, u32 segments)
+{
+    struct ring_segment_cell *longest = NULL;
+
+    for (u32 i = 1; i + 1 < segments; i++) {
+        struct ring_segment_cell *segment = &cells[(at + 1 + i) % RING_CELLS].segment;
+        if (segment->length >= WILD_MIN_LENGTH && (longest == NULL || segment->length > longest->length))
+            longest = segment;
+    }
+    return longest;
+}
+
+/* Where an address of a request goes wrong on its way to the device's descriptors. */
+static bool apply_wild_dma(struct driver *driver, struct vcpu *vcpu)
+{
+    (void)vcpu;
+    for (u32 queue = 0; queue < RING_MAX_QUEUES; queue++) {
+        struct ring_request_page *page = relay_request_page(driver->relay, queue);
+        union ring_cell *cells = (union ring_cell *)(page + 1);
+        /* The driver's own word, so bounded; a false one spoils nothing but its own requests: the log is elsewhere. */
+        u32 at = __atomic_load_n(&relay_completion_page(driver->relay, queue)->consumed, __ATOMIC_ACQUIRE);
+        u32 left = page->produced - at;
+
+        while (left > 0 && left <= RING_CELLS) {
+            u32 segments = cells[at % RING_CELLS].header.segments;
+            if (segments == 0 || segments > RING_MAX_SEGMENTS || segments >= left)
+                break;
+            struct ring_segment_cell *segment = data_segment(cells, at, segments);
+            if (segment != NULL) {
+                segment->address = wild_address(driver, segment->length);
+                return true;
+            }
+            at += segments + 1;
+            left -= segments + 1;
+        }
+    }
+    return false;
+}
+
+static void forge_completion(struct driver *driver, u32 queue, u16 tag, u32 length)
+{
+    struct ring_completion_page *page = relay_completion_page(driver->relay, queue);
+    u32 produced = page->produced;
+
+    page->entry[produced % RING_COMPLETIONS] = (struct ring_completion){.tag = tag, .length = length};
+    __atomic_store_n(&page->produced, produced + 1, __ATOMIC_RELEASE);
+    /* What happens whenever this VM exits; now, so that its own code cannot overwrite the entry before. */
+    (void)relay_complete(driver->relay);
+}
+
+/* In turns: a tag that is not in flight, and more bytes than the request has room for. */
+static bool apply_garbage(struct driver *driver, struct vcpu *vcpu)
+{
+    static bool wrong_length;
+    u16 tag;
+    u32 max;
+
+    (void)vcpu;
+    if (!wrong_length) {
+        /* With nothing in flight every tag is wrong; else one that no ring has. */
+        forge_completion(driver, 0, relay_in_flight(driver->relay) == 0 ? 0 : RING_TAGS + tsc_now() % RING_TAGS, 0);
+        wrong_length = true;
+        return true;
+    }
+    for (u32 queue = 0; queue < RING_MAX_QUEUES; queue++) {
+        if (relay_some_in_flight(driver->relay, queue, &tag, &max) == OK) {
+            forge_completion(driver, queue, tag, max + 1);
+            wrong_length = false;
+            return true;
+        }
+    }
+    return false;
+}
+
+void inject_apply(struct driver *driver, struct vcpu *vcpu)
+{
+    static bool (*const apply[INJECT_FAULTS])(struct driver *, struct vcpu *) = {
+        [INJECT_CRASH] = apply_crash,       [INJECT_HANG] = apply_hang,       [INJECT_WILD_WRITE] = apply_wild_write,
+        [INJECT_WILD_DMA] = apply_wild_dma, [INJECT_GARBAGE] = apply_garbage,
+    };
+    struct recovery *recovery = &driver->recovery;
+    bool after_call = driver->hypercalls != recovery->inject_calls;
+
+    recovery->inject_calls = driver->hypercalls;
+    if (recovery->pending || driver->state != DRIVER_RUNNING)
+        return;
+    /* A driver that a timer tick interrupted may have read its cells already: changing them then would change nothing.
+     */
+    if (recovery->inject_armed == INJECT_WILD_DMA && !after_call)
+        return;
+    /* Stamped before: a detector may see it at once. */
+    recovery->inject_time = tsc_now();
+    if (!apply[recovery->inject_armed](driver, vcpu)) {
+        recovery->inject_time = 0;
+        return;
+    }
+    recovery->inject_armed = INJECT_NONE;
+    event_add(EVENT_INJECT, driver->vm->id, "%s at rip 0x%llx", recovery->inject_name, (unsigned long long)vcpu->rip);
+}

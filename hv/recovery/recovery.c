@@ -1,0 +1,117 @@
+/* The way of a fault, after detection: decide, quiesce, reset, restart. Replay follows when the successor offers. */
+#include "hv/control/control.h"
+#include "hv/core/hypervisor.h"
+#include "hv/recovery/stages.h"
+#include "hv/relay/relay.h"
+#include "shared/lib/string.h"
+
+bool recovery_due(const struct driver *driver, u64 now)
+{
+    return driver->recovery.pending || (driver->state == DRIVER_WAITING && now >= driver->recovery.restart_at);
+}
+
+static unsigned long long us_since(u64 start)
+{
+    return tsc_to_us(tsc_now() - start);
+}
+
+static void run_restart(struct driver *driver)
+{
+    struct fault_record *record = &driver->recovery.current;
+
+    record->t_restart = tsc_now();
+    recovery_restart_vm(driver);
+    event_add(EVENT_RESTART, driver->vm->id, "generation %u, %llu us", driver->generation, us_since(record->t_restart));
+}
+
+/* The device stays where quiesce has put it: nothing but a restart by the operator attaches it again. */
+static void run_give_up(struct driver *driver, const char *why)
+{
+    bool answer = driver->config->give_up == MANIFEST_GIVE_UP_ERRORS;
+
+    driver->state = DRIVER_FAILED;
+    inject_clear(driver);
+    record_close(driver, FAULT_GAVE_UP);
+    event_add(EVENT_GAVE_UP, driver->vm->id, "%s; the device %s", why, answer ? "answers with errors" : "is silent");
+    hv_log("%s: given up: %s", driver->vm->name, why);
+    relay_give_up(driver->relay, answer);
+}
+
+static struct recovery_decision run_decide(struct driver *driver)
+{
+    struct recovery *recovery = &driver->recovery;
+
+    recovery->current.t_decide = tsc_now();
+    struct recovery_decision decision = recovery_decide(driver->config, recovery, recovery->current.t_decide);
+    recovery->window_start = decision.window_start;
+    recovery->restarts_in_window = decision.restarts_in_window;
+    event_add(EVENT_DECIDE, driver->vm->id, "%s, %u of %u, pause %llu us", decision.why, decision.restarts_in_window,
+              driver->config->limit, (unsigned long long)tsc_to_us(decision.delay));
+    return decision;
+}
+
+static void run_stages(struct driver *driver)
+{
+    struct recovery *recovery = &driver->recovery;
+    struct fault_record *record = &recovery->current;
+
+    recovery->pending = false;
+    driver->state = DRIVER_RECOVERING;
+    struct recovery_decision decision = run_decide(driver);
+
+    record->t_quiesce = tsc_now();
+    recovery_quiesce(driver);
+    event_add(EVENT_QUIESCE, driver->vm->id, "device blocked, grants revoked, %llu us", us_since(record->t_quiesce));
+
+    record->t_reset = tsc_now();
+    recovery_reset_device(driver);
+    record->t_reset_end = tsc_now();
+    event_add(EVENT_RESET, driver->vm->id, "%s, %llu us", pci_reset_name[record->reset_kind],
+              us_since(record->t_reset));
+
+    if (!decision.restart) {
+        run_give_up(driver, decision.why);
+    } else if (decision.delay > 0) {
+        driver->state = DRIVER_WAITING;
+        recovery->restart_at = record->t_decide + decision.delay;
+    } else {
+        run_restart(driver);
+    }
+}
+
+void recovery_run(struct driver *driver)
+{
+    if (driver->recovery.pending)
+        run_stages(driver);
+    else if (recovery_due(driver, tsc_now()))
+        run_restart(driver);
+}
+
+status_t recovery_restart(struct driver *driver)
+{
+    struct recovery *recovery = &driver->recovery;
+
+    switch (driver->state) {
+    case DRIVER_STARTING:
+    case DRIVER_RUNNING:
+        if (recovery->pending)
+            return ERR_STATE;
+        recovery_report(driver, FAULT_OPERATOR, 0, 0, "restart by the operator");
+        return OK;
+    case DRIVER_WAITING:
+        recovery->restart_at = 0;
+        return OK;
+    case DRIVER_FAILED:
+        /* It was quiesced and reset when it was given up, and has been blocked since: a back-off that is over. */
+        recovery->restarts_in_window = 0;
+        record_open(driver, FAULT_OPERATOR, 0, 0);
+        (void)str_copy(recovery->current.text, sizeof(recovery->current.text),
+                       "restart by the operator after giving up");
+        event_add(EVENT_FAULT, driver->vm->id, "operator: %s", recovery->current.text);
+        recovery->restart_at = 0;
+        driver->state = DRIVER_WAITING;
+        return OK;
+    default:
+        return ERR_STATE;
+    }
+}

@@ -1,0 +1,57 @@
+/* Replay: the successor's offer puts the log back into its rings, and the first completion after that closes the
+ * record. */
+#include "hv/control/control.h"
+#include "hv/core/hypervisor.h"
+#include "hv/recovery/stages.h"
+#include "hv/relay/relay.h"
+
+static void recovered(struct driver *driver)
+{
+    struct fault_record *record = &driver->recovery.current;
+
+    event_add(EVENT_RECOVERED, driver->vm->id, "generation %u, %llu us after the fault was seen", driver->generation,
+              (unsigned long long)tsc_to_us(tsc_now() - record->t_detect));
+    record_close(driver, FAULT_RECOVERED);
+}
+
+status_t recovery_offer(struct driver *driver, const struct driver_offer *offer)
+{
+    struct fault_record *record = &driver->recovery.current;
+    u32 in_flight = relay_in_flight(driver->relay);
+    u64 arrived = tsc_now();
+
+    if (driver->state != DRIVER_STARTING)
+        return ERR_STATE;
+    status_t status = relay_offer(driver->relay, offer);
+    if (status != OK) {
+        event_add(EVENT_OFFER, driver->vm->id, "refused: %s", status_text(status));
+        if (driver->generation > 0)
+            recovery_report(driver, FAULT_OFFER, status, 0, "its offer was refused: %s", status_text(status));
+        return status;
+    }
+    driver->state = DRIVER_RUNNING;
+    progress_reset(driver);
+    event_add(EVENT_OFFER, driver->vm->id, "type %u, %u queues, %llu us after its start", offer->virtio_type,
+              offer->queues, (unsigned long long)tsc_to_us(arrived - driver->started));
+    if (record->sequence == 0)
+        return OK;
+
+    record->t_offer = arrived;
+    record->t_replay = tsc_now();
+    record->replayed = in_flight;
+    event_add(EVENT_REPLAY, driver->vm->id, "%u requests, %llu us", in_flight,
+              (unsigned long long)tsc_to_us(record->t_replay - arrived));
+    if (in_flight == 0)
+        recovered(driver);
+    return OK;
+}
+
+void recovery_first_completion(struct driver *driver)
+{
+    struct recovery *recovery = &driver->recovery;
+
+    if (recovery->current.sequence == 0 || recovery->pending || driver->state != DRIVER_RUNNING)
+        return;
+    recovery->current.t_first_completion = tsc_now();
+    recovered(driver);
+}

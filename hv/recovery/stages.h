@@ -1,0 +1,34 @@
+/*
+ * The stages among themselves; nobody outside hv/recovery includes this. recovery.c runs them in this order, each one
+ * stamps nothing itself: the sequence in recovery_run() does. Context: hv lock held, the driver VM's vCPU not in guest
+ * mode.
+ */
+#pragma once
+
+#include "hv/core/driver.h"
+
+/* detect.c: a record goes through `current` into the history. Opening one supersedes a record that is still open. */
+void record_open(struct driver *driver, enum fault_kind kind, u64 detail, u64 address);
+void record_close(struct driver *driver, enum fault_outcome outcome);
+
+/* decide.c: what the manifest says about this fault. Pure: the caller takes over window and count. */
+struct recovery_decision {
+    bool restart;
+    u64 delay; /* TSC ticks to wait before the restart */
+    u64 window_start;
+    u32 restarts_in_window; /* this restart counted */
+    const char *why;
+};
+struct recovery_decision recovery_decide(const struct manifest_vm *config, const struct recovery *recovery, u64 now);
+
+/* quiesce.c: nothing of the driver VM or its device acts or reaches memory any more when this returns. */
+void recovery_quiesce(struct driver *driver);
+/* reset_device.c: the device forgets what the old driver told it. */
+void recovery_reset_device(struct driver *driver);
+/* restart.c: the next generation runs from the pristine image. */
+void recovery_restart_vm(struct driver *driver);
+
+/* detect_progress.c: the detectors of time start anew. */
+void progress_reset(struct driver *driver);
+/* inject.c: forget what was armed or applied. */
+void inject_clear(struct driver *driver);
