@@ -191,6 +191,11 @@ class Machine:
         with self._changed:
             return ERROR_LINE.findall(self.text)
 
+    def in_firmware(self):
+        """The loader gave up where there is no exit port: QEMU goes on, in the firmware."""
+        with self._changed:
+            return BACK_TO_FIRMWARE in self.text
+
     def log(self):
         """The hypervisor's and the loader's log lines so far."""
         with self._changed:

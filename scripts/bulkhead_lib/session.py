@@ -189,9 +189,11 @@ def _run_commands(arguments, options, manifest):
 
 def _ended_early(guest, ended):
     """The machine ended before the commands did: its own line was shown already if it had one."""
-    code = guest.process.poll()
-    if not guest.errors():
-        warn(ended)
+    if guest.in_firmware():
+        return 1
+    code = guest.wait_exit(10) if guest.ended else None
     if code == qemu.POWERED_OFF:
         return 0  # one of the commands was `poweroff`
+    if not guest.errors():
+        warn(ended)
     return 2 if code == qemu.PANIC else 1

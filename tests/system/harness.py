@@ -24,8 +24,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from bulkhead_lib import paths, qemu  # noqa: E402
+from bulkhead_lib import faultlog, paths, qemu  # noqa: E402
 from bulkhead_lib.control import Control  # noqa: E402
+from bulkhead_lib.guest_output import find_json  # noqa: E402,F401
 from bulkhead_lib.machine import Machine, MachineEnded, remove_instance  # noqa: E402,F401
 from bulkhead_lib.session import make_sparse  # noqa: E402
 
@@ -117,6 +118,12 @@ class TestMachine(Machine):
                 return fields
         raise AssertionError(f"`status` has no line `{kind}{' name=' + name if name else ''}`")
 
+    def inject(self, vm, fault, seconds=20):
+        """Make a driver VM fail and wait for the end of its recovery; the fault's record."""
+        last = max([record.sequence for record in faultlog.read(self.control)], default=0)
+        self.control.ask(f"inject {vm} {fault}")
+        return faultlog.wait_for(self.control, vm, last, seconds)
+
     def ends_with_error(self, timeout=BOOT_SECONDS):
         """Wait for the machine to refuse to boot; its `bulkhead: ` lines. Fails when it boots instead."""
         try:
@@ -125,15 +132,18 @@ class TestMachine(Machine):
             # Without an exit port QEMU goes on, in the firmware: the line itself is what ended the wait.
             errors = self.errors()
             check(errors, "the machine ended without a `bulkhead: ` line")
-            if self.process.poll() is not None:
-                check(self.process.returncode == qemu.BOOT_ERROR,
-                      f"QEMU ended with {self.process.returncode}, a boot error would be {qemu.BOOT_ERROR}")
+            if not self.in_firmware():
+                code = self.wait_exit(20)
+                check(code == qemu.BOOT_ERROR, f"QEMU ended with {code}, a boot error would be {qemu.BOOT_ERROR}")
             return errors
         raise AssertionError("the guest came up, although the boot should have been refused")
 
     def save_logs(self):
         """events and status, while somebody is there to ask."""
-        if self.process is None or self.process.poll() is not None or not self.log():
+        if self.process is None or self.process.poll() is not None:
+            return
+        # A machine that stayed in the firmware has no control port to wait for.
+        if not any(line.startswith("[hv ") for line in self.log()):
             return
         for command in ("events", "status"):
             try:
@@ -201,14 +211,6 @@ def sha256_file(path):
         while block := file.read(4 * MIB):
             digest.update(block)
     return digest.hexdigest()
-
-
-def find_json(output):
-    """The last line of a command's output that is a JSON object."""
-    for line in reversed(output.splitlines()):
-        if line.lstrip().startswith("{"):
-            return json.loads(line)
-    raise AssertionError(f"no JSON in the output: {output.strip()[-300:]!r}")
 
 
 def _tails(folder):
