@@ -29,3 +29,5 @@ hv_entry:
 boot_stack:
     .skip 32768
 boot_stack_top:
+
+    .section .note.GNU-stack, "", @progbits

@@ -78,3 +78,5 @@ trampoline_stack:
 trampoline_entry:
     .quad 0
 trampoline_end:
+
+    .section .note.GNU-stack, "", @progbits

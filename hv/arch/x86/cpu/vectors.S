@@ -75,3 +75,5 @@ interrupt_common:
     pop %rax
     pop %rdi
     iretq
+
+    .section .note.GNU-stack, "", @progbits

@@ -67,3 +67,5 @@ svm_run:
     pop %rbp
     pop %rbx
     ret
+
+    .section .note.GNU-stack, "", @progbits
