@@ -1,0 +1,167 @@
+#include "hv/exit/decode.h"
+
+#define INSTRUCTION_MAX 15u /* SDM 2 2.3.11 */
+
+/* SDM 2 2.2.1: 0100WRXB */
+#define REX_W 8u
+#define REX_R 4u
+
+struct cursor {
+    const u8 *bytes;
+    u32 available, at;
+    status_t status; /* the first failure; later bytes read 0 */
+};
+
+static u8 next_byte(struct cursor *cursor)
+{
+    if (cursor->status == OK && cursor->at == INSTRUCTION_MAX)
+        cursor->status = ERR_UNSUPPORTED;
+    if (cursor->status == OK && cursor->at >= cursor->available)
+        cursor->status = ERR_RANGE;
+    return cursor->status == OK ? cursor->bytes[cursor->at++] : 0;
+}
+
+/* Little endian, sign-extended to 64 bits. */
+static u64 next_signed(struct cursor *cursor, u32 width)
+{
+    u64 value = 0;
+    for (u32 i = 0; i < width; i++)
+        value |= (u64)next_byte(cursor) << i * 8;
+    u32 unused = 64 - width * 8;
+    return (u64)((i64)(value << unused) >> unused);
+}
+
+/* SDM 2 2.1.5, tables 2-2 and 2-3: skip SIB and displacement. The address itself came with the exit. */
+static void skip_address(struct cursor *cursor, u8 modrm)
+{
+    u8 mod = modrm >> 6, rm = modrm & 7;
+    u8 base = rm == 4 ? next_byte(cursor) & 7 : rm;
+    if (mod == 1)
+        (void)next_signed(cursor, 1);
+    else if (mod == 2 || base == 5) /* mod 0 with base 5: disp32 alone, or RIP-relative */
+        (void)next_signed(cursor, 4);
+}
+
+struct prefixes {
+    bool operand_size;
+    u8 rex; /* 0: none. Counts only right before the opcode (SDM 2 2.2.1) */
+};
+
+static u8 skip_prefixes(struct cursor *cursor, bool long_mode, struct prefixes *out)
+{
+    for (;;) {
+        u8 byte = next_byte(cursor);
+        switch (byte) {
+        case 0x26: /* segment overrides: the address came with the exit */
+        case 0x2e:
+        case 0x36:
+        case 0x3e:
+        case 0x64:
+        case 0x65:
+            out->rex = 0;
+            break;
+        case 0x66:
+            out->operand_size = true;
+            out->rex = 0;
+            break;
+        case 0x67:
+            if (!long_mode)
+                cursor->status = ERR_UNSUPPORTED; /* 16-bit addressing */
+            out->rex = 0;
+            break;
+        default:
+            if (!long_mode || (byte & 0xf0) != 0x40)
+                return byte;
+            out->rex = byte;
+        }
+        if (cursor->status != OK)
+            return 0;
+    }
+}
+
+/* The opcode says everything but the register. operand: 2, 4 or 8. False: not a move that we know. */
+static bool decode_opcode(struct cursor *cursor, u8 opcode, u8 operand, bool long_mode, struct decoded_move *out)
+{
+    switch (opcode) {
+    case 0x88: /* MOV r/m8, r8 */
+    case 0x89:
+    case 0x8a: /* MOV r8, r/m8 */
+    case 0x8b:
+        out->width = out->reg_width = opcode & 1 ? operand : 1;
+        out->write = opcode < 0x8a;
+        return true;
+    case 0xc6: /* MOV r/m8, imm8 */
+    case 0xc7:
+        out->width = out->reg_width = opcode & 1 ? operand : 1;
+        out->write = out->has_immediate = true;
+        return true;
+    case 0x63: /* MOVSXD r, r/m32; ARPL outside 64-bit code */
+        out->width = 4;
+        out->reg_width = operand;
+        out->sign_extend = true;
+        return long_mode && operand != 2;
+    case 0x0f:
+        opcode = next_byte(cursor);
+        if ((opcode & 0xf6) != 0xb6) /* MOVZX b6, b7; MOVSX be, bf */
+            return false;
+        out->width = opcode & 1 ? 2 : 1;
+        out->reg_width = operand;
+        out->sign_extend = opcode >= 0xbe;
+        return true;
+    default:
+        return false;
+    }
+}
+
+static u64 low_bytes(u64 value, u32 width)
+{
+    return width == 8 ? value : value & ((1ull << width * 8) - 1);
+}
+
+status_t decode_move(const u8 *bytes, u32 available, bool long_mode, struct decoded_move *out)
+{
+    struct cursor cursor = {.bytes = bytes, .available = available, .status = OK};
+    struct prefixes prefixes = {0};
+    *out = (struct decoded_move){0};
+    u8 opcode = skip_prefixes(&cursor, long_mode, &prefixes);
+    u8 operand = prefixes.rex & REX_W ? 8 : prefixes.operand_size ? 2 : 4;
+    bool known = decode_opcode(&cursor, opcode, operand, long_mode, out);
+    if (cursor.status != OK)
+        return cursor.status;
+    if (!known)
+        return ERR_UNSUPPORTED;
+
+    u8 modrm = next_byte(&cursor);
+    if (cursor.status == OK && modrm >> 6 == 3)
+        return ERR_UNSUPPORTED; /* between registers: no memory, no exit */
+    u8 reg = modrm >> 3 & 7;
+    skip_address(&cursor, modrm);
+    if (out->has_immediate) {
+        if (cursor.status == OK && reg != 0)
+            return ERR_UNSUPPORTED; /* C6 and C7 are moves with /0 only */
+        out->immediate = low_bytes(next_signed(&cursor, out->width == 8 ? 4 : out->width), out->width);
+    } else if (out->reg_width == 1 && prefixes.rex == 0 && reg >= 4) {
+        out->reg_base = reg - 4;
+        out->reg_shift = 8;
+    } else {
+        out->reg_base = (u8)(reg | (prefixes.rex & REX_R ? 8 : 0));
+    }
+    out->length = cursor.at;
+    return cursor.status;
+}
+
+u64 decode_register_read(const struct decoded_move *move, u64 reg)
+{
+    return low_bytes(reg >> move->reg_shift, move->width);
+}
+
+void decode_register_write(const struct decoded_move *move, u64 *reg, u64 value)
+{
+    u32 unused = 64 - move->width * 8;
+    value <<= unused;
+    value = move->sign_extend ? (u64)((i64)value >> unused) : value >> unused;
+    value = low_bytes(value, move->reg_width);
+    /* A 32-bit result clears the upper half; narrower ones leave the rest of the register alone (SDM 1 3.4.1.1). */
+    u64 kept = move->reg_width >= 4 ? 0 : *reg & ~(low_bytes(~0ull, move->reg_width) << move->reg_shift);
+    *reg = kept | value << move->reg_shift;
+}

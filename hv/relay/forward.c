@@ -1,0 +1,167 @@
+/* From the guest's available rings into the driver VM's request rings: copy, check, grant, log, publish; in that order.
+ */
+#include "hv/core/hypervisor.h"
+#include "hv/relay/internal.h"
+
+#define ARM_ROUNDS 64u /* a guest that outruns this many is not waiting for us */
+
+static u64 last_request_id; /* ids are unique since boot, over all relays */
+
+void ring_write(struct relay_queue *queue, u8 tag, const struct chain *chain, u64 id)
+{
+    queue->cells[queue->produced++ % RING_CELLS].header =
+        (struct ring_header_cell){.tag = tag, .segments = chain->count, .readable = chain->readable, .id = id};
+    for (u32 i = 0; i < chain->count; i++) {
+        queue->cells[queue->produced++ % RING_CELLS].segment =
+            (struct ring_segment_cell){.address = DRIVER_WINDOW_BASE + chain->segment[i].gpa,
+                                       .length = chain->segment[i].length,
+                                       .flags = i < chain->readable ? 0 : RING_SEGMENT_WRITABLE};
+    }
+}
+
+void ring_publish(struct relay_queue *queue)
+{
+    __atomic_store_n(&queue->requests->produced, queue->produced, __ATOMIC_RELEASE);
+}
+
+static bool ring_fits(const struct relay_queue *queue, u32 segments)
+{
+    return queue->produced - queue->consumed + segments + 1 <= RING_CELLS;
+}
+
+/*
+ * Hand one chain, in relay->chain, to the driver. ERR_BUSY: no room in log, ring or grants before something completes.
+ * ERR_RANGE: it can never be served: a request larger than the grant cache, or out of table memory with nothing in
+ * flight whose completion would free some.
+ */
+static status_t forward_chain(struct relay *relay, struct relay_queue *queue)
+{
+    const struct chain *chain = &relay->chain;
+    if (!inflight_fits(&queue->log, chain->count) || !ring_fits(queue, chain->count))
+        return ERR_BUSY;
+    status_t status = grants_take(relay, chain);
+    if (status != OK)
+        return status == ERR_RANGE || relay_in_flight(relay) == 0 ? ERR_RANGE : ERR_BUSY;
+    u64 id = ++last_request_id;
+    u8 tag = inflight_add(&queue->log, chain, id, tsc_now());
+    queue->log.slot[tag].granted = true;
+    ring_write(queue, tag, chain, id);
+    return OK;
+}
+
+static bool forward_queue(struct relay *relay, struct relay_queue *queue)
+{
+    struct virtqueue *vq = &queue->vq;
+    u32 before = queue->produced;
+    const char *why;
+    /*
+     * At most one ring's worth: an honest guest cannot have more outstanding before it is shown used elements, and one
+     * that refills the ring from another CPU must not keep us here.
+     */
+    for (u32 left = vq->size; left != 0 && device_is_live(relay) && vq->enabled && !queue->violated; left--) {
+        status_t status = virtqueue_next(vq, main_guest, &relay->chain, &why);
+        if (status == ERR_NOT_FOUND)
+            break;
+        if (status != OK) {
+            device_break(relay, why);
+            break;
+        }
+        status = relay->state == RELAY_DEAD ? ERR_RANGE : forward_chain(relay, queue);
+        if (status == ERR_BUSY)
+            break;
+        if (status != OK)
+            answer_with_error(relay, queue, &relay->chain);
+        vq->last_avail++;
+        relay->stats.requests++;
+    }
+    relay_publish(relay, queue); /* answers only; completions publish themselves */
+    if (queue->produced == before)
+        return false;
+    ring_publish(queue);
+    return true;
+}
+
+bool relay_forward(struct relay *relay)
+{
+    bool any = false;
+    if (relay->state == RELAY_CLOSED || (relay->state == RELAY_DEAD && !relay->answers))
+        return false;
+    for (u32 q = 0; q < relay->offer.queues; q++) {
+        struct relay_queue *queue = &relay->queue[q];
+        if (relay->state == RELAY_OPEN && !ring_take_consumed(relay, queue))
+            continue;
+        any |= forward_queue(relay, queue);
+    }
+    return any;
+}
+
+static void want_kicks(struct relay *relay, bool want)
+{
+    for (u32 q = 0; q < relay->offer.queues; q++) {
+        if (relay->queue[q].vq.enabled)
+            virtqueue_want_kicks(&relay->queue[q].vq, want);
+    }
+}
+
+bool relay_arm_kicks(struct relay *relay)
+{
+    /* Again while chains were taken that no driver will work on: avail_event must end up at the last one taken. */
+    for (u32 round = 0; round < ARM_ROUNDS; round++) {
+        u64 before = relay->stats.requests;
+        want_kicks(relay, true);
+        if (relay_forward(relay))
+            return true;
+        if (relay->stats.requests == before)
+            return false;
+    }
+    return false;
+}
+
+void relay_suppress_kicks(struct relay *relay)
+{
+    want_kicks(relay, false);
+}
+
+void relay_kick(struct relay *relay)
+{
+    relay->stats.kicks++;
+    if (relay_forward(relay) || relay_arm_kicks(relay))
+        driver_signal(relay->driver, DRIVER_EVENT_REQUEST);
+}
+
+bool relay_driver_has_work(const struct relay *relay)
+{
+    for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
+        const struct relay_queue *queue = &relay->queue[q];
+        if (__atomic_load_n(&queue->completions->consumed, __ATOMIC_RELAXED) != queue->produced)
+            return true;
+    }
+    return false;
+}
+
+void relay_replay(struct relay *relay)
+{
+    u64 now = tsc_now();
+    for (u32 q = 0; q < relay->offer.queues; q++) {
+        struct relay_queue *queue = &relay->queue[q];
+        u8 next;
+        for (u8 tag = queue->log.oldest; tag != NO_TAG; tag = next) {
+            struct log_slot *slot = &queue->log.slot[tag];
+            next = slot->next;
+            inflight_load(&queue->log, tag, &relay->chain);
+            if (grants_take(relay, &relay->chain) != OK) {
+                /* All of it was granted at once before; only table memory can be missing now. The guest gets an error.
+                 */
+                inflight_remove(&queue->log, tag);
+                answer_with_error(relay, queue, &relay->chain);
+                continue;
+            }
+            slot->granted = true;
+            slot->submitted = now;
+            ring_write(queue, tag, &relay->chain, slot->id);
+            relay->stats.replayed++;
+        }
+        relay_publish(relay, queue);
+        ring_publish(queue);
+    }
+}

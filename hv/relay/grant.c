@@ -1,0 +1,235 @@
+/*
+ * Grants: which pages of the guest a driver VM and its device reach now, at DRIVER_WINDOW_BASE + guest address in both
+ * the nested table and the IOMMU domain.
+ *
+ * Order of taking back: unmap in both tables, vcpu_shootdown(), IOTLB flush. Only after that is a page unreachable, so
+ * only after that may what was released be published (strict) or the device be called reset. Giving needs no flush:
+ * neither TLB keeps not-present entries (APM 2 15.25, VT-d 6.2 with CM = 0; the IOMMU's driver handles CM = 1).
+ */
+#include "hv/core/hypervisor.h"
+#include "hv/relay/internal.h"
+#include "shared/lib/string.h"
+
+#define FLUSH_PAGES_MAX 64u /* a wider span is cheaper as one invalidation of the domain */
+
+struct span { /* of pages that were unmapped and still have to be flushed */
+    u64 first, last;
+    u32 count;
+};
+
+status_t grants_create(struct relay *relay)
+{
+    struct grants *grants = &relay->grants;
+    const struct manifest_vm *config = relay->driver->config;
+    hpa_t list, page;
+    grants->strict = config->grants == MANIFEST_GRANTS_STRICT;
+    grants->capacity = config->grant_pages;
+    grants->page_count = main_guest->ram_size / PAGE_SIZE;
+    if (grants->capacity > grants->page_count)
+        grants->capacity = (u32)grants->page_count;
+    u64 list_size = PAGE_UP(grants->capacity * sizeof(u32)),
+        page_size = PAGE_UP(grants->page_count * sizeof(struct grant));
+    status_t status = frames_alloc(list_size / PAGE_SIZE, PAGE_SIZE, &list);
+    if (status == OK)
+        status = frames_alloc(page_size / PAGE_SIZE, PAGE_SIZE, &page);
+    if (status != OK)
+        return status;
+    grants->list = hpa_to_ptr(list);
+    grants->page = memset(hpa_to_ptr(page), 0, page_size);
+    return OK;
+}
+
+static void page_unmap(struct relay *relay, u64 page, struct span *span)
+{
+    u64 at = DRIVER_WINDOW_BASE + page * PAGE_SIZE;
+    status_t status = page_table_unmap(&relay->driver->vm->npt, at, PAGE_SIZE);
+    ASSERT_HV(status == OK);
+    if (relay->driver->domain != NULL) {
+        status = iommu_unmap(relay->driver->domain, IOVA(at), PAGE_SIZE);
+        ASSERT_HV(status == OK);
+    }
+    relay->grants.page[page] = (struct grant){0};
+    if (span->count == 0 || page < span->first)
+        span->first = page;
+    if (span->count == 0 || page > span->last)
+        span->last = page;
+    span->count++;
+}
+
+static void span_flush(struct relay *relay, const struct span *span)
+{
+    struct iommu_domain *domain = relay->driver->domain;
+    u64 pages = span->last - span->first + 1;
+    if (span->count == 0)
+        return;
+    vcpu_shootdown(&relay->driver->vm->vcpu);
+    if (domain == NULL)
+        return;
+    if (pages <= FLUSH_PAGES_MAX)
+        iommu_flush_pages(domain, IOVA(DRIVER_WINDOW_BASE + span->first * PAGE_SIZE), pages);
+    else
+        iommu_flush_domain(domain);
+}
+
+/*
+ * Take back up to `want` pages without users. The clock spares a page once when it was used since the last round,
+ * unless `all`: two rounds then suffice in any case.
+ */
+static u32 sweep(struct relay *relay, u32 want, bool all)
+{
+    struct grants *grants = &relay->grants;
+    struct span span = {0};
+    for (u64 steps = 2ull * grants->count; steps != 0 && grants->unused != 0 && span.count < want; steps--) {
+        if (grants->hand >= grants->count)
+            grants->hand = 0;
+        u64 page = grants->list[grants->hand];
+        struct grant *grant = &grants->page[page];
+        if (grant->users != 0) {
+            grants->hand++;
+        } else if (grant->referenced && !all) {
+            grant->referenced = 0;
+            grants->hand++;
+        } else {
+            grants->list[grants->hand] = grants->list[--grants->count];
+            grants->unused--;
+            page_unmap(relay, page, &span);
+        }
+    }
+    span_flush(relay, &span);
+    return span.count;
+}
+
+static status_t page_map(struct relay *relay, u64 page, u8 rights)
+{
+    struct grants *grants = &relay->grants;
+    struct driver *driver = relay->driver;
+    u64 at = DRIVER_WINDOW_BASE + page * PAGE_SIZE;
+    hpa_t frame = HPA(main_guest->ram.v + page * PAGE_SIZE);
+    if (grants->count == grants->capacity) { /* in batches: one flush pays for all of them */
+        u32 evicted = sweep(relay, grants->capacity / 16 + 1, false);
+        relay->stats.grants_evicted += evicted;
+        if (evicted == 0)
+            return ERR_NO_SPACE;
+    }
+    status_t status = page_table_map(&driver->vm->npt, at, frame, PAGE_SIZE, rights | PAGE_USER);
+    if (status != OK)
+        return status;
+    if (driver->domain != NULL)
+        status = iommu_map(driver->domain, IOVA(at), frame, PAGE_SIZE, rights);
+    if (status != OK) {
+        /* The vCPU may run on another CPU and have walked it already: take it back in full. */
+        status_t undone = page_table_unmap(&driver->vm->npt, at, PAGE_SIZE);
+        ASSERT_HV(undone == OK);
+        vcpu_shootdown(&driver->vm->vcpu);
+        return status;
+    }
+    grants->page[page].rights = rights;
+    grants->list[grants->count++] = (u32)page;
+    grants->unused++;
+    relay->stats.grants_new++;
+    return OK;
+}
+
+/* More rights for a granted page. They shrink only by revocation: another request may still rely on them. */
+static void page_grow(struct relay *relay, u64 page, u8 rights)
+{
+    struct driver *driver = relay->driver;
+    struct grant *grant = &relay->grants.page[page];
+    u64 at = DRIVER_WINDOW_BASE + page * PAGE_SIZE;
+    grant->rights |= rights;
+    status_t status = page_table_protect(&driver->vm->npt, at, grant->rights | PAGE_USER);
+    ASSERT_HV(status == OK);
+    driver->vm->vcpu.flush_tlb = true;
+    if (driver->domain != NULL) {
+        status = iommu_protect(driver->domain, IOVA(at), grant->rights);
+        ASSERT_HV(status == OK);
+        iommu_flush_pages(driver->domain, IOVA(at), 1);
+    }
+    relay->stats.grants_new++;
+}
+
+static void segment_release(struct grants *grants, const struct chain_segment *segment, u64 end_page)
+{
+    for (u64 page = segment->gpa / PAGE_SIZE; page < end_page; page++) {
+        if (--grants->page[page].users == 0)
+            grants->unused++;
+    }
+}
+
+static inline u64 segment_end_page(const struct chain_segment *segment)
+{
+    return (segment->gpa + segment->length - 1) / PAGE_SIZE + 1;
+}
+
+/* All pages of one segment, or none of them counted. */
+static status_t segment_take(struct relay *relay, const struct chain_segment *segment, u8 rights)
+{
+    struct grants *grants = &relay->grants;
+    u64 end = segment_end_page(segment);
+    for (u64 page = segment->gpa / PAGE_SIZE; page < end; page++) {
+        struct grant *grant = &grants->page[page];
+        if ((grant->rights & rights) == rights) {
+            relay->stats.grants_hit++;
+        } else if (grant->rights != 0) {
+            page_grow(relay, page, rights);
+        } else {
+            status_t status = page_map(relay, page, rights);
+            if (status != OK) {
+                segment_release(grants, segment, page);
+                return status;
+            }
+        }
+        if (grant->users++ == 0)
+            grants->unused--;
+        grant->referenced = 1;
+    }
+    return OK;
+}
+
+status_t grants_take(struct relay *relay, const struct chain *chain)
+{
+    u64 pages = 0;
+    for (u32 i = 0; i < chain->count; i++)
+        pages += segment_end_page(&chain->segment[i]) - chain->segment[i].gpa / PAGE_SIZE;
+    if (pages > relay->grants.capacity)
+        return ERR_RANGE;
+    /* Backwards: writable segments are last, and a page that has both kinds is then mapped right at once. */
+    for (u32 i = chain->count; i-- > 0;) {
+        u8 rights = i < chain->readable ? PAGE_READ : PAGE_READ | PAGE_WRITE;
+        status_t status = segment_take(relay, &chain->segment[i], rights);
+        if (status != OK) {
+            for (u32 k = i + 1; k < chain->count; k++)
+                segment_release(&relay->grants, &chain->segment[k], segment_end_page(&chain->segment[k]));
+            grants_settle(relay);
+            return status;
+        }
+    }
+    return OK;
+}
+
+void grants_release(struct relay *relay, const struct chain *chain)
+{
+    for (u32 i = 0; i < chain->count; i++)
+        segment_release(&relay->grants, &chain->segment[i], segment_end_page(&chain->segment[i]));
+}
+
+void grants_settle(struct relay *relay)
+{
+    if (relay->grants.strict && relay->grants.unused != 0)
+        relay->stats.grants_revoked += sweep(relay, relay->grants.unused, true);
+}
+
+void grants_revoke_all(struct relay *relay)
+{
+    struct grants *grants = &relay->grants;
+    struct span span = {0};
+    for (u32 i = 0; i < grants->count; i++)
+        page_unmap(relay, grants->list[i], &span);
+    relay->stats.grants_revoked += grants->count;
+    grants->count = grants->unused = grants->hand = 0;
+    span_flush(relay, &span);
+    for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
+        for (u32 tag = 0; tag < RING_TAGS; tag++)
+            relay->queue[q].log.slot[tag].granted = false;
+    }
+}

@@ -1,0 +1,230 @@
+/*
+ * What the files of the relay share. Nothing outside hv/relay includes this, except the relay's own tests.
+ *
+ * A request's life, and who may touch the guest's pages meanwhile:
+ *
+ *   available ring --forward--> FORWARDED --complete--> published, slot FREE
+ *                                   |                               (strict grants: revoked before it is published)
+ *                                   \--guest resets the device--> WITHDRAWN --complete, or device blocked--> FREE,
+ * silent
+ *
+ * A withdrawn request keeps its tag until the driver answers it, so that a late completion cannot be taken for another
+ * request's; and the device's reset does not finish (device_status reads back non-zero, VirtIO 1.2 4.1.4.3.1) until
+ * then.
+ */
+#pragma once
+
+#include "hv/core/driver.h"
+#include "hv/relay/relay.h"
+#include "shared/virtio/virtio.h"
+
+#define NO_TAG 0xffu
+#define NO_SEGMENT 0xffffu
+
+/* A descriptor chain, copied out of guest memory once and checked: every segment lies in RAM and is not empty. */
+struct chain_segment {
+    u64 gpa;
+    u32 length;
+};
+struct chain {
+    u16 head;     /* the descriptor's index: the id of its used element */
+    u16 count;    /* segments */
+    u16 readable; /* the first so many are device-readable */
+    u32 readable_bytes;
+    u32 writable_bytes; /* both together fit 32 bits */
+    struct chain_segment segment[RING_MAX_SEGMENTS];
+};
+
+/* A split virtqueue (VirtIO 1.2 2.7). Addresses are the guest's; pointers are valid while enabled. */
+struct virtqueue {
+    bool enabled;
+    bool event_idx;
+    bool indirect;
+    u16 size;
+    u16 vector; /* MSI-X entry, or VIRTIO_MSI_NO_VECTOR */
+    u64 desc_gpa, avail_gpa, used_gpa;
+    const u8 *desc;
+    const struct virtq_avail *avail;
+    struct virtq_used *used;
+    u16 last_avail; /* entries of the available ring that were taken */
+    u16 used_idx;   /* entries of the used ring that were filled; visible to the guest after virtqueue_publish() */
+    u16 published;  /* what the guest was shown */
+};
+
+enum slot_state { SLOT_FREE, SLOT_FORWARDED, SLOT_WITHDRAWN };
+
+struct log_segment { /* pool element: a segment of some chain, or a link of the free list */
+    u64 gpa;
+    u32 length;
+    u16 next;
+    u16 reserved;
+};
+struct log_slot {
+    enum slot_state state;
+    bool granted;      /* its pages count it as a user */
+    u8 previous, next; /* neighbours in submission order */
+    u16 head, count, readable;
+    u16 first; /* segment in the pool */
+    u32 readable_bytes, writable_bytes;
+    u64 id;
+    u64 submitted; /* TSC; of the replay when there was one */
+};
+/*
+ * The in-flight log of one queue. Its pool is as large as the request ring and a request takes a unit for its header as
+ * well: so whatever is in flight fits an empty request ring, and a replay never has to wait for the driver.
+ */
+struct inflight {
+    u32 free_tags, free_cells;
+    u8 oldest, newest;
+    u16 free_segment;
+    u8 tags[RING_TAGS]; /* stack of the free ones */
+    struct log_slot slot[RING_TAGS];
+    struct log_segment pool[RING_CELLS];
+};
+
+struct relay_queue {
+    struct virtqueue vq;
+    struct ring_request_page *requests;
+    union ring_cell *cells;
+    struct ring_completion_page *completions; /* the driver writes here: read once, then check */
+    u32 produced;                             /* cells written */
+    u32 consumed;                             /* cells that the driver reported as read; checked */
+    u32 completed;                            /* completions taken */
+    bool violated; /* the driver broke the ring's rules: nothing more from it until its successor */
+    struct inflight log;
+};
+
+struct grant {     /* of one page of the guest */
+    u16 users;     /* segments in flight that touch it; at most RING_MAX_QUEUES * RING_CELLS */
+    u8 rights;     /* PAGE_READ, PAGE_WRITE; 0: not granted */
+    u8 referenced; /* the eviction clock's second chance */
+};
+struct grants {
+    bool strict;
+    u32 capacity, count, unused; /* pages: at most, granted, of these without users */
+    u32 hand;                    /* of the clock, in list */
+    u32 *list;                   /* the granted pages, unordered */
+    struct grant *page;          /* one for each page of guest RAM */
+    u64 page_count;
+};
+
+enum relay_state { RELAY_CLOSED, RELAY_OPEN, RELAY_DEAD };
+
+#define MSIX_ENTRIES (RING_MAX_QUEUES + 1u) /* one for each queue, one for configuration changes */
+
+struct msix_entry { /* PCI 3.0 6.8.2 */
+    u32 word[4];    /* address low, high, data, control (bit 0: masked) */
+};
+struct virtio_device {
+    u8 config_space[256];
+    u8 status;
+    u8 isr;
+    u8 generation;
+    bool resetting; /* status 0 was written; waits for the withdrawn requests */
+    u16 queue_select;
+    u16 config_vector;
+    u32 device_feature_select, driver_feature_select;
+    u64 features; /* accepted by the guest */
+    struct msix_entry msix[MSIX_ENTRIES];
+    u32 msix_pending;
+    u8 device_config[DRIVER_CONFIG_SIZE];
+};
+
+struct relay {
+    struct driver *driver;
+    enum relay_state state;
+    bool offered;
+    bool answers;           /* DEAD: with errors, else silent */
+    bool awaits_completion; /* none was published since the replay */
+    u64 last_completion;
+    struct driver_offer offer;
+    struct virtio_device device;
+    struct grants grants;
+    struct relay_stats stats;
+    struct chain chain; /* scratch for forward and complete: too large for the stack */
+    struct relay_queue queue[RING_MAX_QUEUES];
+};
+
+/* queue.c */
+
+/* Resolve and check size, alignment and place of the three parts. ERR_INVALID; then nothing changed. */
+NODISCARD status_t virtqueue_enable(struct virtqueue *vq, const struct vm *vm, u16 max_size, u64 features);
+/* Copy the next available chain. ERR_NOT_FOUND: none. ERR_INVALID: it breaks the rules, *why says which. Does not
+ * consume it. */
+NODISCARD status_t virtqueue_next(const struct virtqueue *vq, const struct vm *vm, struct chain *out, const char **why);
+/* Fill the next used element; the guest does not see it yet. */
+void virtqueue_fill(struct virtqueue *vq, u16 head, u32 length);
+/* Show the guest what was filled. True when it wants an interrupt for that. */
+bool virtqueue_publish(struct virtqueue *vq);
+/* Ask for kicks from here on, or for none. After asking, look at the ring again. */
+void virtqueue_want_kicks(struct virtqueue *vq, bool want);
+
+/* inflight.c */
+
+void inflight_init(struct inflight *log);
+bool inflight_fits(const struct inflight *log, u32 segments);
+/* Enter a chain as FORWARDED, not granted; the caller asked inflight_fits(). Returns the tag. */
+u8 inflight_add(struct inflight *log, const struct chain *chain, u64 id, u64 now);
+/* Copy the chain behind a tag. */
+void inflight_load(const struct inflight *log, u8 tag, struct chain *out);
+void inflight_remove(struct inflight *log, u8 tag);
+void inflight_withdraw(struct inflight *log);
+static inline u32 inflight_count(const struct inflight *log)
+{
+    return RING_TAGS - log->free_tags;
+}
+
+/* grant.c */
+
+NODISCARD status_t grants_create(struct relay *relay);
+/*
+ * Make every page of the chain reachable with its rights and count a user. ERR_NO_SPACE, ERR_NO_MEMORY: not now;
+ * ERR_RANGE: never, the chain has more pages than the cache. On error none of its pages has a user more.
+ */
+NODISCARD status_t grants_take(struct relay *relay, const struct chain *chain);
+/* The chain's pages lose a user each. They stay granted until grants_settle() or eviction. */
+void grants_release(struct relay *relay, const struct chain *chain);
+/* Strict mode: take back every page without users, invalidations done on return. Before anything released is published.
+ */
+void grants_settle(struct relay *relay);
+/* Take back everything, users or not; slots in the logs no longer count as users. */
+void grants_revoke_all(struct relay *relay);
+
+/* forward.c */
+
+/* Write a logged and granted request into the ring; there is room. The driver sees it after ring_publish(). */
+void ring_write(struct relay_queue *queue, u8 tag, const struct chain *chain, u64 id);
+void ring_publish(struct relay_queue *queue);
+/* The guest's kick. In any state. */
+void relay_kick(struct relay *relay);
+/* Put all that is in flight into empty rings again, in submission order. */
+void relay_replay(struct relay *relay);
+
+/* complete.c */
+
+/* Take the driver's `consumed`. False: it jumped, reported. */
+bool ring_take_consumed(struct relay *relay, struct relay_queue *queue);
+/* Fill a used element that carries the device's error for this chain. */
+void answer_with_error(struct relay *relay, struct relay_queue *queue, const struct chain *chain);
+/* Publish what was filled in this queue, and interrupt. */
+void relay_publish(struct relay *relay, struct relay_queue *queue);
+
+/* virtio_pci.c */
+
+/* The device appears: configuration space for this offer, BARs where firmware would have put them. */
+void device_create(struct relay *relay);
+void device_raise_queue(struct relay *relay, u16 vector);
+/* A new device configuration, zero-padded. */
+void device_set_config(struct relay *relay, const u8 *config, u32 length);
+/* The guest broke a rule: DEVICE_NEEDS_RESET. */
+void device_break(struct relay *relay, const char *why);
+/* A reset that waits is done as soon as nothing is in flight any more. */
+void device_finish_reset(struct relay *relay);
+/* Tell the driver VM what features the guest accepted. */
+void device_announce_features(struct relay *relay);
+/* May requests be taken from the guest's rings? */
+static inline bool device_is_live(const struct relay *relay)
+{
+    return (relay->device.status & (VIRTIO_STATUS_DRIVER_OK | VIRTIO_STATUS_NEEDS_RESET)) == VIRTIO_STATUS_DRIVER_OK &&
+           !relay->device.resetting;
+}

@@ -1,0 +1,210 @@
+/* The life of a relay: created at boot, opened by the driver's offer, closed and opened again by recovery, or given up.
+ */
+#include "hv/core/hypervisor.h"
+#include "hv/relay/internal.h"
+#include "shared/lib/string.h"
+
+#define OFFER_FEATURES 0xfffc000000ffffffull /* device-type bits: 0..23 and 50..63 (VirtIO 1.2 section 6) */
+#define VIRTIO_TYPE_MAX 63u                  /* PCI device ids end at 0x107f (4.1.2) */
+
+_Static_assert(RING_REQUEST_BYTES <= DRIVER_RING_COMPLETION_OFFSET, "the two rings of a queue do not overlap");
+_Static_assert(DRIVER_RING_COMPLETION_OFFSET + RING_COMPLETION_BYTES <= DRIVER_RING_STRIDE, "nor those of two queues");
+_Static_assert(RING_MAX_QUEUES *RING_CELLS <= UINT16_MAX, "users of one page fit struct grant");
+
+struct relay *relays[VM_MAX];
+
+/* The request ring is read-only to the driver: what it was asked cannot be rewritten by it. */
+static status_t queue_create(struct relay_queue *queue, struct vm *vm, u64 at)
+{
+    hpa_t requests, completions;
+    status_t status = frames_alloc(RING_REQUEST_BYTES / PAGE_SIZE, PAGE_SIZE, &requests);
+    if (status == OK)
+        status = frame_alloc(&completions);
+    if (status == OK)
+        status = page_table_map(&vm->npt, at, requests, RING_REQUEST_BYTES, PAGE_READ | PAGE_USER);
+    if (status == OK)
+        status = page_table_map(&vm->npt, at + DRIVER_RING_COMPLETION_OFFSET, completions, RING_COMPLETION_BYTES,
+                                PAGE_READ | PAGE_WRITE | PAGE_USER);
+    if (status != OK)
+        return status;
+    queue->requests = memset(hpa_to_ptr(requests), 0, RING_REQUEST_BYTES);
+    queue->cells = (union ring_cell *)(queue->requests + 1);
+    queue->completions = hpa_to_ptr(completions);
+    queue->vq.vector = VIRTIO_MSI_NO_VECTOR;
+    inflight_init(&queue->log);
+    return OK;
+}
+
+/* An error ends the boot, so nothing is given back here. */
+status_t relay_create(struct driver *driver, struct relay **out)
+{
+    hpa_t memory;
+    if (main_guest == NULL)
+        return ERR_STATE;
+    status_t status = frames_alloc(PAGE_UP(sizeof(struct relay)) / PAGE_SIZE, PAGE_SIZE, &memory);
+    if (status != OK)
+        return status;
+    struct relay *relay = memset(hpa_to_ptr(memory), 0, sizeof(struct relay));
+    relay->driver = driver;
+    for (u32 q = 0; q < RING_MAX_QUEUES && status == OK; q++)
+        status = queue_create(&relay->queue[q], driver->vm, DRIVER_RINGS_ADDRESS + q * DRIVER_RING_STRIDE);
+    if (status == OK)
+        status = grants_create(relay);
+    if (status == OK)
+        *out = relay;
+    return status;
+}
+
+static bool offer_is_valid(const struct driver_offer *offer)
+{
+    return offer->virtio_type >= 1 && offer->virtio_type <= VIRTIO_TYPE_MAX && offer->queues >= 1 &&
+           offer->queues <= RING_MAX_QUEUES && (offer->features & ~OFFER_FEATURES) == 0 && offer->queue_size >= 1 &&
+           offer->queue_size <= RING_TAGS && (offer->queue_size & (offer->queue_size - 1)) == 0 &&
+           offer->config_length <= DRIVER_CONFIG_SIZE && offer->error_length <= DRIVER_ERROR_SIZE;
+}
+
+/* The guest negotiated with the predecessor: its successor must be able to keep those promises. */
+static bool offer_matches(const struct driver_offer *a, const struct driver_offer *b)
+{
+    return a->virtio_type == b->virtio_type && a->queues == b->queues && a->features == b->features &&
+           a->queue_size == b->queue_size;
+}
+
+status_t relay_offer(struct relay *relay, const struct driver_offer *offer)
+{
+    if (relay->state != RELAY_CLOSED)
+        return ERR_STATE;
+    if (!offer_is_valid(offer))
+        return ERR_INVALID;
+    if (!relay->offered) {
+        relay->offer = *offer;
+        relay->offered = true;
+        relay->state = RELAY_OPEN;
+        device_create(relay);
+        relays[relay->driver->vm->id] = relay;
+        return OK;
+    }
+    if (!offer_matches(&relay->offer, offer))
+        return ERR_INVALID;
+    relay_revoke_all(relay); /* done in quiesce already; whatever order the stages have, a replay starts from nothing */
+    relay->offer = *offer;
+    relay->awaits_completion = true;
+    relay_replay(relay);
+    relay->state = RELAY_OPEN;
+    device_set_config(relay, offer->config, offer->config_length);
+    device_announce_features(relay);
+    if (relay_forward(relay) ||
+        relay_driver_has_work(relay)) /* kicks that came while nobody listened, and the replay */
+        driver_signal(relay->driver, DRIVER_EVENT_REQUEST);
+    return OK;
+}
+
+status_t relay_config(struct relay *relay, const u8 *config, u32 length)
+{
+    if (relay->state != RELAY_OPEN)
+        return ERR_STATE;
+    if (length > DRIVER_CONFIG_SIZE)
+        return ERR_RANGE;
+    device_set_config(relay, config, length);
+    return OK;
+}
+
+void relay_close(struct relay *relay)
+{
+    if (relay->state == RELAY_OPEN)
+        relay->state = RELAY_CLOSED;
+}
+
+void relay_revoke_all(struct relay *relay)
+{
+    grants_revoke_all(relay);
+    device_finish_reset(relay);
+}
+
+void relay_reset_rings(struct relay *relay)
+{
+    for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
+        struct relay_queue *queue = &relay->queue[q];
+        memset(queue->requests, 0, RING_REQUEST_BYTES);
+        memset(queue->completions, 0, RING_COMPLETION_BYTES);
+        queue->produced = queue->consumed = queue->completed = 0;
+        queue->violated = false;
+    }
+}
+
+void relay_give_up(struct relay *relay, bool answer)
+{
+    relay->state = RELAY_DEAD;
+    relay->answers = answer;
+    relay_revoke_all(relay);
+    relay_reset_rings(relay);
+    if (!answer)
+        return;
+    for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
+        struct relay_queue *queue = &relay->queue[q];
+        while (queue->log.oldest != NO_TAG) {
+            inflight_load(&queue->log, queue->log.oldest, &relay->chain);
+            inflight_remove(&queue->log, queue->log.oldest);
+            answer_with_error(relay, queue, &relay->chain);
+        }
+        relay_publish(relay, queue);
+    }
+    relay_arm_kicks(relay);
+}
+
+u64 relay_oldest(const struct relay *relay)
+{
+    u64 oldest = ~0ull;
+    for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
+        const struct inflight *log = &relay->queue[q].log;
+        if (log->oldest != NO_TAG && log->slot[log->oldest].submitted < oldest)
+            oldest = log->slot[log->oldest].submitted;
+    }
+    return oldest;
+}
+
+u32 relay_in_flight(const struct relay *relay)
+{
+    u32 count = 0;
+    for (u32 q = 0; q < RING_MAX_QUEUES; q++)
+        count += inflight_count(&relay->queue[q].log);
+    return count;
+}
+
+u64 relay_last_completion(const struct relay *relay)
+{
+    return relay->last_completion;
+}
+
+void relay_stats(const struct relay *relay, struct relay_stats *out)
+{
+    *out = relay->stats;
+    out->granted_pages = relay->grants.count;
+    out->in_flight = relay_in_flight(relay);
+}
+
+struct ring_completion_page *relay_completion_page(struct relay *relay, u32 queue)
+{
+    return relay->queue[queue].completions;
+}
+
+struct ring_request_page *relay_request_page(struct relay *relay, u32 queue)
+{
+    return relay->queue[queue].requests;
+}
+
+status_t relay_some_in_flight(struct relay *relay, u32 queue, u16 *tag, u32 *max_length)
+{
+    const struct inflight *log = &relay->queue[queue].log;
+    if (log->oldest == NO_TAG)
+        return ERR_NOT_FOUND;
+    *tag = log->oldest;
+    *max_length = log->slot[log->oldest].writable_bytes;
+    return OK;
+}
+
+bool relay_is_granted(const struct relay *relay, gpa_t page)
+{
+    u64 index = page.v / PAGE_SIZE;
+    return index < relay->grants.page_count && relay->grants.page[index].rights != 0;
+}
