@@ -16,20 +16,28 @@ static inline void keep_as_loop(void)
 }
 
 /*
- * rep movsb and rep stosb: one instruction with microcode for long runs (SDM 1 7.3.9.3, "fast string operation", CPUID
- * ERMSB), and under emulation one translated loop, while vector registers are not available to this code at all.
+ * String instructions, in quadwords and then the rest in bytes. Silicon has microcode for long runs of either (SDM 1
+ * 7.3.9.3); under emulation every step is a trip round a translated loop, so quadwords are eight times as fast there.
+ * Vector registers are not available to this code at all.
  */
 void *memcpy(void *restrict dst, const void *restrict src, size_t n)
 {
     void *to = dst;
-    __asm__ volatile("rep movsb" : "+D"(to), "+S"(src), "+c"(n) : : "memory");
+    size_t words = n / 8, rest = n % 8;
+
+    __asm__ volatile("rep movsq" : "+D"(to), "+S"(src), "+c"(words) : : "memory");
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(src), "+c"(rest) : : "memory");
     return dst;
 }
 
 void *memset(void *dst, int c, size_t n)
 {
     void *to = dst;
-    __asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(c) : "memory");
+    size_t words = n / 8, rest = n % 8;
+    u64 pattern = (u8)c * 0x0101010101010101ull;
+
+    __asm__ volatile("rep stosq" : "+D"(to), "+c"(words) : "a"(pattern) : "memory");
+    __asm__ volatile("rep stosb" : "+D"(to), "+c"(rest) : "a"(pattern) : "memory");
     return dst;
 }
 

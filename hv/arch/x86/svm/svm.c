@@ -188,7 +188,7 @@ static void svm_skip(struct vcpu *vcpu, u32 length)
 const struct vcpu_vendor vcpu_vendor_svm = {
     .name = "svm",
     .description = "AMD SVM with nested paging",
-    .nested_format = &page_format_x86,
+    .nested_format = &page_format_npt,
     .hypercall_kind = DRIVER_VMMCALL,
     .present = svm_present,
     .cpu_init = svm_cpu_init,
