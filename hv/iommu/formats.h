@@ -1,0 +1,119 @@
+/* What the unit reads and writes in memory and on the bus, as pure functions of its fields. */
+#pragma once
+
+#include "hv/iommu/iommu.h"
+
+/* Every structure here is 128 bits, two words. */
+struct vtd_entry {
+    u64 low, high;
+};
+_Static_assert(sizeof(struct vtd_entry) == 16, "VT-d 9.1, 9.3, 9.10, 6.5.2: 128 bits");
+
+#define VTD_PRESENT 1ull
+#define VTD_TABLE_MASK 0x000ffffffffff000ull
+
+/* Root entry: the context table of a bus (VT-d 9.1). */
+static inline struct vtd_entry vtd_root_entry(hpa_t context_table)
+{
+    return (struct vtd_entry){.low = context_table.v | VTD_PRESENT};
+}
+
+/* Context entry (VT-d 9.3): translation type 0 = untranslated requests only, so that a device's own address cache
+ * counts nothing. */
+static inline struct vtd_entry vtd_context_entry(hpa_t table, u32 levels, u16 domain)
+{
+    return (struct vtd_entry){.low = table.v | VTD_PRESENT, .high = (u64)domain << 8 | (levels - 2)};
+}
+
+static inline u16 vtd_context_domain(const struct vtd_entry *entry)
+{
+    return (u16)(entry->high >> 8);
+}
+
+/* Interrupt remapping entry (VT-d 9.10): fixed, edge, physical destination by 8-bit APIC id; the whole source id is
+ * compared. */
+static inline struct vtd_entry vtd_interrupt_entry(u16 bdf, u8 vector, u8 apic_id)
+{
+    const u64 verify_source = 1ull << 18, compare_all_bits = 0ull << 16;
+
+    return (struct vtd_entry){.low = VTD_PRESENT | (u64)vector << 16 | (u64)apic_id << 40,
+                              .high = bdf | compare_all_bits | verify_source};
+}
+
+/* The message that uses entry `index` (VT-d 5.1.2.2): remappable format, no subhandle, so that the data does not count.
+ */
+static inline u64 vtd_message_address(u16 index)
+{
+    return 0xfee00000ull | (u64)(index & 0x7fff) << 5 | 1ull << 4 | (u64)(index >> 15) << 2;
+}
+
+/* A message as the local APIC takes it (SDM 3A 10.11): fixed, edge, physical destination. */
+static inline u64 vtd_plain_message_address(u8 apic_id)
+{
+    return 0xfee00000ull | (u64)apic_id << 12;
+}
+
+/* Invalidation descriptors (VT-d 6.5.2). Granularity: 1 all, 2 one domain, 3 one source id or one range of pages. */
+static inline struct vtd_entry vtd_invalidate_all_contexts(void)
+{
+    return (struct vtd_entry){.low = 1 | 1ull << 4};
+}
+
+static inline struct vtd_entry vtd_invalidate_context(u16 domain, u16 bdf)
+{
+    return (struct vtd_entry){.low = 1 | 3ull << 4 | (u64)domain << 16 | (u64)bdf << 32};
+}
+
+/* The drain bits are reserved where the capability register lacks them. */
+static inline u64 vtd_drains(u64 capability)
+{
+    return ((capability >> 54 & 1) << 6) | ((capability >> 55 & 1) << 7);
+}
+
+static inline struct vtd_entry vtd_invalidate_all_iotlb(u64 capability)
+{
+    return (struct vtd_entry){.low = 2 | 1ull << 4 | vtd_drains(capability)};
+}
+
+static inline struct vtd_entry vtd_invalidate_domain(u16 domain, u64 capability)
+{
+    return (struct vtd_entry){.low = 2 | 2ull << 4 | vtd_drains(capability) | (u64)domain << 16};
+}
+
+/* 2^order pages at `at`, aligned to that. Hint 0: tables above the leaf may have changed too. */
+static inline struct vtd_entry vtd_invalidate_pages(u16 domain, iova_t at, u32 order, u64 capability)
+{
+    return (struct vtd_entry){.low = 2 | 3ull << 4 | vtd_drains(capability) | (u64)domain << 16, .high = at.v | order};
+}
+
+static inline struct vtd_entry vtd_invalidate_all_interrupts(void)
+{
+    return (struct vtd_entry){.low = 4};
+}
+
+static inline struct vtd_entry vtd_invalidate_interrupt(u16 index)
+{
+    return (struct vtd_entry){.low = 4 | 1ull << 4 | (u64)index << 32};
+}
+
+/* When all before it is done, the unit writes `value` to `status`. */
+static inline struct vtd_entry vtd_wait(hpa_t status, u32 value)
+{
+    const u64 status_write = 1ull << 5, fence = 1ull << 6;
+
+    return (struct vtd_entry){.low = 5 | status_write | fence | (u64)value << 32, .high = status.v};
+}
+
+/* A fault record (VT-d 11.4.14), its F bit set. Interrupt faults have reasons from 0x20 (VT-d 7.1.3). */
+static inline struct iommu_fault vtd_fault_decode(u64 low, u64 high)
+{
+    u8 reason = (u8)(high >> 32);
+    bool interrupt = reason >= 0x20 && reason < 0x30;
+    bool request_type_1 = high >> 62 & 1, request_type_2 = high >> 28 & 1; /* 00 write, 10 read, 11 atomic */
+
+    return (struct iommu_fault){.source = (u16)high,
+                                .address = low & ~PAGE_MASK,
+                                .reason = reason,
+                                .write = !interrupt && (!request_type_1 || request_type_2),
+                                .interrupt = interrupt};
+}

@@ -1,0 +1,127 @@
+/* Resets: function level, else the bus that the device has for itself, else none; then the enumerated state again. */
+#include "hv/core/hypervisor.h"
+#include "hv/pci/internal.h"
+
+#define PENDING_WAIT_US 10000u   /* for transactions in flight; the IOMMU is in the way of those that come later */
+#define BUS_RESET_HOLD_US 1000u  /* PCI 3.0 4.3.2: Trst */
+#define ANSWER_WAIT_US 1000000u  /* PCIe 5.0 6.6.1: not ready for at most a second after a reset */
+#define VENDOR_NONE 0xffffu      /* nobody answers */
+#define VENDOR_NOT_READY 0x0001u /* a retry status that software sees (PCIe 5.0 2.3.2) */
+
+const char *const pci_reset_name[] = {
+    [PCI_RESET_NONE] = "none", [PCI_RESET_FLR] = "flr", [PCI_RESET_BUS] = "bus", [PCI_RESET_DRIVER] = "driver"};
+
+/* Read until (value & mask) == wanted for the first `us` microseconds; false: it did not come. */
+static bool poll(const struct pci_device *dev, u32 offset, u32 width, u32 mask, u32 wanted, u64 us)
+{
+    u64 end = tsc_now() + tsc_from_us(us);
+
+    while ((pci_read(dev, offset, width) & mask) != wanted) {
+        if (tsc_now() >= end)
+            return false;
+        __builtin_ia32_pause();
+    }
+    return true;
+}
+
+static void wait_us(u64 us)
+{
+    for (u64 end = tsc_now() + tsc_from_us(us); tsc_now() < end;)
+        __builtin_ia32_pause();
+}
+
+static bool wait_answer(const struct pci_device *dev)
+{
+    u64 end = tsc_now() + tsc_from_us(ANSWER_WAIT_US);
+
+    for (;;) {
+        u32 vendor = pci_read(dev, PCI_VENDOR, 2);
+        if (vendor != VENDOR_NONE && vendor != VENDOR_NOT_READY)
+            return vendor == dev->vendor;
+        if (tsc_now() >= end)
+            return false;
+        __builtin_ia32_pause();
+    }
+}
+
+/* Is the device the only one that a reset of its bus would hit? A bridge would take its own bus along. */
+static bool alone_on_bus(const struct pci_device *dev)
+{
+    if (!dev->bridge || dev->header_type != 0 || pci_devices_left_out)
+        return false;
+    for (u32 i = 0; i < pci_device_count; i++)
+        if (&pci_devices[i] != dev && pci_devices[i].bridge == dev->bridge)
+            return false;
+    return true;
+}
+
+enum pci_reset_kind pci_reset_kind(const struct pci_device *dev)
+{
+    if (dev->has_flr)
+        return PCI_RESET_FLR;
+    return alone_on_bus(dev) ? PCI_RESET_BUS : PCI_RESET_DRIVER;
+}
+
+static void reset_function(const struct pci_device *dev)
+{
+    u32 at = dev->cap_express + EXPRESS_DEVICE_CONTROL;
+
+    if (dev->cap_af) {
+        (void)poll(dev, dev->cap_af + AF_STATUS, 1, AF_PENDING, 0, PENDING_WAIT_US);
+        pci_write(dev, dev->cap_af + AF_CONTROL, 1, AF_RESET);
+    } else {
+        (void)poll(dev, dev->cap_express + EXPRESS_DEVICE_STATUS, 2, EXPRESS_STATUS_PENDING, 0, PENDING_WAIT_US);
+        pci_write(dev, at, 2, pci_read(dev, at, 2) | EXPRESS_CONTROL_FLR);
+    }
+}
+
+static void reset_bus(const struct pci_device *bridge)
+{
+    u32 control = pci_read(bridge, PCI_BRIDGE_CONTROL, 2) & ~PCI_BRIDGE_RESET;
+
+    pci_write(bridge, PCI_BRIDGE_CONTROL, 2, control | PCI_BRIDGE_RESET);
+    wait_us(BUS_RESET_HOLD_US);
+    pci_write(bridge, PCI_BRIDGE_CONTROL, 2, control);
+}
+
+/* Under an outer hypervisor a write that changes a mapping costs a millisecond and a read nothing: what stands is left
+ * alone. */
+static void restore_register(const struct pci_device *dev, u32 offset, u32 width, u32 value)
+{
+    if (pci_read(dev, offset, width) != value)
+        pci_write(dev, offset, width, value);
+}
+
+/* Decoding goes on last, when the BARs are in place; bus mastering stays off. */
+static void restore(const struct pci_device *dev)
+{
+    u32 decode = dev->assigned || dev->message_on ? PCI_COMMAND_IO | PCI_COMMAND_MEMORY : 0;
+
+    for (u32 i = 0; i < ARRAY_SIZE(dev->bar_raw); i++)
+        if (dev->bar_raw[i])
+            restore_register(dev, PCI_BAR0 + i * 4, 4, dev->bar_raw[i]);
+    if (dev->cap_express)
+        restore_register(dev, dev->cap_express + EXPRESS_DEVICE_CONTROL, 2, dev->express_control);
+    restore_register(dev, PCI_COMMAND, 2, dev->command | decode);
+    pci_message_restore(dev);
+}
+
+enum pci_reset_kind pci_reset_device(struct pci_device *dev)
+{
+    enum pci_reset_kind kind = pci_reset_kind(dev);
+
+    /* No new requests (PCIe 5.0 6.6.2). The reset itself clears decoding, so that BARs are put back with decoding off.
+     */
+    restore_register(dev, PCI_COMMAND, 2, pci_read(dev, PCI_COMMAND, 2) & ~PCI_COMMAND_BUS_MASTER);
+    if (kind == PCI_RESET_FLR)
+        reset_function(dev);
+    else if (kind == PCI_RESET_BUS)
+        reset_bus(dev->bridge);
+    if (!wait_answer(dev)) {
+        hv_log("pci %02x:%02x.%x: no answer after reset (%s)", dev->bdf >> 8, dev->bdf >> 3 & 31, dev->bdf & 7,
+               pci_reset_name[kind]);
+        return PCI_RESET_NONE;
+    }
+    restore(dev);
+    return kind;
+}
