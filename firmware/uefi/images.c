@@ -60,30 +60,22 @@ struct loader_hypervisor loader_hypervisor_load(void)
 }
 
 /*
- * A driver image is always ELF; a guest's may be another format, which is the hypervisor's to judge. An ELF guest that
- * is larger than its memory is found here, where the manifest's line can still be named.
+ * A driver image is always ELF; a guest's may be another format. Here only what a file tells by itself: whether it fits
+ * its VM is the hypervisor's to judge.
  */
 static void vm_image_check(const struct manifest_vm *vm, const struct loader_file *file)
 {
-    if (vm->kind == MANIFEST_GUEST && (file->size < 4 || memcmp(file->data, "\177ELF", 4) != 0))
-        return;
     struct elf_image elf;
-    image_check(file, vm->image, &elf);
-    for (u32 i = 0; i < elf.count; i++) {
-        const struct elf_segment *s = &elf.segment[i];
-        if (!range_inside(s->paddr, s->mem_size, 0, vm->memory))
-            loader_fail("manifest.ini:%u: image %s does not fit: it ends at %llu KiB, [vm %s] has memory of %llu KiB",
-                        vm->line_image, vm->image, (unsigned long long)((s->paddr + s->mem_size + 1023) >> 10),
-                        vm->name, (unsigned long long)(vm->memory >> 10));
-    }
+    if (vm->kind == MANIFEST_DRIVER || (file->size >= 4 && memcmp(file->data, "\177ELF", 4) == 0))
+        image_check(file, vm->image, &elf);
 }
 
-static struct boot_module *module_find(struct boot_info *info, const char *name)
+static bool is_loaded(const struct boot_info *info, const char *name)
 {
     for (u32 i = 1; i < info->module_count; i++)
         if (strcmp(info->module[i].name, name) == 0)
-            return &info->module[i];
-    return NULL;
+            return true;
+    return false;
 }
 
 void loader_images_load(const struct manifest *manifest, struct boot_info *info)
@@ -94,16 +86,13 @@ void loader_images_load(const struct manifest *manifest, struct boot_info *info)
 
     for (u32 i = 0; i < manifest->vm_count; i++) {
         const struct manifest_vm *vm = &manifest->vm[i];
-        struct boot_module *module = module_find(info, vm->image);
-        if (module == NULL) {
-            struct loader_file file = loader_file_read(vm->image);
-            module = &info->module[info->module_count++];
-            module->base = (u64)file.data;
-            module->size = file.size;
-            str_copy(module->name, sizeof(module->name), vm->image);
-        }
-        /* Each VM checks again: two VMs of one image may have different memory. */
-        struct loader_file file = {.data = (void *)module->base, .size = module->size};
+        if (is_loaded(info, vm->image))
+            continue;
+        struct loader_file file = loader_file_read(vm->image);
         vm_image_check(vm, &file);
+        struct boot_module *module = &info->module[info->module_count++];
+        module->base = (u64)file.data;
+        module->size = file.size;
+        str_copy(module->name, sizeof(module->name), vm->image);
     }
 }

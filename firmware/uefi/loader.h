@@ -48,15 +48,13 @@ struct loader_file loader_file_read(const char *name);
 
 /* Read \bulkhead\hv.elf and lay its segments out at a free 2 MiB aligned place below 4 GiB. */
 struct loader_hypervisor loader_hypervisor_load(void);
-/* Read each image that the manifest names, once a name, check it against its VM, and list it as a module. */
+/* Read each image that the manifest names, once a name, check it, and list it as a module. */
 void loader_images_load(const struct manifest *manifest, struct boot_info *info);
 
 /* memory.c */
 
 /* Zeroed pages of EfiLoaderData below `limit`. what: for the error line. */
 void *loader_pages_alloc(u64 bytes, u64 limit, const char *what);
-/* Fail with the manifest's line when the VMs ask for more memory than the machine has free. */
-void loader_memory_check(const struct manifest *manifest);
 /* First address behind the last byte of RAM. */
 u64 loader_memory_end(void);
 /* Fill info->memory from the final memory map and end boot services. No UEFI call is possible afterwards. */

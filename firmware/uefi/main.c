@@ -63,7 +63,6 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *table)
 
     /* What to start, and everything that it needs; the first thing that is wrong ends the boot. */
     manifest_load(info);
-    loader_memory_check(&manifest);
     struct loader_hypervisor hv = loader_hypervisor_load();
     loader_images_load(&manifest, info);
     info->rsdp = acpi_root_find(table);

@@ -127,24 +127,6 @@ static void map_read_or_fail(struct memory_map *map)
         loader_fail("the firmware gives no memory map");
 }
 
-void loader_memory_check(const struct manifest *manifest)
-{
-    struct memory_map map;
-    u64 free = 0, wanted = 0;
-    map_read_or_fail(&map);
-    for (UINTN offset = 0; offset + sizeof(EFI_MEMORY_DESCRIPTOR) <= map.size; offset += map.stride)
-        if (memory_kind(map_entry(&map, offset)->Type) == BOOT_MEMORY_FREE)
-            free += map_entry(&map, offset)->NumberOfPages * PAGE_SIZE;
-    for (u32 i = 0; i < manifest->vm_count; i++) {
-        const struct manifest_vm *vm = &manifest->vm[i];
-        wanted += vm->memory;
-        if (wanted > free)
-            loader_fail(
-                "manifest.ini:%u: memory does not add up: %llu MiB up to [vm %s], the machine has %llu MiB free",
-                vm->line_memory, (unsigned long long)(wanted >> 20), vm->name, (unsigned long long)(free >> 20));
-    }
-}
-
 u64 loader_memory_end(void)
 {
     struct memory_map map;

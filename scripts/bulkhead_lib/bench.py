@@ -11,8 +11,8 @@ DISK_BYTES = 1 << 30
 WORKLOADS = {
     "sequential read 1 MiB": "blk bench read --size 1M --depth 8 --seconds {seconds}",
     "sequential write 1 MiB": "blk bench write --size 1M --depth 8 --seconds {seconds}",
-    "random read 4 KiB, depth 1": "blk bench read --random --size 4K --depth 1 --seconds {seconds}",
-    "random read 4 KiB, depth 32": "blk bench read --random --size 4K --depth 32 --seconds {seconds}",
+    "random read 4 KiB, depth 1": "blk bench randread --size 4K --depth 1 --seconds {seconds}",
+    "random read 4 KiB, depth 32": "blk bench randread --size 4K --depth 32 --seconds {seconds}",
 }
 GRANTS_KEY = re.compile(r"^grants[ \t]*=.*$", re.MULTILINE)
 DRIVER_KIND = re.compile(r"^(kind[ \t]*=[ \t]*driver.*)$", re.MULTILINE)

@@ -47,7 +47,7 @@ def parser():
     add("status", "VMs, devices, isolation, restarts of a running instance", running, json)
     add("stats", "counters of a running instance", running, json)
     events = add("events", "the event log of a running instance", running, json)
-    events.add_argument("since", nargs="?", type=int, default=0, metavar="SEQ", help="from this sequence number on")
+    events.add_argument("since", nargs="?", type=int, default=1, metavar="SEQ", help="from this sequence number on")
     add("faults", "past faults of a running instance, with the time that each stage took", running, json)
     restart = add("restart", "restart a driver VM", running)
     restart.add_argument("vm", metavar="VM")

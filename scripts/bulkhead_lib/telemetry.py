@@ -48,7 +48,7 @@ def stats(arguments):
 
 def events(arguments):
     control = connect(arguments)
-    rows = control.rows(f"events {arguments.since}" if arguments.since else "events", "event")
+    rows = control.rows(f"events {arguments.since}", "event")
     if arguments.json:
         print_json(rows)
     else:

@@ -213,6 +213,19 @@ def sha256_file(path):
     return digest.hexdigest()
 
 
+# What `blk load` counts and must not happen.
+LOAD_ERRORS = ("io_errors", "mismatches", "doubled", "unknown", "protocol", "lost", "aborted")
+
+
+def check_load(output, status):
+    """A load's report must show no error of any kind; the report."""
+    result = find_json(output)
+    wrong = {name: result[name] for name in LOAD_ERRORS if result[name]}
+    check(status == 0 and not wrong, f"the load ended with status {status}, {wrong}: {output.strip()[-600:]}")
+    check(result["requests"] == result["completed"], f"requests without completion: {result}")
+    return result
+
+
 def _tails(folder):
     for name in ("console.log", "qemu.stderr", "control.log"):
         for path in sorted(folder.glob(f"**/{name}")):

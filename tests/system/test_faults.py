@@ -1,0 +1,117 @@
+"""
+Five kinds of faults at random moments of a verifying read/write load. Each must be seen by its own detector, each driver
+VM must come back, and no request may fail, get lost, complete twice or carry wrong data.
+"""
+
+import time
+
+from harness import MIB, case, check, check_load, driver, faultlog, find_json, guest, main, manifest
+from bulkhead_lib.control import ControlError
+from bulkhead_lib.ui import table
+
+LABEL = "faults"
+TIMEOUT = 600
+ROUNDS = 20
+LOAD_SECONDS = 30
+# The last seconds of a load are left alone: a fault after its end would meet an idle driver.
+MARGIN_SECONDS = 4
+ARM_SECONDS = 10
+
+DETECTORS = {
+    "crash": "exception",
+    "hang": "heartbeat",
+    "wild-write": "nested-page",
+    "wild-dma": "dma",
+    "garbage": "completion-ring",
+}
+
+
+def inject(machine, fault):
+    """Arm it as soon as the injector is free; the record of the recovery."""
+    deadline = time.monotonic() + ARM_SECONDS
+    while True:
+        try:
+            return machine.inject("blk0", fault)
+        except ControlError as refusal:
+            # The driver may be starting after the fault before: an orderly answer, with an end.
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{fault} could not be injected: {refusal}") from refusal
+            time.sleep(0.02)
+
+
+def one_load(lab, machine, faults, seed):
+    """A load of LOAD_SECONDS; takes faults off the list and injects them meanwhile. Returns their records."""
+    command = f"blk load --seed {seed} --depth 32 --seconds {LOAD_SECONDS} --final --quiet"
+    machine.send(command)
+    end = time.monotonic() + LOAD_SECONDS - MARGIN_SECONDS
+    records = []
+    # The first requests have to be there.
+    time.sleep(0.5)
+    while faults and time.monotonic() < end:
+        # A random moment, from the seed: the wait is the point, not a guess at how long something takes.
+        time.sleep(lab.random.uniform(0.01, 0.25))
+        fault = faults.pop()
+        record = inject(machine, fault)
+        check(record.injected == fault, f"{fault} was injected, but {record.injected or 'nothing'} is on record: {record.fields}")
+        records.append(record)
+    check_load(*machine.finish(command, LOAD_SECONDS + 120))
+    return records
+
+
+@case
+def under_load(lab):
+    text = manifest(driver(limit="1000", window="1h"), guest())
+    faults = list(DETECTORS) * ROUNDS
+    lab.random.shuffle(faults)
+    total = len(faults)
+    records = []
+    with lab.machine(text, disk=lab.disk(64 * MIB)) as machine:
+        machine.boot()
+        loads = 0
+        while faults:
+            records += one_load(lab, machine, faults, lab.random.randrange(1 << 32))
+            loads += 1
+            lab.say(f"{len(records)} of {total} faults, {loads} loads without an error")
+        stat = find_json(machine.run("stat --json"))
+        canary = machine.status("hypervisor")["canary"]
+    publish(lab, records)
+    for name in ("blk_io_errors", "blk_protocol", "blk_unknown", "blk_doubled"):
+        check(stat[name] == 0, f"the guest counts {name} = {stat[name]}")
+    check(stat["blk_requests"] == stat["blk_completions"], "requests got lost")
+    check(canary == "ok", "the hypervisor's canary was overwritten")
+    wrong = [record.row() for record in records if DETECTORS[record.injected] != record.kind]
+    check(not wrong, f"seen by another detector: {wrong[:3]}")
+    stuck = [record.row() for record in records if record.outcome != "recovered"]
+    check(not stuck, f"not recovered: {stuck[:3]}")
+
+
+def publish(lab, records):
+    """Figures for people and, in JSON, for programs."""
+    report = {}
+    for fault in list(DETECTORS) + ["all"]:
+        chosen = [record for record in records if fault in ("all", record.injected)]
+        rows = faultlog.summary(chosen)
+        lab.say(f"\n{fault}: {len(chosen)} faults, times in µs")
+        table(rows)
+        report[fault] = rows
+    lab.say("")
+    lab.report("faults", {"unit": "us", "summary": report, "records": [record.as_dict() for record in records]})
+
+
+@case
+def restart_by_the_operator(lab):
+    """`restart VM` under load is a fault like any other to the guest: it sees a short stall."""
+    with lab.machine() as machine:
+        machine.boot()
+        command = "blk load --seed 3 --depth 8 --seconds 8 --final --quiet"
+        machine.send(command)
+        time.sleep(1)
+        before = machine.status("vm", "blk0")["generation"]
+        machine.control.ask("restart blk0")
+        faultlog.wait_for(machine.control, "blk0", 0, 20)
+        check_load(*machine.finish(command, 120))
+        check(machine.status("vm", "blk0")["generation"] == before + 1, "no restart, or more than one")
+
+
+if __name__ == "__main__":
+    main()
