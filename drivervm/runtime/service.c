@@ -80,7 +80,7 @@ status_t pci_write(u32 offset, u32 width, u32 value)
 
 status_t pci_command(u32 set, u32 clear)
 {
-    u32 value;
+    u32 value = 0;
     status_t status = pci_read(PCI_COMMAND, 2, &value);
 
     return status == OK ? pci_write(PCI_COMMAND, 2, (value & ~clear) | set) : status;
