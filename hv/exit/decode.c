@@ -95,11 +95,11 @@ static bool decode_opcode(struct cursor *cursor, u8 opcode, u8 operand, bool lon
         out->width = out->reg_width = opcode & 1 ? operand : 1;
         out->write = out->has_immediate = true;
         return true;
-    case 0x63: /* MOVSXD r, r/m32; ARPL outside 64-bit code */
+    case 0x63: /* MOVSXD r64, r/m32; discouraged without REX.W, ARPL outside 64-bit code (SDM 2B) */
         out->width = 4;
         out->reg_width = operand;
         out->sign_extend = true;
-        return long_mode && operand != 2;
+        return long_mode && operand == 8;
     case 0x0f:
         opcode = next_byte(cursor);
         if ((opcode & 0xf6) != 0xb6) /* MOVZX b6, b7; MOVSX be, bf */
