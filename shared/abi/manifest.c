@@ -90,14 +90,9 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t';
 }
 
-static bool is_digit(char c)
+static bool is_within(char c, char low, char high)
 {
-    return c >= '0' && c <= '9';
-}
-
-static bool is_lower(char c)
-{
-    return c >= 'a' && c <= 'z';
+    return c >= low && c <= high;
 }
 
 static struct slice slice_from(struct slice slice, size_t start)
@@ -222,7 +217,7 @@ static bool parse_time(const struct key *key, struct slice value, void *field)
     size_t digits = 0;
     u64 number;
 
-    while (digits < value.length && is_digit(value.at[digits]))
+    while (digits < value.length && is_within(value.at[digits], '0', '9'))
         digits++;
     if (!slice_to_u64(slice_until(value, digits), &number))
         return false;
@@ -243,7 +238,7 @@ static bool parse_image(const struct key *key, struct slice value, void *field)
         return false;
     for (size_t i = 0; i < value.length; i++) {
         char c = value.at[i];
-        bool letter = is_lower(c) || (c >= 'A' && c <= 'Z') || is_digit(c);
+        bool letter = is_within(c, 'a', 'z') || is_within(c, 'A', 'Z') || is_within(c, '0', '9');
         if (!letter && c != '.' && c != '_' && c != '-' && c != '+' && c != '~')
             return false;
     }
@@ -431,11 +426,11 @@ static status_t end_section(struct parser *parser)
 
 static bool is_vm_name(struct slice name)
 {
-    if (name.length == 0 || name.length >= MANIFEST_NAME_SIZE || !is_lower(name.at[0]))
+    if (name.length == 0 || name.length >= MANIFEST_NAME_SIZE || !is_within(name.at[0], 'a', 'z'))
         return false;
     for (size_t i = 1; i < name.length; i++) {
         char c = name.at[i];
-        if (!is_lower(c) && !is_digit(c) && c != '_' && c != '-')
+        if (!is_within(c, 'a', 'z') && !is_within(c, '0', '9') && c != '_' && c != '-')
             return false;
     }
     return true;
@@ -526,8 +521,8 @@ static status_t take_assignment(struct parser *parser, struct slice line)
     if (status != OK)
         return status;
 
-    struct slice value = slice_from(key->raw ? line : slice_without_comment(line), equals + 1);
-    value = slice_trim(value); /* not empty for any parse function but that of a raw key */
+    struct slice value = slice_trim(slice_from(key->raw ? line : slice_without_comment(line), equals + 1));
+    /* The parse functions look at the first and last character; only a raw key's does without. */
     if (value.length == 0 && !key->raw)
         return fail(parser, parser->line, "key '%s' has no value", key->name);
     u8 *base = parser->section == IN_VM ? (u8 *)parser->vm : (u8 *)parser->out;

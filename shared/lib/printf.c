@@ -24,7 +24,7 @@ struct spec {
 
 static void put(struct sink *sink, char c)
 {
-    if (sink->length + 1 < sink->size)
+    if (sink->length < sink->size)
         sink->buf[sink->length] = c;
     sink->length++;
 }

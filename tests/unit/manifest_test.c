@@ -146,13 +146,13 @@ static const struct value_case {
     CASE("heartbeat", heartbeat_us, "10s", 10000000),
     CASE("heartbeat", heartbeat_us, "999us", BAD),
     CASE("heartbeat", heartbeat_us, "10001ms", BAD),
-    CASE("heartbeat", heartbeat_us, "20", BAD),
+    CASE("heartbeat", heartbeat_us, "5000", BAD), /* no unit */
     CASE("heartbeat", heartbeat_us, "0", BAD),
     CASE("heartbeat", heartbeat_us, "ms", BAD),
     CASE("heartbeat", heartbeat_us, "5 ms", BAD),
     CASE("heartbeat", heartbeat_us, "5msec", BAD),
     CASE("heartbeat", heartbeat_us, "-5ms", BAD),
-    CASE("heartbeat", heartbeat_us, "18446744073709552ms", BAD), /* wraps to 384 us in 64 bits */
+    CASE("heartbeat", heartbeat_us, "18446744073709557ms", BAD), /* 5384 us in 64 bits */
     CASE("misses", misses, "1", 1),
     CASE("misses", misses, "100", 100),
     CASE("misses", misses, "0", BAD),
