@@ -22,7 +22,8 @@ enum lapic_register {
     REG_IRR = 0x20,
     REG_ESR = 0x28,
     REG_ICR = 0x30,
-    REG_LVT = 0x32,
+    REG_TIMER = 0x32, /* the first of six local vectors: thermal, performance, LINT0, LINT1 follow */
+    REG_ERROR = 0x37,
     REG_INITIAL_COUNT = 0x38,
     REG_CURRENT_COUNT = 0x39,
     REG_DIVIDE = 0x3e,
@@ -32,8 +33,7 @@ enum lapic_register {
 #define MSR_TSC_DEADLINE 0x6e0u
 #define MSR_LAPIC 0x800u
 
-#define LVT_TIMER 0u
-#define LVT_ERROR 5u
+#define LVTS 6u
 #define LVT_MASKED (1u << 16)
 #define TIMER_MODE (3u << 17) /* SDM 3A 10.5.1 */
 #define TIMER_PERIODIC (1u << 17)
@@ -43,7 +43,7 @@ enum lapic_register {
 #define SVR_WRITABLE 0x1ffu
 #define ESR_SEND_ILLEGAL (1u << 5)
 #define ESR_RECEIVE_ILLEGAL (1u << 6)
-#define VERSION (0x14u | (LAPIC_LVTS - 1) << 16) /* no EOI-broadcast suppression */
+#define VERSION (0x14u | (LVTS - 1) << 16) /* no EOI-broadcast suppression */
 
 #define ICR_MODE(icr) ((u32)(icr) >> 8 & 7)
 #define ICR_LOGICAL (1u << 11)
@@ -55,7 +55,7 @@ enum lapic_register {
 #define BUS_KHZ 1000000ull   /* the count modes' clock before the divider: 1 GHz, as KVM's */
 #define PERIOD_MIN_US 100ull /* a shorter period would keep the host busy with nothing else */
 
-static const u32 lvt_writable[LAPIC_LVTS] = {0x700ff, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7ff, 0x100ff};
+static const u32 lvt_writable[LVTS] = {0x700ff, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7ff, 0x100ff};
 
 static int highest_bit(const u32 bits[8])
 {
@@ -74,34 +74,34 @@ static void set_bit(u32 bits[8], u8 vector, bool value)
 
 bool lapic_is_level(const struct lapic *lapic, u8 vector)
 {
-    return lapic->tmr[vector / 32] >> vector % 32 & 1;
+    return lapic->reg[REG_TMR + vector / 32] >> vector % 32 & 1;
 }
 
 bool lapic_anything_requested(const struct lapic *lapic)
 {
-    return highest_bit(lapic->irr) >= 0;
+    return highest_bit(lapic->reg + REG_IRR) >= 0;
 }
 
 /* SDM 3A 10.8.3.1: the class that an interrupt must exceed to be taken */
 static u32 processor_priority(const struct lapic *lapic)
 {
-    int serviced = highest_bit(lapic->isr);
+    int serviced = highest_bit(lapic->reg + REG_ISR);
     u32 class = serviced < 0 ? 0 : (u32)serviced & 0xf0;
-    return (lapic->tpr & 0xf0) >= class ? lapic->tpr : class;
+    return (lapic->reg[REG_TPR] & 0xf0) >= class ? lapic->reg[REG_TPR] : class;
 }
 
 int platform_pending_vector(struct vm *vm)
 {
     const struct lapic *lapic = &vm->platform->lapic;
-    int vector = highest_bit(lapic->irr);
+    int vector = highest_bit(lapic->reg + REG_IRR);
     return vector >= 0 && (u32)vector >> 4 > processor_priority(lapic) >> 4 ? vector : -1;
 }
 
 void platform_accept_vector(struct vm *vm, u8 vector)
 {
     struct lapic *lapic = &vm->platform->lapic;
-    set_bit(lapic->irr, vector, false);
-    set_bit(lapic->isr, vector, true);
+    set_bit(lapic->reg + REG_IRR, vector, false);
+    set_bit(lapic->reg + REG_ISR, vector, true);
     vm->platform->stats.interrupts++;
     pv_eoi_offer(vm, vector);
 }
@@ -132,21 +132,21 @@ static void report_error(struct vm *vm, u32 error)
     if (lapic->esr_pending & error)
         return;
     lapic->esr_pending |= error;
-    if (!(lapic->lvt[LVT_ERROR] & LVT_MASKED))
-        (void)lapic_raise(vm, (u8)lapic->lvt[LVT_ERROR], false);
+    if (!(lapic->reg[REG_ERROR] & LVT_MASKED))
+        (void)lapic_raise(vm, (u8)lapic->reg[REG_ERROR], false);
 }
 
 bool lapic_raise(struct vm *vm, u8 vector, bool level)
 {
     struct lapic *lapic = &vm->platform->lapic;
-    if (!(lapic->svr & SVR_ENABLED))
+    if (!(lapic->reg[REG_SVR] & SVR_ENABLED))
         return false;
     if (vector < 16) {
         report_error(vm, ESR_RECEIVE_ILLEGAL);
         return false;
     }
-    set_bit(lapic->irr, vector, true);
-    set_bit(lapic->tmr, vector, level);
+    set_bit(lapic->reg + REG_IRR, vector, true);
+    set_bit(lapic->reg + REG_TMR, vector, level);
     notify(vm);
     return true;
 }
@@ -154,10 +154,10 @@ bool lapic_raise(struct vm *vm, u8 vector, bool level)
 void lapic_end_interrupt(struct vm *vm)
 {
     struct lapic *lapic = &vm->platform->lapic;
-    int vector = highest_bit(lapic->isr);
+    int vector = highest_bit(lapic->reg + REG_ISR);
     if (vector < 0)
         return;
-    set_bit(lapic->isr, (u8)vector, false);
+    set_bit(lapic->reg + REG_ISR, (u8)vector, false);
     if (lapic_is_level(lapic, (u8)vector))
         ioapic_end_interrupt(vm, (u8)vector);
 }
@@ -207,26 +207,26 @@ static bool send_ipi(struct vm *vm, u64 icr)
 
 static u32 divider_shift(const struct lapic *lapic)
 {
-    u32 code = (lapic->divide & 3) | (lapic->divide >> 1 & 4);
+    u32 code = (lapic->reg[REG_DIVIDE] & 3) | (lapic->reg[REG_DIVIDE] >> 1 & 4);
     return (code + 1) & 7;
 }
 
 /* 32 bits of count, 7 of divider, at most 23 of tsc_khz: no overflow. */
 static u64 count_ticks(const struct lapic *lapic)
 {
-    return ((u64)lapic->initial_count << divider_shift(lapic)) * tsc_khz / BUS_KHZ;
+    return ((u64)lapic->reg[REG_INITIAL_COUNT] << divider_shift(lapic)) * tsc_khz / BUS_KHZ;
 }
 
 static bool in_deadline_mode(const struct lapic *lapic)
 {
-    return (lapic->lvt[LVT_TIMER] & TIMER_MODE) == TIMER_DEADLINE;
+    return (lapic->reg[REG_TIMER] & TIMER_MODE) == TIMER_DEADLINE;
 }
 
 static void write_initial_count(struct lapic *lapic, u32 count)
 {
     if (in_deadline_mode(lapic))
         return;
-    lapic->initial_count = count;
+    lapic->reg[REG_INITIAL_COUNT] = count;
     lapic->deadline = count ? tsc_now() + count_ticks(lapic) : 0;
 }
 
@@ -236,20 +236,20 @@ static u32 read_current_count(const struct lapic *lapic)
     if (in_deadline_mode(lapic) || lapic->deadline <= now)
         return 0;
     u64 left = (lapic->deadline - now) * BUS_KHZ / tsc_khz >> divider_shift(lapic);
-    return left < lapic->initial_count ? (u32)left : lapic->initial_count;
+    return left < lapic->reg[REG_INITIAL_COUNT] ? (u32)left : lapic->reg[REG_INITIAL_COUNT];
 }
 
-static void write_lvt(struct lapic *lapic, u32 lvt, u32 value)
+static void write_lvt(struct lapic *lapic, u32 reg, u32 value)
 {
-    value &= lvt_writable[lvt];
-    if (!(lapic->svr & SVR_ENABLED))
+    value &= lvt_writable[reg - REG_TIMER];
+    if (!(lapic->reg[REG_SVR] & SVR_ENABLED))
         value |= LVT_MASKED;
     /* 10.5.4.1: a change between the deadline mode and the others disarms the timer. */
-    if (lvt == LVT_TIMER && ((value ^ lapic->lvt[LVT_TIMER]) & TIMER_MODE)) {
+    if (reg == REG_TIMER && ((value & TIMER_MODE) == TIMER_DEADLINE) != in_deadline_mode(lapic)) {
         lapic->deadline = 0;
-        lapic->initial_count = 0;
+        lapic->reg[REG_INITIAL_COUNT] = 0;
     }
-    lapic->lvt[lvt] = value;
+    lapic->reg[reg] = value;
 }
 
 u64 platform_timer_deadline(struct vm *vm)
@@ -263,83 +263,55 @@ void platform_timer_expire(struct vm *vm, u64 now)
     struct lapic *lapic = &vm->platform->lapic;
     if (!lapic->deadline || now < lapic->deadline)
         return;
-    if ((lapic->lvt[LVT_TIMER] & TIMER_MODE) == TIMER_PERIODIC && lapic->initial_count) {
-        u64 period = count_ticks(lapic);
-        u64 shortest = tsc_from_us(PERIOD_MIN_US);
-        lapic->deadline += period > shortest ? period : shortest;
+    if ((lapic->reg[REG_TIMER] & TIMER_MODE) == TIMER_PERIODIC && lapic->reg[REG_INITIAL_COUNT]) {
+        u64 ticks = count_ticks(lapic), shortest = tsc_from_us(PERIOD_MIN_US);
+        u64 period = ticks > shortest ? ticks : shortest;
+        lapic->deadline += period;
         if (lapic->deadline <= now) /* periods that were missed are lost, not made up for in a burst */
-            lapic->deadline = now + (period > shortest ? period : shortest);
+            lapic->deadline = now + period;
     } else {
         lapic->deadline = 0;
     }
-    if (lapic->lvt[LVT_TIMER] & LVT_MASKED)
+    if (lapic->reg[REG_TIMER] & LVT_MASKED)
         return;
     vm->platform->stats.timer_interrupts++;
-    (void)lapic_raise(vm, (u8)lapic->lvt[LVT_TIMER], false);
+    (void)lapic_raise(vm, (u8)lapic->reg[REG_TIMER], false);
 }
 
 /* ---- registers ---- */
 
-static bool read_register(struct lapic *lapic, u32 reg, u64 *value)
+#define REG_BIT(reg) (1ull << (reg))
+#define REG_BITS(first, count) (((1ull << (count)) - 1) << (first))
+#define READ_WRITE                                                                                                     \
+    (REG_BIT(REG_TPR) | REG_BIT(REG_SVR) | REG_BIT(REG_ESR) | REG_BIT(REG_ICR) | REG_BITS(REG_TIMER, LVTS) |           \
+     REG_BIT(REG_INITIAL_COUNT) | REG_BIT(REG_DIVIDE))
+#define READABLE                                                                                                       \
+    (READ_WRITE | REG_BIT(REG_ID) | REG_BIT(REG_VERSION) | REG_BIT(REG_PPR) | REG_BIT(REG_LDR) |                       \
+     REG_BITS(REG_ISR, 24) | REG_BIT(REG_CURRENT_COUNT))
+#define WRITABLE (READ_WRITE | REG_BIT(REG_EOI) | REG_BIT(REG_SELF_IPI))
+
+/* reg is one of READABLE */
+static u64 read_register(const struct lapic *lapic, u32 reg)
 {
     switch (reg) {
-    case REG_ID:
-        *value = 0;
-        return true;
-    case REG_VERSION:
-        *value = VERSION;
-        return true;
-    case REG_TPR:
-        *value = lapic->tpr;
-        return true;
     case REG_PPR:
-        *value = processor_priority(lapic);
-        return true;
-    case REG_LDR:
-        *value = 1; /* cluster 0, bit 0: derived from the ID (10.12.10.2) */
-        return true;
-    case REG_SVR:
-        *value = lapic->svr;
-        return true;
-    case REG_ISR ... REG_ISR + 7:
-        *value = lapic->isr[reg - REG_ISR];
-        return true;
-    case REG_TMR ... REG_TMR + 7:
-        *value = lapic->tmr[reg - REG_TMR];
-        return true;
-    case REG_IRR ... REG_IRR + 7:
-        *value = lapic->irr[reg - REG_IRR];
-        return true;
-    case REG_ESR:
-        *value = lapic->esr;
-        return true;
+        return processor_priority(lapic);
     case REG_ICR:
-        *value = lapic->icr;
-        return true;
-    case REG_LVT ... REG_LVT + LAPIC_LVTS - 1:
-        *value = lapic->lvt[reg - REG_LVT];
-        return true;
-    case REG_INITIAL_COUNT:
-        *value = lapic->initial_count;
-        return true;
+        return lapic->icr;
     case REG_CURRENT_COUNT:
-        *value = read_current_count(lapic);
-        return true;
-    case REG_DIVIDE:
-        *value = lapic->divide;
-        return true;
-    default: /* EOI and self-IPI are write-only */
-        return false;
+        return read_current_count(lapic);
+    default:
+        return lapic->reg[reg];
     }
 }
 
 static void write_svr(struct lapic *lapic, u32 value)
 {
-    lapic->svr = value & SVR_WRITABLE;
-    if (lapic->svr & SVR_ENABLED)
+    lapic->reg[REG_SVR] = value & SVR_WRITABLE;
+    if (lapic->reg[REG_SVR] & SVR_ENABLED)
         return;
-    for (u32 i = 0; i < LAPIC_LVTS; i++) /* SDM 3A 10.4.7.2 */
-        lapic->lvt[i] |= LVT_MASKED;
+    for (u32 i = 0; i < LVTS; i++) /* SDM 3A 10.4.7.2 */
+        lapic->reg[REG_TIMER + i] |= LVT_MASKED;
 }
 
 /* The guest ends an interrupt with an exit; an offer to do it without one is void then. */
@@ -350,46 +322,36 @@ static void write_eoi(struct vm *vm)
     lapic_end_interrupt(vm);
 }
 
-/* value fits 32 bits, checked before */
-static bool write_register(struct vm *vm, u32 reg, u32 value)
+/* reg is one of WRITABLE, but not the ICR */
+static void write_register(struct vm *vm, u32 reg, u32 value)
 {
     struct lapic *lapic = &vm->platform->lapic;
     switch (reg) {
     case REG_TPR:
-        if (value > 0xff)
-            return false;
-        lapic->tpr = value;
-        return true;
+        lapic->reg[REG_TPR] = value;
+        break;
     case REG_EOI:
-        if (value)
-            return false;
         write_eoi(vm);
-        return true;
+        break;
     case REG_SVR:
         write_svr(lapic, value);
-        return true;
+        break;
     case REG_ESR:
-        if (value)
-            return false;
-        lapic->esr = lapic->esr_pending;
+        lapic->reg[REG_ESR] = lapic->esr_pending;
         lapic->esr_pending = 0;
-        return true;
-    case REG_LVT ... REG_LVT + LAPIC_LVTS - 1:
-        write_lvt(lapic, reg - REG_LVT, value);
-        return true;
+        break;
     case REG_INITIAL_COUNT:
         write_initial_count(lapic, value);
-        return true;
+        break;
     case REG_DIVIDE:
-        lapic->divide = value & 0xb;
-        return true;
+        lapic->reg[REG_DIVIDE] = value & 0xb;
+        break;
     case REG_SELF_IPI:
-        if (value > 0xff)
-            return false;
         raise_ipi(vm, (u8)value);
-        return true;
-    default: /* read-only or not there */
-        return false;
+        break;
+    default:
+        write_lvt(lapic, reg, value);
+        break;
     }
 }
 
@@ -410,18 +372,27 @@ bool lapic_msr(struct vm *vm, u32 index, bool write, u64 *value)
         return true;
     }
     u32 reg = index - MSR_LAPIC;
-    if (!write)
-        return read_register(lapic, reg, value);
+    if (reg >= 64 || !((write ? WRITABLE : READABLE) >> reg & 1))
+        return false;
+    if (!write) {
+        *value = read_register(lapic, reg);
+        return true;
+    }
     if (reg == REG_ICR)
         return send_ipi(vm, *value);
-    return *value >> 32 == 0 && write_register(vm, reg, (u32)*value);
+    /* Reserved bits are #GP (10.12.1.2) where there are few others; local vectors and SVR drop what they do not have.
+     */
+    if (*value > (reg == REG_EOI || reg == REG_ESR ? 0 : reg == REG_TPR || reg == REG_SELF_IPI ? 0xff : 0xffffffff))
+        return false;
+    write_register(vm, reg, (u32)*value);
+    return true;
 }
 
 /* SDM 3A 10.4.7.1, 10.12.5.1 */
 void lapic_reset(struct lapic *lapic)
 {
     memset(lapic, 0, sizeof(*lapic));
-    lapic->svr = 0xff;
-    for (u32 i = 0; i < LAPIC_LVTS; i++)
-        lapic->lvt[i] = LVT_MASKED;
+    lapic->reg[REG_VERSION] = VERSION;
+    lapic->reg[REG_LDR] = 1; /* cluster 0, bit 0: derived from the ID (10.12.10.2) */
+    write_svr(lapic, 0xff);
 }

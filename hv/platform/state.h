@@ -17,20 +17,10 @@
 #define GUEST_RAM_MIN MIB(2)
 #define GUEST_RAM_MAX GIB(3)
 
-#define LAPIC_LVTS 6u /* MSRs 0x832..0x837: timer, thermal, performance, LINT0, LINT1, error */
-
-struct lapic { /* SDM 3A 10.12; the local APIC is always in x2APIC mode, its ID is 0 */
-    u32 irr[8];
-    u32 isr[8];
-    u32 tmr[8];
-    u32 tpr;
-    u32 svr;
-    u32 esr;         /* what the guest reads: latched by its last write */
-    u32 esr_pending; /* errors since then */
+struct lapic {       /* SDM 3A 10.12; always in x2APIC mode, its ID is 0 */
+    u32 reg[64];     /* by MSR index - 0x800, as the guest reads them; ICR, PPR and current count are made elsewhere */
+    u32 esr_pending; /* errors since the guest's last write to ESR */
     u64 icr;
-    u32 lvt[LAPIC_LVTS];
-    u32 initial_count;
-    u32 divide;
     u64 deadline; /* TSC at which the timer fires; 0: not armed */
 };
 
@@ -46,7 +36,7 @@ struct ioapic {
 #define UART_FIFO 16u
 
 struct uart {
-    u8 ier, fcr, lcr, mcr, scratch;
+    u8 reg[8]; /* as written: interrupt enable, FIFO, line and modem control, scratch */
     u8 divisor[2];
     u8 fifo[UART_FIFO];
     u32 head, count;

@@ -25,7 +25,6 @@ enum uart_register { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, 
 #define FCR_CLEAR_RECEIVER 2u
 #define LCR_DIVISOR_ACCESS 0x80u
 #define MCR_LOOP 0x10u
-#define MCR_WRITABLE 0x1fu
 #define LSR_DATA 0x01u
 #define LSR_OVERRUN 0x02u
 #define LSR_EMPTY 0x60u     /* holding register and transmitter */
@@ -33,21 +32,21 @@ enum uart_register { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, 
 
 static u32 receiver_size(const struct uart *uart)
 {
-    return uart->fcr & FCR_ENABLE ? UART_FIFO : 1;
+    return uart->reg[REG_IIR_FCR] & FCR_ENABLE ? UART_FIFO : 1;
 }
 
 /* The interrupt of the highest priority (data sheet table IV), IIR_NONE when there is none. */
 static u8 identify(const struct uart *uart)
 {
     static const u8 trigger[4] = {1, 4, 8, 14};
-    if (uart->ier & IER_LINE && uart->overrun)
+    if (uart->reg[REG_IER] & IER_LINE && uart->overrun)
         return IIR_LINE;
-    if (uart->ier & IER_RECEIVED && uart->count) {
+    if (uart->reg[REG_IER] & IER_RECEIVED && uart->count) {
         /* Below the trigger level the character time-out counts as over at once. */
-        bool reached = !(uart->fcr & FCR_ENABLE) || uart->count >= trigger[uart->fcr >> 6];
+        bool reached = !(uart->reg[REG_IIR_FCR] & FCR_ENABLE) || uart->count >= trigger[uart->reg[REG_IIR_FCR] >> 6];
         return reached ? IIR_RECEIVED : IIR_TIMEOUT;
     }
-    if (uart->ier & IER_TRANSMIT && uart->transmit_pending)
+    if (uart->reg[REG_IER] & IER_TRANSMIT && uart->transmit_pending)
         return IIR_TRANSMIT;
     return IIR_NONE;
 }
@@ -68,7 +67,7 @@ static bool receive(struct uart *uart, u8 byte)
 bool platform_console_input(struct vm *vm, u8 byte)
 {
     struct uart *uart = &vm->platform->uart;
-    if (uart->mcr & MCR_LOOP || !receive(uart, byte)) /* in loop-back the line is cut off */
+    if (uart->reg[REG_MCR] & MCR_LOOP || !receive(uart, byte)) /* in loop-back the line is cut off */
         return false;
     vm->platform->stats.console_in++;
     update_pin(vm);
@@ -82,7 +81,7 @@ static void write_data(struct vm *vm, u8 byte)
      * writes. */
     uart->transmit_pending = false;
     update_pin(vm);
-    if (uart->mcr & MCR_LOOP) {
+    if (uart->reg[REG_MCR] & MCR_LOOP) {
         if (!receive(uart, byte))
             uart->overrun = true;
     } else {
@@ -107,7 +106,7 @@ static u8 read_iir(struct uart *uart)
     u8 iir = identify(uart);
     if (iir == IIR_TRANSMIT) /* read as the source: it is served */
         uart->transmit_pending = false;
-    return iir | (uart->fcr & FCR_ENABLE ? IIR_FIFO_ON : 0);
+    return iir | (uart->reg[REG_IIR_FCR] & FCR_ENABLE ? IIR_FIFO_ON : 0);
 }
 
 static u8 read_lsr(struct uart *uart)
@@ -120,47 +119,41 @@ static u8 read_lsr(struct uart *uart)
 /* In loop-back the modem's inputs are its outputs: DTR to DSR, RTS to CTS, OUT1 to RI, OUT2 to DCD. */
 static u8 read_msr(const struct uart *uart)
 {
-    if (!(uart->mcr & MCR_LOOP))
+    if (!(uart->reg[REG_MCR] & MCR_LOOP))
         return MSR_CONNECTED;
-    return (u8)((uart->mcr & 1) << 5 | (uart->mcr & 2) << 3 | (uart->mcr & 0xc) << 4);
+    return (u8)((uart->reg[REG_MCR] & 1) << 5 | (uart->reg[REG_MCR] & 2) << 3 | (uart->reg[REG_MCR] & 0xc) << 4);
 }
 
 static u8 read_register(struct uart *uart, u32 reg)
 {
-    if (uart->lcr & LCR_DIVISOR_ACCESS && reg <= REG_IER)
+    if (uart->reg[REG_LCR] & LCR_DIVISOR_ACCESS && reg <= REG_IER)
         return uart->divisor[reg];
     switch (reg) {
     case REG_DATA:
         return read_data(uart);
-    case REG_IER:
-        return uart->ier;
     case REG_IIR_FCR:
         return read_iir(uart);
-    case REG_LCR:
-        return uart->lcr;
-    case REG_MCR:
-        return uart->mcr;
     case REG_LSR:
         return read_lsr(uart);
     case REG_MSR:
         return read_msr(uart);
     default:
-        return uart->scratch;
+        return uart->reg[reg];
     }
 }
 
 static void write_fcr(struct uart *uart, u8 value)
 {
     /* Switching the FIFO on or off empties it, so that its count never exceeds receiver_size(). */
-    if (value & FCR_CLEAR_RECEIVER || (value ^ uart->fcr) & FCR_ENABLE)
+    if (value & FCR_CLEAR_RECEIVER || (value ^ uart->reg[REG_IIR_FCR]) & FCR_ENABLE)
         uart->count = 0;
-    uart->fcr = value & FCR_ENABLE ? value : 0;
+    uart->reg[REG_IIR_FCR] = value & FCR_ENABLE ? value : 0;
 }
 
 static void write_register(struct vm *vm, u32 reg, u8 value)
 {
     struct uart *uart = &vm->platform->uart;
-    if (uart->lcr & LCR_DIVISOR_ACCESS && reg <= REG_IER) {
+    if (uart->reg[REG_LCR] & LCR_DIVISOR_ACCESS && reg <= REG_IER) {
         uart->divisor[reg] = value;
         return;
     }
@@ -169,23 +162,15 @@ static void write_register(struct vm *vm, u32 reg, u8 value)
         write_data(vm, value);
         break;
     case REG_IER:
-        if (value & ~uart->ier & IER_TRANSMIT) /* enabled while empty: interrupts at once */
+        if (value & ~uart->reg[REG_IER] & IER_TRANSMIT) /* enabled while empty: interrupts at once */
             uart->transmit_pending = true;
-        uart->ier = value & IER_WRITABLE;
+        uart->reg[REG_IER] = value & IER_WRITABLE;
         break;
     case REG_IIR_FCR:
         write_fcr(uart, value);
         break;
-    case REG_LCR:
-        uart->lcr = value;
-        break;
-    case REG_MCR:
-        uart->mcr = value & MCR_WRITABLE;
-        break;
-    case REG_SCRATCH:
-        uart->scratch = value;
-        break;
-    default: /* line and modem status are read-only */
+    default: /* line and modem status are never read from here */
+        uart->reg[reg] = value;
         break;
     }
 }
