@@ -28,15 +28,14 @@ void platform_port(struct vm *vm, u16 port, u8 width, bool write, u32 *value)
         return;
     u32 mask = width == 4 ? 0xffffffff : (1u << width * 8) - 1;
     *value = write ? *value & mask : mask;
-    for (u32 i = 0; i < ARRAY_SIZE(port_ranges); i++) {
-        const struct port_range *range = &port_ranges[i];
-        if (port < range->first || port - range->first >= range->count)
-            continue;
+    const struct port_range *range = port_ranges, *end = port_ranges + ARRAY_SIZE(port_ranges);
+    while (range < end && (port < range->first || port - range->first >= range->count))
+        range++;
+    if (range < end)
         range->access(vm, port - range->first, width, write, value);
-        return;
-    }
-    if (pci_bus_claimed_port(port, width, write, value) && !write)
-        *value &= mask;
+    else
+        (void)pci_bus_claimed_port(port, width, write, value); /* nobody: the ones stay */
+    *value &= mask;
 }
 
 bool platform_memory(struct vm *vm, gpa_t address, u8 width, bool write, u64 *value)
