@@ -223,14 +223,14 @@ static u32 split(char *line, char *words[WORDS_MAX])
     u32 count = 0;
 
     for (char *at = line; *at != '\0';) {
-        while (*at == ' ' || *at == '\t')
+        while (*at == ' ')
             *at++ = '\0';
         if (*at == '\0')
             break;
         if (count < WORDS_MAX)
             words[count] = at;
         count++;
-        while (*at != '\0' && *at != ' ' && *at != '\t')
+        while (*at != '\0' && *at != ' ')
             at++;
     }
     return count;

@@ -1,9 +1,11 @@
 /*
  * The control port (COM2, off unless the manifest says `control = com2`) and the event log.
  *
- * A line in, lines out, last line "ok" or "error TEXT". Lines are at most 255 bytes; longer ones are refused whole.
- * Polled from the 1 ms tick of CPU 0; output never blocks the hypervisor for longer than the UART's FIFO: it is
- * buffered and drained by the tick.
+ * A line in, lines out, last line "ok" or "error TEXT"; `help` lists the commands. A line of an answer is `kind
+ * key=value key="text with spaces"`; times are microseconds since boot, and a duration whose ends did not both happen
+ * is left out. Lines in are at most 255 bytes; longer ones are refused whole. Polled from the 1 ms tick of CPU 0; the
+ * answer is buffered and leaves tick by tick, as much as the UART takes in a quarter of a millisecond. The next command
+ * is read after that.
  */
 #pragma once
 

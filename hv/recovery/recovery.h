@@ -18,8 +18,7 @@ struct iommu_fault;
 enum fault_kind {
     FAULT_NONE,
     FAULT_EXCEPTION,       /* triple fault, or the driver's exception handler said so */
-    FAULT_UNEXPECTED_EXIT, /* an exit that a driver VM never has (port or MSR outside its set, CR write, invalid state)
-                            */
+    FAULT_UNEXPECTED_EXIT, /* an exit that a driver VM never has (port or MSR not its own, CR write, invalid state) */
     FAULT_NESTED_PAGE,     /* touched guest-physical memory that it does not own */
     FAULT_DMA,             /* VT-d recorded an access of its device outside the domain */
     FAULT_INTERRUPT,       /* VT-d recorded a forged interrupt, or an interrupt storm */
@@ -31,9 +30,9 @@ enum fault_kind {
     FAULT_OPERATOR,        /* `restart VM` */
     FAULT_KINDS
 };
-extern const char
-    *const fault_kind_name[FAULT_KINDS]; /* "exception" "unexpected-exit" "nested-page" "dma" "interrupt" "heartbeat"
-                                            "deadline" "completion-ring" "declared" "offer" "operator" */
+/* "exception" "unexpected-exit" "nested-page" "dma" "interrupt" "heartbeat" "deadline" "completion-ring" "declared" ...
+ */
+extern const char *const fault_kind_name[FAULT_KINDS];
 
 enum fault_outcome {
     FAULT_OPEN,

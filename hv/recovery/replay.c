@@ -41,7 +41,11 @@ status_t recovery_offer(struct driver *driver, const struct driver_offer *offer)
     record->replayed = in_flight;
     event_add(EVENT_REPLAY, driver->vm->id, "%u requests, %llu us", in_flight,
               (unsigned long long)tsc_to_us(record->t_replay - arrived));
-    if (in_flight == 0)
+    /* A request that could not be replayed was answered at once: then the guest has had its first completion already.
+     */
+    if (in_flight != 0 && relay_last_completion(driver->relay) >= arrived)
+        record->t_first_completion = relay_last_completion(driver->relay);
+    if (in_flight == 0 || record->t_first_completion != 0)
         recovered(driver);
     return OK;
 }

@@ -1,0 +1,290 @@
+/* The commands of the control port and their answers. */
+/* SOURCES: hv/recovery/detect.c hv/recovery/detect_progress.c hv/recovery/detect_dma.c hv/recovery/decide.c
+   hv/recovery/quiesce.c hv/recovery/reset_device.c hv/recovery/restart.c hv/recovery/replay.c hv/recovery/recovery.c
+   hv/recovery/inject.c hv/control/events.c hv/control/commands.c hv/control/report.c hv/exit/hypercall.c hv/core/vm.c
+ */
+/* INCLUDE_FAKES */
+#include "hv/arch/x86/vendor.h"
+#include "hv/core/cpu.h"
+#include "hv/core/machine.h"
+#include "hv/platform/platform.h"
+#include "tests/unit/random.h"
+#include "tests/unit/recovery_fakes.h"
+
+struct cpu cpus[CPU_MAX];
+u32 cpu_count = 2;
+static const struct vcpu_vendor fake_vendor = {.name = "svm"};
+const struct vcpu_vendor *vendor = &fake_vendor;
+const char *const exit_kind_name[EXIT_KINDS] = {"k0", "k1", "k2",  "k3",  "k4",  "k5",  "k6", "k7",
+                                                "k8", "k9", "k10", "k11", "k12", "k13", "k14"};
+
+u64 machine_start_tsc(void)
+{
+    return 0;
+}
+u64 frames_free_count(void)
+{
+    return 1000;
+}
+u64 frames_total_count(void)
+{
+    return 2000;
+}
+const char *iommu_description(void)
+{
+    return "VT-d 1.0 at 0xfed90000";
+}
+void platform_stats(struct vm *vm, struct platform_stats *out)
+{
+    *out = (struct platform_stats){.timer_interrupts = 9};
+}
+
+static char answer[MIB(1)];
+static size_t answer_length;
+
+static void put(const char *text)
+{
+    size_t length = strlen(text);
+    assert_true(answer_length + length < sizeof(answer));
+    memcpy(answer + answer_length, text, length + 1);
+    answer_length += length;
+}
+
+/* Runs a line; every answer ends with one last line "ok" or "error TEXT", and there is no other such line. */
+static const char *ask(const char *line)
+{
+    answer_length = 0;
+    answer[0] = '\0';
+    control_execute(line, put);
+    assert_true(answer_length > 0 && answer[answer_length - 1] == '\n');
+    for (char *at = answer; *at != '\0'; at = strchr(at, '\n') + 1) {
+        bool last = strchr(at, '\n')[1] == '\0';
+        assert_int_equal(last, strncmp(at, "ok\n", 3) == 0 || strncmp(at, "error ", 6) == 0);
+    }
+    return answer;
+}
+
+static void assert_has(const char *text)
+{
+    if (strstr(answer, text) == NULL)
+        fail_msg("'%s' is not in: %s", text, answer);
+}
+
+static int machine(void **state)
+{
+    fake_machine(state);
+    inject_canary_init();
+    fake_vm.vcpu.exits_by_kind[3] = 33;
+    fake_driver.image_size = 12345;
+    return 0;
+}
+
+static void status_tells_machine_and_vms(void **state)
+{
+    fake_in_flight = 4;
+    ask("status");
+    assert_has("hypervisor uptime_us=10000000 cpus=2 backend=svm iommu=\"VT-d 1.0 at 0xfed90000\" canary=ok "
+               "frames_free=1000 frames_total=2000\n");
+    assert_has(
+        "vm name=blk0 kind=driver state=running cpu=0 memory=1048576 device=00:1f.2 isolation=\"iommu\" dma=isolated "
+        "generation=0 restarts=0 faults=0 in_flight=4 image_size=12345 reset=flr grants=sticky heartbeat_us=20000 "
+        "heartbeat_misses=0 last_fault=");
+    assert_has("vm name=main kind=guest state=running cpu=0 memory=16777216\n");
+}
+
+static void status_tells_bad_news(void **state)
+{
+    ((u8 *)hpa_to_ptr(HPA(FAKE_CANARY)))[8] ^= 1;
+    fake_guest.failed = "triple fault";
+    fake_iommu = false;
+    fake_driver.isolation = "UNPROTECTED DMA";
+    fake_config.dma_unprotected = true;
+    ask("status");
+    assert_has("canary=BROKEN");
+    assert_has("iommu=\"none\"");
+    assert_has("isolation=\"UNPROTECTED DMA\" dma=unprotected");
+    assert_has("state=failed cpu=0 memory=16777216 failed=\"triple fault\"");
+}
+
+static void stats_count(void **state)
+{
+    fake_completions = 17;
+    fake_vm.vcpu.run_ticks = tsc_from_us(250);
+    ask("stats");
+    assert_has("vm name=blk0 run_us=");
+    assert_has(" exits_k3=33 ");
+    assert_has(" completions=17 ");
+    assert_has("timer_interrupts=9");
+    assert_has("cpu id=1 ticks=0\n");
+}
+
+static void events_from_a_number_on(void **state)
+{
+    char line[64];
+
+    fake_time_us = 77;
+    event_add(EVENT_LOG, EVENT_NO_VM, "say \"hi\" \\ \x01\xff");
+    event_add(EVENT_START, 0, "second");
+    u64 last = event_last();
+    snprintf(line, sizeof(line), "events %llu", (unsigned long long)last - 1);
+    ask(line);
+    assert_has(" us=77 vm=- kind=log text=\"say 'hi' / ??\"\n");
+    assert_has(" us=77 vm=blk0 kind=start text=\"second\"\nok\n");
+    assert_int_equal(strncmp(answer, "event seq=", 10), 0);
+    snprintf(line, sizeof(line), "trace 0x%llx", (unsigned long long)last);
+    ask(line);
+    assert_has("trace seq=");
+    assert_has(" tsc=154000 vm=blk0 kind=start");
+    assert_string_equal(ask("events 18446744073709551615"), "ok\n");
+    assert_string_equal(ask("events 18446744073709551616"), "error FROM is not a number\n");
+    assert_string_equal(ask("faults -1"), "error FROM is not a number\n");
+}
+
+static void all_events_fit_the_ports_buffer(void **state)
+{
+    for (u32 i = 0; i < 2 * EVENT_LOG_SIZE; i++)
+        event_add(EVENT_BROKEN_DEVICE, 0, "%0100u", i);
+    ask("events");
+    assert_true(answer_length < KIB(512));
+    u32 lines = 0;
+    for (const char *at = answer; (at = strchr(at, '\n')) != NULL; at++)
+        lines++;
+    assert_int_equal(lines, EVENT_LOG_SIZE + 1);
+}
+
+static void faults_have_stamps_and_durations(void **state)
+{
+    static const struct driver_offer offer = {.virtio_type = 2, .queues = 1};
+    char line[64];
+
+    assert_string_equal(ask("inject blk0 crash"), "ok\n");
+    fake_time_us = 20000000;
+    inject_apply(&fake_driver, &fake_vm.vcpu);
+    fake_time_us += 15;
+    fake_in_flight = 2;
+    recovery_report(&fake_driver, FAULT_EXCEPTION, 0x1f, 0x2f, "exception 6");
+    recovery_run(&fake_driver);
+    fake_time_us += 300;
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    fake_time_us += 85;
+    recovery_first_completion(&fake_driver);
+    snprintf(line, sizeof(line), "faults %u", fake_last_record()->sequence);
+    ask(line);
+    assert_has(
+        " vm=blk0 generation=0 kind=exception outcome=recovered injected=crash reset=flr replayed=2 detail=0x1f "
+        "address=0x2f t_injected=20000000 t_detect=20000015 t_decide=20000015 t_quiesce=20000015 t_reset=20000015 "
+        "t_restart=20000015 t_offer=20000315 t_replay=20000315 t_first_completion=20000400 detect_us=15 quiesce_us=0 "
+        "reset_us=0 restart_us=300 replay_us=0 first_completion_us=400 text=\"exception 6\"\nok\n");
+    ask("status");
+    assert_has("last_fault=\"exception: exception 6\"");
+}
+
+static void stages_that_did_not_happen_are_zero_or_absent(void **state)
+{
+    fake_config.restart = false;
+    recovery_report(&fake_driver, FAULT_DEADLINE, 0, 0, "late");
+    recovery_run(&fake_driver);
+    ask("faults");
+    const char *line = strrchr(strstr(answer, "outcome=gave-up"), '\n');
+    assert_non_null(line);
+    assert_has("outcome=gave-up injected= reset=flr");
+    assert_has("t_restart=0 t_offer=0 t_replay=0 t_first_completion=0 quiesce_us=0 reset_us=0 text=\"late\"");
+}
+
+static void inject_and_restart_say_what_is_wrong(void **state)
+{
+    assert_string_equal(ask("inject blk1 crash"), "error no such VM\n");
+    assert_string_equal(ask("inject main crash"), "error this VM has no driver\n");
+    assert_string_equal(ask("restart nobody"), "error no such VM\n");
+    assert_string_equal(ask("restart main"), "error this VM has no driver\n");
+    assert_non_null(strstr(ask("inject blk0 explode"), "error no such fault"));
+    assert_string_equal(ask("inject blk0 hang"), "ok\n");
+    assert_non_null(strstr(ask("inject blk0 hang"), "error another fault"));
+    assert_string_equal(ask("restart blk0"), "ok\n");
+    assert_string_equal(ask("restart blk0"), "error a recovery is under way\n");
+    assert_int_equal(fake_driver.recovery.current.kind, FAULT_OPERATOR);
+    assert_string_equal(ask("inject blk0 crash"), "error the driver VM is not running\n");
+}
+
+static void hostile_lines_are_errors(void **state)
+{
+    static char long_line[2000];
+    static const char *const lines[] = {"",
+                                        "   ",
+                                        "\t",
+                                        "STATUS",
+                                        "statusx",
+                                        "status now",
+                                        "inject",
+                                        "inject blk0",
+                                        "restart",
+                                        "inject blk0 crash now",
+                                        "restart blk0 main",
+                                        "events 1 2",
+                                        "%s%s%n",
+                                        "inject %s %n",
+                                        "help me",
+                                        "tsc 1",
+                                        "a b c d e f g h i j k l m n o p",
+                                        "restart \"blk0\""};
+
+    for (u32 i = 0; i < ARRAY_SIZE(lines); i++)
+        assert_int_equal(strncmp(ask(lines[i]), "error ", 6), 0);
+    memset(long_line, 's', sizeof(long_line) - 1);
+    assert_string_equal(ask(long_line), "error the line is too long\n");
+    memset(long_line, ' ', 250);
+    memcpy(long_line + 240, "tsc", 4);
+    assert_non_null(strstr(ask(long_line), "khz=2000000"));
+    assert_int_equal(fake_driver.recovery.inject_armed, 0);
+    assert_false(fake_driver.recovery.pending);
+}
+
+static void help_lists_every_command(void **state)
+{
+    static const char *const names[] = {"help",   "status", "stats",   "events", "trace",
+                                        "faults", "inject", "restart", "tsc"};
+    ask("help");
+    for (u32 i = 0; i < ARRAY_SIZE(names); i++) {
+        char text[64];
+        snprintf(text, sizeof(text), "command name=%s help=\"", names[i]);
+        assert_has(text);
+    }
+}
+
+static void random_words(void **state)
+{
+    static const char *const words[] = {"inject", "restart",  "faults", "status", "blk0", "main",
+                                        "crash",  "wild-dma", "",       " ",      "7",    "0xffffffffffffffff",
+                                        "\"",     "=",        "help",   "%n"};
+    struct random random = random_start("commands");
+
+    for (u32 i = 0; i < 3000; i++) {
+        char line[200] = "";
+        for (u32 n = (u32)random_below(&random, 6); n > 0; n--) {
+            strcat(line, words[random_below(&random, ARRAY_SIZE(words))]);
+            if (random_one_in(&random, 2))
+                strcat(line, " ");
+        }
+        ask(line);
+    }
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, machine, fake_machine_end)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(status_tells_machine_and_vms),
+        TEST(status_tells_bad_news),
+        TEST(stats_count),
+        TEST(events_from_a_number_on),
+        TEST(all_events_fit_the_ports_buffer),
+        TEST(faults_have_stamps_and_durations),
+        TEST(stages_that_did_not_happen_are_zero_or_absent),
+        TEST(inject_and_restart_say_what_is_wrong),
+        TEST(hostile_lines_are_errors),
+        TEST(help_lists_every_command),
+        TEST(random_words),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,283 @@
+/* The injector: what each fault changes, when, and that nothing but a detector tells recovery. */
+/* SOURCES: hv/recovery/detect.c hv/recovery/detect_progress.c hv/recovery/decide.c hv/recovery/quiesce.c
+   hv/recovery/reset_device.c hv/recovery/restart.c hv/recovery/recovery.c hv/recovery/replay.c hv/recovery/detect_dma.c
+   hv/recovery/inject.c hv/control/events.c hv/exit/hypercall.c hv/core/vm.c */
+/* INCLUDE_FAKES */
+#include "tests/unit/recovery_fakes.h"
+
+#define CODE 0x10040u
+
+static int machine_with_canary(void **state)
+{
+    fake_machine(state);
+    inject_canary_init();
+    memset((u8 *)hpa_to_ptr(fake_vm.ram) + CODE, 0x90, 64);
+    return 0;
+}
+
+static void arm(const char *name)
+{
+    assert_int_equal(inject_arm(&fake_driver, name), OK);
+    assert_true(fake_driver.recovery.inject_armed != 0);
+}
+
+/* The VM has made a hypercall and is about to be entered again. */
+static void enter_after_call(void)
+{
+    fake_driver.hypercalls++;
+    inject_apply(&fake_driver, &fake_vm.vcpu);
+}
+
+static void assert_code(const u8 *expected, u32 length)
+{
+    const u8 *code = (const u8 *)hpa_to_ptr(fake_vm.ram) + CODE;
+
+    assert_memory_equal(code, expected, length);
+    assert_int_equal(code[length], 0x90);
+    assert_int_equal(code[-1], 0xa5);
+    assert_false(fake_driver.recovery.pending); /* that is for a detector */
+    assert_int_equal(fake_driver.recovery.inject_armed, 0);
+    assert_true(fake_driver.recovery.inject_time != 0);
+}
+
+static void crash_is_an_undefined_instruction(void **state)
+{
+    arm("crash");
+    inject_apply(&fake_driver, &fake_vm.vcpu);
+    assert_code((const u8[]){0x0f, 0x0b}, 2);
+}
+
+static void hang_is_a_jump_to_itself(void **state)
+{
+    arm("hang");
+    inject_apply(&fake_driver, &fake_vm.vcpu);
+    assert_code((const u8[]){0xeb, 0xfe}, 2);
+}
+
+static void wild_write_aims_at_the_canary(void **state)
+{
+    arm("wild-write");
+    inject_apply(&fake_driver, &fake_vm.vcpu);
+    assert_code((const u8[]){0xa2, 0, 0, 0, 4, 0, 0, 0, 0, 0xeb, 0xfe}, 11);
+    assert_true(FAKE_CANARY >= fake_vm.ram_size);
+    assert_true(inject_canary_intact());
+    ((u8 *)hpa_to_ptr(HPA(FAKE_CANARY)))[4095] ^= 1;
+    assert_false(inject_canary_intact());
+}
+
+static void code_outside_ram_stays_armed(void **state)
+{
+    static const u64 bad[] = {0xffff800000000000, FAKE_RAM_SIZE, FAKE_RAM_SIZE - 1, DRIVER_EVENTS_ADDRESS};
+
+    arm("crash");
+    for (u32 i = 0; i < ARRAY_SIZE(bad); i++) {
+        fake_vm.vcpu.rip = bad[i];
+        inject_apply(&fake_driver, &fake_vm.vcpu);
+        assert_true(fake_driver.recovery.inject_armed != 0);
+        assert_int_equal(fake_driver.recovery.inject_time, 0);
+    }
+}
+
+/* Put a request into queue q's ring; returns the index of its header cell. */
+static u32 add_request(u32 q, const u32 *lengths, u32 count)
+{
+    u32 at = fake_request_rings[q].page.produced;
+
+    fake_request_rings[q].cell[at % RING_CELLS].header = (struct ring_header_cell){.tag = 3, .segments = (u16)count};
+    for (u32 i = 0; i < count; i++)
+        fake_request_rings[q].cell[(at + 1 + i) % RING_CELLS].segment =
+            (struct ring_segment_cell){.address = DRIVER_WINDOW_BASE + 0x100000 + i * 0x1000, .length = lengths[i]};
+    fake_request_rings[q].page.produced += count + 1;
+    return at;
+}
+
+static bool inside_window(u64 address)
+{
+    return address >= DRIVER_WINDOW_BASE && address < DRIVER_WINDOW_BASE + FAKE_GUEST_SIZE;
+}
+
+static void wild_dma_takes_the_longest_data_segment(void **state)
+{
+    bool beyond = false, ungranted = false, canary = false;
+
+    fake_granted_low = true;
+    for (u32 i = 0; i < 60; i++) {
+        fake_driver.recovery.inject_time = 0;
+        fake_request_rings[1].page.produced = fake_completion_pages[1].consumed = RING_CELLS - 2 + i; /* wraps */
+        u32 at = add_request(1, (const u32[]){16, 600, 8192, 4096, 1}, 5);
+        fake_time_us += 1;
+        arm("wild-dma");
+        enter_after_call();
+        assert_int_equal(fake_driver.recovery.inject_armed, 0);
+        for (u32 s = 0; s < 5; s++) {
+            struct ring_segment_cell *segment = &fake_request_rings[1].cell[(at + 1 + s) % RING_CELLS].segment;
+            if (s != 2) {
+                assert_int_equal(segment->address, DRIVER_WINDOW_BASE + 0x100000 + s * 0x1000);
+                continue;
+            }
+            assert_int_equal(segment->length, 8192);
+            u64 address = segment->address;
+            /* Not one byte of it may lie where the device may reach. */
+            assert_true(address >= FAKE_RAM_SIZE);
+            if (inside_window(address)) {
+                assert_true(address - DRIVER_WINDOW_BASE >= 16 * PAGE_SIZE);
+                assert_true(inside_window(address + 8191));
+                ungranted = true;
+            } else if (address == FAKE_CANARY) {
+                canary = true;
+            } else {
+                assert_true(address >= DRIVER_WINDOW_BASE + FAKE_GUEST_SIZE);
+                beyond = true;
+            }
+        }
+    }
+    assert_true(beyond && ungranted && canary);
+}
+
+static void wild_dma_waits_for_a_request_that_fits(void **state)
+{
+    arm("wild-dma");
+    enter_after_call(); /* nothing there */
+    assert_true(fake_driver.recovery.inject_armed != 0);
+    add_request(0, (const u32[]){4096, 4096}, 2); /* header and status only */
+    add_request(0, (const u32[]){16, 511, 1}, 3); /* too short */
+    enter_after_call();
+    assert_true(fake_driver.recovery.inject_armed != 0);
+    assert_int_equal(fake_driver.recovery.inject_time, 0);
+    add_request(0, (const u32[]){16, 512, 1}, 3);
+    fake_completion_pages[0].consumed = fake_request_rings[0].page.produced; /* too late: it was read */
+    enter_after_call();
+    assert_true(fake_driver.recovery.inject_armed != 0);
+    u32 at = add_request(0, (const u32[]){16, 512, 1}, 3);
+    inject_apply(&fake_driver, &fake_vm.vcpu); /* a tick interrupted it: it may hold the cells already */
+    assert_true(fake_driver.recovery.inject_armed != 0);
+    enter_after_call();
+    assert_int_equal(fake_driver.recovery.inject_armed, 0);
+    assert_true(fake_request_rings[0].cell[at + 2].segment.address != DRIVER_WINDOW_BASE + 0x101000);
+}
+
+static void wild_dma_is_not_led_astray_by_the_driver(void **state)
+{
+    add_request(0, (const u32[]){16, 512, 1}, 3);
+    arm("wild-dma");
+    fake_completion_pages[0].consumed = 0xfffffff0; /* behind: within a ring's length, the cells are nonsense */
+    fake_request_rings[0].cell[RING_CELLS - 16].header.segments = 0xffff;
+    enter_after_call();
+    fake_completion_pages[0].consumed = 5; /* ahead of what was produced */
+    enter_after_call();
+    fake_completion_pages[0].consumed = 2; /* within a request: its cell has a length where the count would be */
+    fake_request_rings[0].cell[2].header.segments = 50;
+    enter_after_call();
+    assert_true(fake_driver.recovery.inject_armed != 0);
+}
+
+static void garbage_alternates(void **state)
+{
+    u32 entries = 0;
+
+    fake_in_flight = 3;
+    for (u32 i = 0; i < 4; i++) {
+        fake_driver.recovery.inject_time = 0;
+        arm("garbage");
+        inject_apply(&fake_driver, &fake_vm.vcpu);
+        assert_int_equal(fake_complete_calls, i + 1);
+        u32 q = i % 2;
+        const struct ring_completion *entry = &fake_completion_pages[q].entry[i / 2];
+        assert_int_equal(fake_completion_pages[q].produced, i / 2 + 1);
+        if (q == 0) {
+            assert_true(entry->tag >= RING_TAGS);
+        } else {
+            assert_int_equal(entry->tag, 77);
+            assert_int_equal(entry->length, fake_max_length + 1);
+        }
+        entries++;
+    }
+    assert_int_equal(entries, 4);
+}
+
+static void garbage_of_an_idle_driver_has_a_plausible_tag(void **state)
+{
+    arm("garbage");
+    inject_apply(&fake_driver, &fake_vm.vcpu);
+    assert_int_equal(fake_completion_pages[0].entry[0].tag, 0);
+    fake_driver.recovery.inject_time = 0;
+    arm("garbage"); /* the one with a wrong length needs a request */
+    inject_apply(&fake_driver, &fake_vm.vcpu);
+    assert_true(fake_driver.recovery.inject_armed != 0);
+    fake_in_flight = 1;
+    inject_apply(&fake_driver, &fake_vm.vcpu);
+    assert_int_equal(fake_driver.recovery.inject_armed, 0);
+}
+
+static void the_record_says_what_was_injected(void **state)
+{
+    fake_complete_reports = true;
+    arm("garbage");
+    fake_in_flight = 1;
+    fake_time_us += 10;
+    inject_apply(&fake_driver, &fake_vm.vcpu);
+    assert_true(fake_driver.recovery.pending);
+    assert_string_equal(fake_driver.recovery.current.injected, "garbage");
+    assert_int_equal(fake_driver.recovery.current.t_injected, tsc_now());
+    recovery_run(&fake_driver);
+    assert_int_equal(fake_driver.recovery.inject_time, 0);
+    assert_string_equal(fake_driver.recovery.inject_name, "");
+    recovery_report(&fake_driver, FAULT_EXCEPTION, 0, 0, "its own");
+    assert_string_equal(fake_driver.recovery.current.injected, "");
+}
+
+static void what_was_only_armed_is_not_the_cause(void **state)
+{
+    arm("wild-dma");
+    recovery_report(&fake_driver, FAULT_EXCEPTION, 0, 0, "its own");
+    assert_string_equal(fake_driver.recovery.current.injected, "");
+    assert_int_equal(fake_driver.recovery.current.t_injected, 0);
+    inject_apply(&fake_driver, &fake_vm.vcpu);
+    recovery_run(&fake_driver);
+    assert_int_equal(fake_driver.recovery.inject_armed, 0);
+}
+
+static void refusals(void **state)
+{
+    assert_int_equal(inject_arm(&fake_driver, "cras"), ERR_NOT_FOUND);
+    assert_int_equal(inject_arm(&fake_driver, ""), ERR_NOT_FOUND);
+    fake_driver.state = DRIVER_STARTING;
+    assert_int_equal(inject_arm(&fake_driver, "crash"), ERR_STATE);
+    fake_driver.state = DRIVER_RUNNING;
+    arm("hang");
+    assert_int_equal(inject_arm(&fake_driver, "crash"), ERR_BUSY);
+    inject_apply(&fake_driver, &fake_vm.vcpu);
+    assert_int_equal(inject_arm(&fake_driver, "crash"), ERR_BUSY); /* done, but not noticed yet */
+    fake_time_us += fake_config.deadline_us;
+    arm("crash");
+}
+
+static void an_idle_driver_is_woken(void **state)
+{
+    fake_driver.waiting = true;
+    fake_vm.vcpu.state = VCPU_BLOCKED;
+    arm("crash");
+    assert_int_equal(fake_vm.vcpu.state, VCPU_RUNNABLE);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, machine_with_canary, fake_machine_end)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(garbage_alternates), /* first: it knows that no garbage came before */
+        TEST(garbage_of_an_idle_driver_has_a_plausible_tag),
+        TEST(the_record_says_what_was_injected),
+        TEST(crash_is_an_undefined_instruction),
+        TEST(hang_is_a_jump_to_itself),
+        TEST(wild_write_aims_at_the_canary),
+        TEST(code_outside_ram_stays_armed),
+        TEST(wild_dma_takes_the_longest_data_segment),
+        TEST(wild_dma_waits_for_a_request_that_fits),
+        TEST(wild_dma_is_not_led_astray_by_the_driver),
+        TEST(what_was_only_armed_is_not_the_cause),
+        TEST(refusals),
+        TEST(an_idle_driver_is_woken),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

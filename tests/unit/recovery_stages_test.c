@@ -1,0 +1,355 @@
+/* The way of a fault through all stages: order, invariant, records, policy. */
+/* SOURCES: hv/recovery/detect.c hv/recovery/detect_progress.c hv/recovery/detect_dma.c hv/recovery/decide.c
+   hv/recovery/quiesce.c hv/recovery/reset_device.c hv/recovery/restart.c hv/recovery/replay.c hv/recovery/recovery.c
+   hv/recovery/inject.c hv/control/events.c hv/exit/hypercall.c hv/core/vm.c */
+/* INCLUDE_FAKES */
+#include "tests/unit/recovery_fakes.h"
+
+static const struct driver_offer offer = {.virtio_type = 2, .queues = 1, .queue_size = 128};
+
+static void fail_and_run(void)
+{
+    recovery_report(&fake_driver, FAULT_EXCEPTION, 6, 0x10040, "exception 6");
+    fake_time_us += 3;
+    assert_true(recovery_due(&fake_driver, tsc_now()));
+    recovery_run(&fake_driver);
+}
+
+static void stages_come_in_their_order(void **state)
+{
+    u64 event = event_last();
+
+    fake_in_flight = 7;
+    fail_and_run();
+    assert_string_equal(fake_calls, "stop close master-off message-off block revoke reset rings message-on start");
+    assert_int_equal(fake_driver.state, DRIVER_STARTING);
+    assert_int_equal(fake_driver.generation, 1);
+    assert_int_equal(fake_driver.vm->vcpu.state, VCPU_RUNNABLE);
+    fake_assert_contained(); /* until the successor itself asks for bus mastering */
+    assert_false(recovery_due(&fake_driver, tsc_now()));
+
+    fake_time_us += 500;
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    assert_int_equal(fake_driver.state, DRIVER_RUNNING);
+    fake_time_us += 40;
+    recovery_first_completion(&fake_driver);
+
+    const struct fault_record *record = fake_last_record();
+    assert_int_equal(record->outcome, FAULT_RECOVERED);
+    assert_int_equal(record->kind, FAULT_EXCEPTION);
+    assert_int_equal(record->generation, 0);
+    assert_int_equal(record->replayed, 7);
+    assert_int_equal(record->reset_kind, PCI_RESET_FLR);
+    assert_int_equal(record->address, 0x10040);
+    assert_string_equal(record->text, "exception 6");
+    assert_string_equal(record->injected, "");
+    assert_int_equal(tsc_to_us(record->t_decide - record->t_detect), 3);
+    assert_true(record->t_decide <= record->t_quiesce && record->t_quiesce <= record->t_reset);
+    assert_true(record->t_reset <= record->t_reset_end && record->t_reset_end <= record->t_restart);
+    assert_int_equal(tsc_to_us(record->t_offer - record->t_restart), 500);
+    assert_int_equal(tsc_to_us(record->t_first_completion - record->t_replay), 40);
+
+    static const enum event_kind kinds[] = {EVENT_FAULT,   EVENT_DECIDE, EVENT_QUIESCE, EVENT_RESET,
+                                            EVENT_RESTART, EVENT_OFFER,  EVENT_REPLAY,  EVENT_RECOVERED};
+    for (u32 i = 0; i < ARRAY_SIZE(kinds); i++)
+        assert_int_equal(fake_events_since(event, kinds[i]), 1);
+}
+
+static void without_an_iommu_bus_mastering_alone_is_cut(void **state)
+{
+    fake_iommu = false;
+    fail_and_run();
+    assert_string_equal(fake_calls, "stop close master-off message-off revoke reset rings message-on start");
+}
+
+static void a_driver_that_polls_gets_no_message(void **state)
+{
+    fake_driver.irq_vector = 0;
+    fail_and_run();
+    assert_null(strstr(fake_calls, "message-on"));
+}
+
+static void the_first_report_wins(void **state)
+{
+    recovery_report(&fake_driver, FAULT_DMA, 5, 0x1000, "the cause");
+    recovery_report(&fake_driver, FAULT_HEARTBEAT, 0, 0, "a consequence");
+    assert_int_equal(fake_driver.recovery.current.kind, FAULT_DMA);
+    assert_int_equal(fake_driver.recovery.faults_total, 1);
+    assert_int_equal(fake_driver.recovery.reports_later, 1);
+    recovery_run(&fake_driver);
+    assert_int_equal(fake_driver.generation, 1);
+    assert_false(fake_driver.recovery.pending);
+}
+
+static void who_does_not_run_cannot_be_at_fault(void **state)
+{
+    static const enum driver_state states[] = {DRIVER_OFF, DRIVER_RECOVERING, DRIVER_WAITING, DRIVER_FAILED};
+
+    for (u32 i = 0; i < ARRAY_SIZE(states); i++) {
+        fake_driver.state = states[i];
+        recovery_report(&fake_driver, FAULT_DMA, 0, 0, "late");
+        assert_false(fake_driver.recovery.pending);
+    }
+    assert_int_equal(fake_driver.recovery.reports_later, 4);
+}
+
+static void a_blocked_vm_is_woken_for_its_recovery(void **state)
+{
+    fake_driver.waiting = true;
+    fake_vm.vcpu.state = VCPU_BLOCKED;
+    recovery_report(&fake_driver, FAULT_OPERATOR, 0, 0, "now");
+    assert_int_equal(fake_vm.vcpu.state, VCPU_RUNNABLE);
+    recovery_run(&fake_driver);
+    assert_false(fake_driver.waiting);
+}
+
+static void with_nothing_in_flight_the_offer_ends_it(void **state)
+{
+    fail_and_run();
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    assert_int_equal(fake_last_record()->outcome, FAULT_RECOVERED);
+    assert_int_equal(fake_last_record()->t_first_completion, 0);
+    u32 count = recovery_history_count();
+    recovery_first_completion(&fake_driver); /* of later work */
+    assert_int_equal(recovery_history_count(), count);
+}
+
+static void an_answer_during_the_replay_is_the_first_completion(void **state)
+{
+    fail_and_run();
+    fake_in_flight = 1;
+    fake_last_completion = tsc_now();
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    assert_int_equal(fake_last_record()->outcome, FAULT_RECOVERED);
+    assert_int_equal(fake_last_record()->t_first_completion, fake_last_completion);
+}
+
+static void a_second_offer_is_refused(void **state)
+{
+    assert_int_equal(recovery_offer(&fake_driver, &offer), ERR_STATE);
+    assert_string_equal(fake_calls, "");
+}
+
+static void a_successor_with_another_offer_is_at_fault(void **state)
+{
+    fail_and_run();
+    fake_offer_status = ERR_INVALID;
+    assert_int_equal(recovery_offer(&fake_driver, &offer), ERR_INVALID);
+    assert_true(fake_driver.recovery.pending);
+    assert_int_equal(fake_driver.recovery.current.kind, FAULT_OFFER);
+    assert_int_equal(fake_last_record()->outcome, FAULT_SUPERSEDED);
+}
+
+static void a_first_offer_may_be_corrected(void **state)
+{
+    fake_driver.state = DRIVER_STARTING;
+    fake_offer_status = ERR_INVALID;
+    assert_int_equal(recovery_offer(&fake_driver, &offer), ERR_INVALID);
+    assert_false(fake_driver.recovery.pending);
+    fake_offer_status = OK;
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+}
+
+/* Dies before it offers, and between offer and first completion: both supersede, both count. */
+static void a_fault_during_recovery_supersedes(void **state)
+{
+    u32 records = recovery_history_count();
+
+    fake_in_flight = 1;
+    fail_and_run();
+    fail_and_run();
+    assert_int_equal(recovery_history_count(), records + 1);
+    assert_int_equal(fake_last_record()->outcome, FAULT_SUPERSEDED);
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    fail_and_run();
+    assert_int_equal(recovery_history_count(), records + 2);
+    assert_int_equal(fake_last_record()->outcome, FAULT_SUPERSEDED);
+    assert_true(fake_last_record()->t_offer != 0);
+    assert_int_equal(fake_last_record()->t_first_completion, 0);
+    assert_int_equal(fake_driver.recovery.restarts_in_window, 3);
+    assert_int_equal(fake_driver.recovery.restarts_total, 3);
+}
+
+static void die_until_given_up(void)
+{
+    for (u32 i = 0; i < 5; i++) {
+        fail_and_run();
+        assert_int_equal(fake_driver.state, DRIVER_STARTING);
+    }
+    fake_calls[0] = '\0';
+    fake_bus_master = true; /* the last generation had got as far as this */
+    fake_blocked = false;
+    fail_and_run();
+}
+
+static void the_limit_gives_up(void **state)
+{
+    die_until_given_up();
+    assert_int_equal(fake_driver.state, DRIVER_FAILED);
+    assert_string_equal(fake_calls, "stop close master-off message-off block revoke reset give-up-errors");
+    assert_int_equal(fake_last_record()->outcome, FAULT_GAVE_UP);
+    assert_int_equal(fake_vm.vcpu.state, VCPU_STOPPED);
+    assert_false(recovery_due(&fake_driver, ~0ull));
+    recovery_tick(&fake_driver, tsc_now() + tsc_from_us(60000000));
+    assert_false(fake_driver.recovery.pending);
+    fake_assert_contained();
+}
+
+static void giving_up_may_be_silent(void **state)
+{
+    fake_config.give_up = MANIFEST_GIVE_UP_STOP;
+    fake_config.restart = false;
+    fail_and_run();
+    assert_non_null(strstr(fake_calls, "give-up-silent"));
+}
+
+static void the_operator_revives(void **state)
+{
+    die_until_given_up();
+    fake_calls[0] = '\0';
+    assert_int_equal(recovery_restart(&fake_driver), OK);
+    assert_true(recovery_due(&fake_driver, tsc_now()));
+    recovery_run(&fake_driver);
+    assert_string_equal(fake_calls, "rings message-on start");
+    assert_int_equal(fake_driver.state, DRIVER_STARTING);
+    assert_int_equal(fake_driver.recovery.restarts_in_window, 0);
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    assert_int_equal(fake_last_record()->kind, FAULT_OPERATOR);
+    assert_int_equal(fake_last_record()->outcome, FAULT_RECOVERED);
+    die_until_given_up(); /* with all of its attempts */
+    assert_int_equal(fake_driver.state, DRIVER_FAILED);
+}
+
+static void the_operator_restarts_what_runs(void **state)
+{
+    assert_int_equal(recovery_restart(&fake_driver), OK);
+    assert_int_equal(recovery_restart(&fake_driver), ERR_STATE); /* under way */
+    recovery_run(&fake_driver);
+    assert_int_equal(fake_driver.generation, 1);
+    assert_int_equal(fake_driver.recovery.restarts_in_window, 0);
+    fake_driver.state = DRIVER_OFF;
+    assert_int_equal(recovery_restart(&fake_driver), ERR_STATE);
+}
+
+static void a_pause_is_waited_for(void **state)
+{
+    fake_config.backoff_us = 7000;
+    fail_and_run();
+    assert_int_equal(fake_driver.state, DRIVER_WAITING);
+    fake_assert_contained();
+    assert_false(recovery_due(&fake_driver, tsc_now()));
+    fake_time_us += 6999;
+    assert_false(recovery_due(&fake_driver, tsc_now()));
+    recovery_run(&fake_driver);
+    assert_int_equal(fake_driver.state, DRIVER_WAITING);
+    fake_time_us += 1;
+    assert_true(recovery_due(&fake_driver, tsc_now()));
+    recovery_run(&fake_driver);
+    assert_int_equal(fake_driver.state, DRIVER_STARTING);
+    assert_int_equal(tsc_to_us(fake_driver.recovery.current.t_restart - fake_driver.recovery.current.t_reset_end),
+                     7000);
+}
+
+static void the_operator_ends_a_pause(void **state)
+{
+    fake_config.backoff_us = 7000;
+    fail_and_run();
+    assert_int_equal(recovery_restart(&fake_driver), OK);
+    recovery_run(&fake_driver);
+    assert_int_equal(fake_driver.state, DRIVER_STARTING);
+}
+
+static void the_stash_survives_when_its_checksum_holds(void **state)
+{
+    u8 *stash = hpa_to_ptr(fake_driver.stash_page);
+
+    memcpy(stash, "checkpoint", 10);
+    memset(stash + 10, 0xee, 20);
+    fake_driver.stash_length = 10;
+    fake_driver.stash_checksum = recovery_stash_checksum(&fake_driver, 10);
+    fail_and_run();
+    assert_int_equal(fake_driver.stash_length, 10);
+    assert_memory_equal(stash, "checkpoint", 10);
+    for (u32 i = 10; i < DRIVER_STASH_SIZE; i++)
+        assert_int_equal(stash[i], 0); /* what was not accepted is not handed down */
+
+    stash[3] ^= 0x10;
+    fail_and_run();
+    assert_int_equal(fake_driver.stash_length, 0);
+    assert_int_equal(stash[0], 0);
+}
+
+static void events_are_cleared_and_features_kept(void **state)
+{
+    struct driver_events *events = hpa_to_ptr(fake_driver.events_page);
+
+    *events = (struct driver_events){.pending = DRIVER_EVENT_INTERRUPT | DRIVER_EVENT_TIMEOUT, .features = 0x40};
+    fail_and_run();
+    assert_int_equal(events->pending, DRIVER_EVENT_FEATURES);
+    assert_int_equal(events->features, 0x40);
+}
+
+static void late_dma_fault(void (*each)(const struct iommu_fault *fault))
+{
+    struct iommu_fault fault = {.source = FAKE_BDF, .address = 0x123000, .write = true, .reason = 5};
+    fake_blocked = false; /* even if nobody could tell from the blocking domain */
+    each(&fault);
+    fake_blocked = true;
+}
+
+/* What the old generation's device left in the fault registers is not the successor's doing. */
+static void old_dma_faults_are_read_during_quiesce(void **state)
+{
+    u64 event = event_last();
+
+    fake_on_drain = late_dma_fault;
+    fail_and_run();
+    assert_int_equal(fake_driver.generation, 1);
+    assert_false(fake_driver.recovery.pending);
+    assert_int_equal(fake_events_since(event, EVENT_IOMMU_FAULT), 1);
+}
+
+static void history_keeps_the_newest(void **state)
+{
+    fake_config.limit = 1000;
+    for (u32 i = 0; i < RECOVERY_HISTORY + 10; i++) {
+        fail_and_run();
+        assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    }
+    assert_int_equal(recovery_history_count(), RECOVERY_HISTORY);
+    for (u32 i = 1; i < RECOVERY_HISTORY; i++)
+        assert_int_equal(recovery_history(i)->sequence, recovery_history(i - 1)->sequence + 1);
+    assert_null(recovery_history(RECOVERY_HISTORY));
+    assert_int_equal(fake_last_record()->generation, RECOVERY_HISTORY + 9);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fake_machine, fake_machine_end)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(stages_come_in_their_order),
+        TEST(without_an_iommu_bus_mastering_alone_is_cut),
+        TEST(a_driver_that_polls_gets_no_message),
+        TEST(the_first_report_wins),
+        TEST(who_does_not_run_cannot_be_at_fault),
+        TEST(a_blocked_vm_is_woken_for_its_recovery),
+        TEST(with_nothing_in_flight_the_offer_ends_it),
+        TEST(an_answer_during_the_replay_is_the_first_completion),
+        TEST(a_second_offer_is_refused),
+        TEST(a_successor_with_another_offer_is_at_fault),
+        TEST(a_first_offer_may_be_corrected),
+        TEST(a_fault_during_recovery_supersedes),
+        TEST(the_limit_gives_up),
+        TEST(giving_up_may_be_silent),
+        TEST(the_operator_revives),
+        TEST(the_operator_restarts_what_runs),
+        TEST(a_pause_is_waited_for),
+        TEST(the_operator_ends_a_pause),
+        TEST(the_stash_survives_when_its_checksum_holds),
+        TEST(events_are_cleared_and_features_kept),
+        TEST(old_dma_faults_are_read_during_quiesce),
+        TEST(history_keeps_the_newest),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
