@@ -61,7 +61,7 @@ static void check_heartbeat(struct driver *driver)
     u64 ran = driver->vm->vcpu.run_ticks;
     u64 value = progress_value(driver);
 
-    if (value != recovery->last_progress || driver->waiting || ran < recovery->last_progress_time) {
+    if (value != recovery->last_progress || ran < recovery->last_progress_time) {
         recovery->last_progress = value;
         recovery->last_progress_time = ran;
         recovery->heartbeat_misses = 0;
