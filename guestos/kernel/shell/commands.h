@@ -1,0 +1,27 @@
+/* The commands of the shell; each file says what its commands do. All return an enum shell_status. */
+#pragma once
+
+#include "guestos/kernel/shell/args.h"
+
+/* command_blk.c: the block device by hand */
+int command_blk(struct args *args);
+int command_blk_info(struct args *args);
+int command_blk_read(struct args *args);
+int command_blk_write(struct args *args);
+int command_blk_verify(struct args *args);
+int command_blk_id(struct args *args);
+int command_blk_flush(struct args *args);
+int command_blk_unsupported(struct args *args);
+int command_sha256(struct args *args);
+
+/* command_bench.c, command_load.c, command_hostile.c */
+int command_blk_bench(struct args *args);
+int command_blk_load(struct args *args);
+int command_hostile(struct args *args);
+
+/* command_system.c: the machine */
+int command_stat(struct args *args);
+int command_canary(struct args *args);
+int command_sleep(struct args *args);
+int command_reboot(struct args *args);
+int command_poweroff(struct args *args);
