@@ -34,6 +34,7 @@ MIB = 1 << 20
 BOOT_SECONDS = 90
 DISK_BYTES = 64 * MIB
 TAIL_LINES = 40
+TAIL_COLUMNS = 240
 
 _cases = []
 
@@ -95,6 +96,7 @@ class TestMachine(Machine):
     def __init__(self, *arguments, **keywords):
         super().__init__(*arguments, **keywords)
         self.control = LoggedControl(self.folder)
+        self.fault_sequence = 0
 
     def boot(self, timeout=BOOT_SECONDS):
         """To the guest's prompt, with command statuses on."""
@@ -120,9 +122,13 @@ class TestMachine(Machine):
 
     def inject(self, vm, fault, seconds=20):
         """Make a driver VM fail and wait for the end of its recovery; the fault's record."""
-        last = max([record.sequence for record in faultlog.read(self.control)], default=0)
+        # Only what is newer than the last one seen is asked for: the history of a long test is long.
+        seen = faultlog.read(self.control, self.fault_sequence + 1)
+        self.fault_sequence = max([record.sequence for record in seen], default=self.fault_sequence)
         self.control.ask(f"inject {vm} {fault}")
-        return faultlog.wait_for(self.control, vm, last, seconds)
+        record = faultlog.wait_for(self.control, vm, self.fault_sequence, seconds)
+        self.fault_sequence = record.sequence
+        return record
 
     def ends_with_error(self, timeout=BOOT_SECONDS):
         """Wait for the machine to refuse to boot; its `bulkhead: ` lines. Fails when it boots instead."""
@@ -233,7 +239,7 @@ def _tails(folder):
             if lines:
                 print(f"--- {path} (last lines)")
                 for line in lines[-TAIL_LINES:]:
-                    print(f"    {line}")
+                    print(f"    {line[:TAIL_COLUMNS]}")
 
 
 def _run_case(function, folder, seed, verbose):

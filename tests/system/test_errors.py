@@ -37,11 +37,11 @@ def memory_that_does_not_add_up(lab):
 
 @case
 def guest_image_that_does_not_fit(lab):
-    # The smallest guest memory that the manifest allows is more than the image needs: the image is made to claim more.
+    # The smallest memory that a manifest allows is more than the image needs: the image is made to claim more.
     image = bytearray(lab.image("guestos.elf"))
     grow_segment(image, 100 << 20)
     text = manifest(driver(), guest(memory="16M"))
-    refused(lab, text, f"manifest.ini:{line_of(text, 'image = guestos.elf')}:", "guestos.elf", "does not fit",
+    refused(lab, text, f"manifest.ini:{line_of(text, 'memory = 16M')}:", "guestos.elf", "does not fit",
             replace={"guestos.elf": bytes(image)})
 
 
