@@ -23,11 +23,12 @@ static u32 host_bridge_read(u32 offset, u8 width)
     return word >> offset % 4 * 8 & mask;
 }
 
+/* address names the register to the byte, aligned to width */
 static void config_access(u32 address, u8 width, bool write, u32 *value)
 {
     u32 offset = address & 0xff;
     u32 device = ADDRESS_DEVICE(address);
-    if (!(address & ADDRESS_ENABLE) || ADDRESS_BUS(address) || ADDRESS_FUNCTION(address) || offset % width)
+    if (!(address & ADDRESS_ENABLE) || ADDRESS_BUS(address) || ADDRESS_FUNCTION(address))
         return;
     if (device == 0) {
         if (!write)

@@ -403,6 +403,19 @@ static void pv_eoi_is_withdrawn_for_a_waiting_request(void **state)
     assert_int_equal(*flag, 0);
 }
 
+static void pv_eoi_not_while_another_waits(void **state)
+{
+    assert_true(wrmsr(PV_EOI, FLAG | 1));
+    machine.ram[FLAG] = 0;
+    message(0x41);
+    message(0x51);
+    assert_int_equal(take_interrupt(), 0x51);
+    assert_int_equal(machine.ram[FLAG], 0); /* 0x41 must not wait for a chance exit */
+    assert_true(wrmsr(EOI, 0));
+    assert_int_equal(take_interrupt(), 0x41);
+    assert_int_equal(machine.ram[FLAG], 1);
+}
+
 static void pv_eoi_and_the_register_do_not_add_up(void **state)
 {
     u8 *flag = machine.ram + FLAG;
@@ -467,6 +480,7 @@ int main(void)
         TEST(periodic_mode_cannot_flood),
         TEST(pv_eoi_saves_the_exit),
         TEST(pv_eoi_is_withdrawn_for_a_waiting_request),
+        TEST(pv_eoi_not_while_another_waits),
         TEST(pv_eoi_and_the_register_do_not_add_up),
         TEST(pv_eoi_never_for_level_interrupts),
         TEST(pv_eoi_address_is_checked),
