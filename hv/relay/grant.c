@@ -188,9 +188,12 @@ static status_t segment_take(struct relay *relay, const struct chain_segment *se
 
 status_t grants_take(struct relay *relay, const struct chain *chain)
 {
-    u64 pages = 0;
-    for (u32 i = 0; i < chain->count; i++)
-        pages += segment_end_page(&chain->segment[i]) - chain->segment[i].gpa / PAGE_SIZE;
+    u64 pages = 0, previous = ~0ull;
+    for (u32 i = 0; i < chain->count; i++) { /* neighbours in one page count once; more precise it need not be */
+        u64 first = chain->segment[i].gpa / PAGE_SIZE, end = segment_end_page(&chain->segment[i]);
+        pages += end - first - (first == previous);
+        previous = end - 1;
+    }
     if (pages > relay->grants.capacity)
         return ERR_RANGE;
     /* Backwards: writable segments are last, and a page that has both kinds is then mapped right at once. */
