@@ -72,7 +72,7 @@ static bool offer_matches(const struct driver_offer *a, const struct driver_offe
 
 status_t relay_offer(struct relay *relay, const struct driver_offer *offer)
 {
-    if (relay->state != RELAY_CLOSED)
+    if (relay->state == RELAY_OPEN)
         return ERR_STATE;
     if (!offer_is_valid(offer))
         return ERR_INVALID;
