@@ -74,10 +74,11 @@ bool iommu_remaps_interrupts(void);
 
 /*
  * Read and clear recorded faults, oldest first; `each` is called per fault. Returns how many. *overflow: some were
- * lost. Bounded, whatever devices do meanwhile: IOMMU_DRAIN_MAX returned means that there may be more and that the unit
- * will not interrupt for them: block the sources, call again.
+ * lost. Takes all that stood in the records at the time of the call (at most 256), and what comes meanwhile up to a
+ * bound: when IOMMU_DRAIN_MAX is returned there may be more and the unit will not interrupt for them: block the
+ * sources, call again.
  */
-#define IOMMU_DRAIN_MAX 64u
+#define IOMMU_DRAIN_MAX 512u
 u32 iommu_drain_faults(void (*each)(const struct iommu_fault *fault), bool *overflow);
 /* English text for a reason code; never NULL. */
 const char *iommu_reason_text(u8 reason);

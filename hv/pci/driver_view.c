@@ -48,9 +48,11 @@ status_t pci_driver_write(const struct pci_device *dev, u32 offset, u32 width, u
 
 void pci_set_bus_master(const struct pci_device *dev, bool on)
 {
-    u32 command = pci_read(dev, PCI_COMMAND, 2) & ~PCI_COMMAND_BUS_MASTER;
+    u32 old = pci_read(dev, PCI_COMMAND, 2);
+    u32 command = (old & ~PCI_COMMAND_BUS_MASTER) | (on ? PCI_COMMAND_BUS_MASTER : 0);
 
     if (dev->assigned)
         command |= PCI_COMMAND_IO | PCI_COMMAND_MEMORY;
-    pci_write(dev, PCI_COMMAND, 2, command | (on ? PCI_COMMAND_BUS_MASTER : 0));
+    if (command != old) /* a write costs an outer hypervisor half a millisecond */
+        pci_write(dev, PCI_COMMAND, 2, command);
 }
