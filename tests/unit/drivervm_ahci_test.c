@@ -1,0 +1,616 @@
+/* SOURCES: drivervm/drivers/ahci/ahci.c drivervm/drivers/ahci/command.c drivervm/drivers/ahci/port.c
+   drivervm/drivers/ahci/recover.c drivervm/runtime/blk.c drivervm/runtime/blk_layout.c drivervm/runtime/ring.c
+   drivervm/runtime/service.c */
+/* The AHCI driver, with the block class above it, on a model of the controller and its disk. */
+#include "tests/unit/drivervm_hba_model.h"
+
+#include <sys/wait.h>
+
+/* ---- the guest: reads and writes through the whole of class layer and driver ---- */
+
+static struct {
+    struct ring_request_page page;
+    union ring_cell cells[RING_CELLS];
+} * request_ring;
+static struct ring_completion_page *completions;
+static struct driver_offer offer;
+static u32 seen;
+
+#define BUFFERS 64u
+#define BUFFER_BYTES 8192u
+static struct {
+    struct virtio_blk_req header;
+    u8 data[BUFFER_BYTES] __attribute__((aligned(16)));
+    u8 status;
+    bool write;
+    u64 lba;
+} guest[BUFFERS];
+
+static void submit(u16 tag, u32 type, u64 sector, u32 bytes)
+{
+    u32 at = request_ring->page.produced;
+    bool write = type == VIRTIO_BLK_T_OUT;
+    struct ring_segment_cell segment[] = {
+        {.address = (u64)&guest[tag].header, .length = sizeof(guest[tag].header)},
+        {.address = (u64)guest[tag].data, .length = bytes / 2, .flags = write ? 0 : RING_SEGMENT_WRITABLE},
+        {.address = (u64)guest[tag].data + bytes / 2,
+         .length = bytes - bytes / 2,
+         .flags = write ? 0 : RING_SEGMENT_WRITABLE},
+        {.address = (u64)&guest[tag].status, .length = 1, .flags = RING_SEGMENT_WRITABLE}};
+
+    guest[tag].header = (struct virtio_blk_req){.type = type, .sector = sector};
+    guest[tag].status = 0xcc;
+    guest[tag].lba = sector;
+    guest[tag].write = write;
+    u16 count = bytes ? 4 : 2;
+    if (!bytes)
+        segment[1] = segment[3];
+    request_ring->cells[at++ % RING_CELLS].header =
+        (struct ring_header_cell){.tag = tag, .segments = count, .readable = write ? 3 : 1};
+    for (u16 i = 0; i < count; i++)
+        request_ring->cells[at++ % RING_CELLS].segment = segment[i];
+    request_ring->page.produced = at;
+}
+
+/* Requests to the driver as the loop does it. */
+static void loop_once(void)
+{
+    struct ring_header_cell header;
+
+    while (ring_peek(&driver_rings[0], &header) == OK)
+        driver.request(&driver_rings[0], &header);
+    ring_release(&driver_rings[0]);
+    driver.poll();
+    driver.pump();
+}
+
+static struct port *port_in_use(void)
+{
+    for (u32 n = 0; n < ARRAY_SIZE(hba.port); n++)
+        if (hba.port[n].cmd & CMD_ST)
+            return &hba.port[n];
+    return NULL;
+}
+
+/* Run until `count` more requests are answered. */
+static void complete(u32 count)
+{
+    for (u32 n = 0; completions->produced - seen < count; n++) {
+        assert_true(n < 10000);
+        loop_once();
+        struct port *port = port_in_use();
+        for (u64 work = random_below(&hba_random, 4); port && work > 0; work--)
+            disk_work(port);
+    }
+    assert_int_equal(completions->produced - seen, count);
+    seen = completions->produced;
+}
+
+/* Forget everything, as a restart does, except what the disk and the stash hold. */
+static void power_on(bool ncq)
+{
+    memset(&hba, 0, sizeof(hba));
+    hba.ncq = ncq;
+    hba.cap = CAP_S64A | 31u << 8 | (ncq ? CAP_SNCQ : 0) | 5;
+    hba.pi = 0x3f;
+    hba.log_works = true;
+    hba.bad_sector = ~0ull;
+    hba.port[2].device = true;
+    reset_hba();
+    hba.resets = 0;
+    set_identity();
+    info = (struct driver_info){.ram_size = (u64)image_end + sizeof(image_end), .tsc_khz = 1000, .interrupts = 1};
+    info.bar[5] = (struct driver_bar){.address = ABAR, .size = 0x1000, .kind = DRIVER_BAR_MEMORY};
+    pci_command_register = 0x0101; /* SERR# and I/O: not ours to change */
+    events.features = VIRTIO_BLK_F_FLUSH;
+}
+
+static int setup(void **state)
+{
+    hba_random = random_start("hba");
+    request_ring = calloc(1, sizeof(*request_ring));
+    completions = calloc(1, sizeof(*completions));
+    assert_non_null(request_ring);
+    assert_non_null(completions);
+    seen = 0;
+    ring_init(&driver_rings[0], request_ring, completions);
+    random_fill(&hba_random, disk_data, sizeof(disk_data));
+    power_on(true);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    free(request_ring);
+    free(completions);
+    return 0;
+}
+
+static struct virtio_blk_config started(void)
+{
+    struct virtio_blk_config config;
+
+    assert_int_equal(driver.start(&offer), OK);
+    memcpy(&config, offer.config, sizeof(config));
+    return config;
+}
+
+/* ---- pure parts ---- */
+
+static void identity_is_read(void **state)
+{
+    struct ata_identity out;
+
+    assert_int_equal(ata_parse_identity(identity, &out), OK);
+    assert_int_equal(out.sectors, DISK_SECTORS);
+    assert_int_equal(out.queue_depth, 32);
+    assert_int_equal(out.physical_block_exp, 3);
+    assert_int_equal(out.alignment_offset, 2);
+    assert_string_equal(out.serial, "SN-12345");
+    assert_string_equal(out.model, "MODEL DISK");
+}
+
+static void identities_that_we_refuse(void **state)
+{
+    static const struct {
+        u32 word;
+        u16 value;
+        status_t status;
+    } cases[] = {
+        {49, 0, ERR_UNSUPPORTED},                   /* no DMA */
+        {83, 1u << 14 | 1u << 13, ERR_UNSUPPORTED}, /* no 48-bit addresses */
+        {83, 1u << 14 | 1u << 10, ERR_UNSUPPORTED}, /* no FLUSH CACHE EXT */
+        {83, 0xffff, ERR_UNSUPPORTED},              /* word not valid */
+        {106, 0x5000, ERR_UNSUPPORTED},             /* 4 KiB logical sectors */
+        {100, 0, ERR_FORMAT},                       /* no sectors */
+        {103, 2, ERR_FORMAT},                       /* more than 48 bits can name */
+    };
+    struct ata_identity out;
+
+    for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
+        set_identity();
+        identity[cases[i].word] = cases[i].value;
+        assert_int_equal(ata_parse_identity(identity, &out), cases[i].status);
+    }
+}
+
+static void any_identity_is_survived(void **state)
+{
+    struct random random = random_start("identity");
+    struct ata_identity out;
+
+    for (u32 round = 0; round < 20000; round++) {
+        u16 words[256];
+        random_fill(&random, words, sizeof(words));
+        if (ata_parse_identity(words, &out) != OK)
+            continue;
+        assert_true(out.sectors > 0 && out.sectors <= 1ull << 48);
+        assert_true(out.queue_depth <= 32);
+        assert_true(strlen(out.serial) <= 20 && strlen(out.model) <= 40);
+    }
+}
+
+static void fis_of_reads_and_writes(void **state)
+{
+    struct blk_io io = {.op = BLK_READ, .lba = 0x123456789abcull, .bytes = 65536 * 512};
+    struct fis_h2d fis;
+
+    fis_build_io(&fis, &io, false, 5);
+    assert_int_equal(fis.command, 0x25);
+    assert_int_equal(fis.device, 0x40);
+    assert_int_equal(fis_lba(&fis), io.lba);
+    assert_int_equal(fis.count_low | fis.count_high << 8, 0); /* 0 means 65536 */
+    io.op = BLK_WRITE;
+    io.bytes = 0x1234 * 512;
+    fis_build_io(&fis, &io, true, 31);
+    assert_int_equal(fis.command, 0x61);
+    assert_int_equal(fis.feature_low | fis.feature_high << 8, 0x1234);
+    assert_int_equal(fis.count_low, 31 << 3);
+    assert_int_equal(fis.count_high, 0);
+    io.op = BLK_FLUSH;
+    fis_build_io(&fis, &io, true, 3);
+    assert_int_equal(fis.command, 0xea);
+}
+
+static void the_error_log_needs_its_checksum(void **state)
+{
+    u8 log[512] = {7};
+    u32 tag = 99;
+
+    assert_int_equal(ncq_log_tag(log, &tag), ERR_FORMAT);
+    log[511] = (u8)-7;
+    assert_int_equal(ncq_log_tag(log, &tag), OK);
+    assert_int_equal(tag, 7);
+    log[0] = 0x87; /* NQ: no queued command was it */
+    log[511] = (u8)-0x87;
+    assert_int_equal(ncq_log_tag(log, &tag), ERR_FORMAT);
+}
+
+/* ---- bring-up ---- */
+
+static void a_disk_is_found_and_offered(void **state)
+{
+    hba.has_handoff = true;
+    hba.bohc = BOHC_BOS;
+    info.stash_length = 0;
+    struct virtio_blk_config config = started();
+
+    assert_int_equal(config.capacity, DISK_SECTORS);
+    assert_int_equal(config.physical_block_exp, 3);
+    assert_int_equal(config.alignment_offset, 2);
+    assert_int_equal(hba.resets, 1);
+    assert_true(hba.bohc & BOHC_OOS);
+    assert_ptr_equal(port_in_use(), &hba.port[2]);
+    assert_int_equal(pci_command_register, 0x0101 | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE);
+    assert_true(hba.ghc & GHC_IE);
+    assert_int_equal(hba.port[2].is & INT_ERRORS, 0);
+}
+
+static void a_cdrom_is_passed_over(void **state)
+{
+    hba.port[0].device = hba.port[0].cdrom = true;
+    started();
+    assert_ptr_equal(port_in_use(), &hba.port[2]);
+    assert_int_equal(hba.port[0].cmd & (CMD_ST | CMD_FRE), 0);
+}
+
+static void bring_up_errors(void **state)
+{
+    hba.stuck_reset = true;
+    assert_int_equal(driver.start(&offer), ERR_TIMEOUT);
+    power_on(true);
+    hba.port[2].device = false;
+    assert_int_equal(driver.start(&offer), ERR_NOT_FOUND);
+    assert_null(port_in_use());
+    power_on(true);
+    hba.identify_fails = 1;
+    assert_int_equal(driver.start(&offer), ERR_IO);
+    power_on(true);
+    hba.short_transfer = true;
+    assert_int_equal(driver.start(&offer), ERR_IO);
+    power_on(true);
+    info.bar[5].kind = DRIVER_BAR_PORTS;
+    assert_int_equal(driver.start(&offer), ERR_NOT_FOUND);
+    power_on(true);
+    info.bar[5].size = 0x40;
+    assert_int_equal(driver.start(&offer), ERR_NOT_FOUND);
+    power_on(true);
+    info.bar[5].size = HBA_PORT(2); /* the disk's registers lie outside the BAR */
+    assert_int_equal(driver.start(&offer), ERR_NOT_FOUND);
+}
+
+static void a_restart_wants_the_same_disk(void **state)
+{
+    started();
+    u32 length = info.stash_length;
+    assert_true(length > 0);
+    u64 before = now_us;
+    power_on(true);
+    info.stash_length = length;
+    hba.port[0].device = true; /* a new disk in front of it must not be taken */
+    started();
+    assert_ptr_equal(port_in_use(), &hba.port[2]);
+    assert_true(now_us - before < 1000); /* looks at the clock: there is no fixed pause */
+
+    power_on(true);
+    info.stash_length = length;
+    set_string(&identity[10], 10, "SN-OTHER");
+    assert_int_equal(driver.start(&offer), ERR_STATE);
+    power_on(true);
+    info.stash_length = length;
+    hba.port[2].device = false;
+    assert_int_equal(driver.start(&offer), ERR_NOT_FOUND);
+}
+
+/* The controller as a crashed driver leaves it: running, with addresses of its own, bus mastering off by now. */
+static void a_predecessors_work_is_gone(void **state)
+{
+    struct virtio_blk_config config;
+
+    for (u32 n = 0; n < ARRAY_SIZE(hba.port); n++) {
+        hba.port[n].clb = hba.port[n].fb = 0xdead0000;
+        hba.port[n].cmd = CMD_ST | CMD_CR | CMD_FRE | CMD_FR;
+        hba.port[n].queued = hba.port[n].sact = 0xff;
+        hba.port[n].ie = hba.port[n].is = ~0u;
+    }
+    hba.ghc = GHC_AE | GHC_IE;
+    config = started();
+    assert_int_equal(config.capacity, DISK_SECTORS);
+    for (u32 n = 0; n < ARRAY_SIZE(hba.port); n++) {
+        assert_int_not_equal(hba.port[n].clb, 0xdead0000);
+        assert_int_equal(hba.port[n].queued | hba.port[n].sact, 0);
+        if (n != 2)
+            assert_int_equal(hba.port[n].cmd & (CMD_ST | CMD_FRE), 0);
+    }
+    submit(0, VIRTIO_BLK_T_IN, 8, 4096);
+    complete(1);
+    assert_memory_equal(guest[0].data, disk_data + 8 * 512, 4096);
+}
+
+/* ---- work ---- */
+
+static void check_reads(u32 count, u32 bytes)
+{
+    for (u32 t = 0; t < count; t++) {
+        assert_int_equal(guest[t].status, VIRTIO_BLK_S_OK);
+        assert_memory_equal(guest[t].data, disk_data + guest[t].lba * 512, bytes);
+    }
+}
+
+static void queued_commands_use_all_slots(void **state)
+{
+    started();
+    for (u16 t = 0; t < BUFFERS; t++)
+        submit(t, VIRTIO_BLK_T_IN, t * 16, 4096);
+    loop_once();
+    assert_int_equal(hba.port[2].queued, ~0u);
+    complete(BUFFERS);
+    check_reads(BUFFERS, 4096);
+    assert_int_equal(hba.queued_count, BUFFERS);
+    assert_true(hba.interrupts > 0);
+    assert_int_equal(hba.port[2].is & INT_ERRORS, 0);
+}
+
+static void without_ncq_one_at_a_time(void **state)
+{
+    power_on(false);
+    started();
+    for (u16 t = 0; t < BUFFERS; t++)
+        submit(t, VIRTIO_BLK_T_IN, t * 16, 4096);
+    complete(BUFFERS);
+    check_reads(BUFFERS, 4096);
+    assert_int_equal(hba.queued_count, 0);
+    assert_int_equal(hba.plain_count, BUFFERS + 1);
+}
+
+static void ncq_needs_both_ends(void **state)
+{
+    hba.cap &= ~CAP_SNCQ;
+    started();
+    submit(0, VIRTIO_BLK_T_IN, 0, 512);
+    complete(1);
+    assert_int_equal(hba.queued_count, 0);
+
+    power_on(true);
+    hba.cap = (hba.cap & ~(0x1fu << 8)) | 3u << 8; /* four slots in the HBA, 32 tags in the disk */
+    started();
+    for (u16 t = 0; t < 20; t++)
+        submit(t, VIRTIO_BLK_T_IN, t, 512);
+    loop_once();
+    assert_int_equal(hba.port[2].queued, 0xf);
+    complete(20);
+}
+
+static void random_work(u32 rounds, bool ncq)
+{
+    struct random random = random_start("work");
+
+    power_on(ncq);
+    started();
+    for (u32 round = 0; round < rounds; round++) {
+        u32 count = (u32)random_between(&random, 1, BUFFERS), flushes = 0;
+        u32 before = hba.flushes;
+        for (u16 t = 0; t < count; t++) {
+            u32 bytes = 512 * (u32)random_between(&random, 1, BUFFER_BYTES / 512);
+            u64 zone = DISK_SECTORS / BUFFERS, sector = t * zone + random_below(&random, zone - bytes / 512 + 1);
+            u32 type = random_one_in(&random, 2) ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT;
+            if (random_one_in(&random, 10)) {
+                flushes++;
+                submit(t, VIRTIO_BLK_T_FLUSH, 0, 0);
+                continue;
+            }
+            random_fill(&random, guest[t].data, bytes);
+            submit(t, type, sector, bytes);
+        }
+        complete(count);
+        assert_int_equal(hba.flushes - before, flushes);
+        for (u32 t = 0; t < count; t++) {
+            assert_int_equal(guest[t].status, VIRTIO_BLK_S_OK);
+            if (guest[t].header.type != VIRTIO_BLK_T_FLUSH) /* read or written: both sides hold the same now */
+                assert_memory_equal(guest[t].data, disk_data + guest[t].lba * 512, 512);
+        }
+    }
+}
+
+static void mixed_work_queued(void **state)
+{
+    random_work(300, true);
+}
+
+static void mixed_work_not_queued(void **state)
+{
+    random_work(100, false);
+}
+
+/* ---- errors ---- */
+
+/* 40 reads, one of which meets a bad sector: that one fails, all the others succeed, and the disk works afterwards. */
+static void one_bad_sector(void)
+{
+    for (u16 t = 0; t < 40; t++)
+        submit(t, VIRTIO_BLK_T_IN, t * 8, 4096);
+    hba.bad_sector = 17 * 8 + 5;
+    complete(40);
+    for (u32 t = 0; t < 40; t++) {
+        assert_int_equal(guest[t].status, t == 17 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
+        if (t != 17)
+            assert_memory_equal(guest[t].data, disk_data + guest[t].lba * 512, 4096);
+    }
+    hba.bad_sector = ~0ull;
+    submit(0, VIRTIO_BLK_T_IN, 17 * 8, 4096);
+    submit(1, VIRTIO_BLK_T_FLUSH, 0, 0);
+    complete(2);
+    check_reads(1, 4096);
+}
+
+static void the_log_names_the_failed_command(void **state)
+{
+    started();
+    one_bad_sector();
+    assert_int_equal(hba.log_reads, 1);
+    assert_int_equal(hba.link_resets, 0);
+}
+
+static void without_a_log_the_commands_run_singly(void **state)
+{
+    hba.log_works = false;
+    started();
+    one_bad_sector();
+    assert_true(hba.link_resets >= 1);
+}
+
+static void a_log_that_lies_is_not_believed(void **state)
+{
+    hba.log_lies = true;
+    hba.cap = (hba.cap & ~(0x1fu << 8)) | 15u << 8; /* 16 slots, so tag 31 cannot be */
+    started();
+    one_bad_sector();
+    assert_true(hba.link_resets >= 1);
+}
+
+static void an_hba_that_keeps_its_slots_when_stopped(void **state)
+{
+    hba.keeps_slots = hba.clears_failed = true;
+    hba.log_works = false;
+    started();
+    one_bad_sector();
+}
+
+static void errors_without_ncq(void **state)
+{
+    power_on(false);
+    started();
+    one_bad_sector();
+    assert_int_equal(hba.log_reads, 0);
+    power_on(false);
+    hba.clears_failed = true;
+    started();
+    one_bad_sector();
+}
+
+static void a_disk_that_hangs_busy_is_reset(void **state)
+{
+    hba.busy_after_error = true;
+    started();
+    one_bad_sector();
+    assert_true(hba.link_resets >= 1);
+}
+
+static void an_interface_error_fails_nothing(void **state)
+{
+    started();
+    for (u16 t = 0; t < 20; t++)
+        submit(t, VIRTIO_BLK_T_IN, t * 8, 4096);
+    loop_once();
+    disk_work(&hba.port[2]);
+    raise_bits(&hba.port[2], INT_IFS);
+    complete(20);
+    check_reads(20, 4096);
+    assert_int_equal(hba.link_resets, 1);
+}
+
+static void a_short_transfer_is_an_error(void **state)
+{
+    power_on(false);
+    started();
+    hba.short_transfer = true;
+    submit(0, VIRTIO_BLK_T_IN, 0, 4096);
+    complete(1);
+    assert_int_equal(guest[0].status, VIRTIO_BLK_S_IOERR);
+}
+
+/* Run in a child, where driver_fault() is the expected end. Returns the code of the fault, 0 when there was none. */
+static int fault_of(void (*body)(void))
+{
+    int status;
+
+    fflush(stdout);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        faults_allowed = true;
+        body();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status) ? WEXITSTATUS(status) - EXIT_FAULT : 0;
+}
+
+static void unplug(void)
+{
+    submit(0, VIRTIO_BLK_T_IN, 0, 4096);
+    loop_once();
+    hba.port[2].device = false;
+    reset_device(&hba.port[2]);
+    hba.port[2].serr = 1u << 26 | 1u << 16;
+    raise_bits(&hba.port[2], INT_PCS | INT_PRCS);
+    loop_once();
+}
+
+static void claim_foreign_slots(void)
+{
+    submit(0, VIRTIO_BLK_T_IN, 0, 4096);
+    loop_once();
+    hba.port[2].sact |= 1u << 9;
+    loop_once();
+}
+
+static void never_stop(void)
+{
+    hba.stuck_engine = true;
+    hba.bad_sector = 3;
+    submit(0, VIRTIO_BLK_T_IN, 0, 4096);
+    for (u32 n = 0; n < 10; n++) {
+        loop_once();
+        disk_work(&hba.port[2]);
+    }
+}
+
+static void work_well(void)
+{
+    submit(0, VIRTIO_BLK_T_IN, 0, 4096);
+    complete(1);
+}
+
+static void broken_devices_end_in_a_fault(void **state)
+{
+    started();
+    assert_int_equal(fault_of(work_well), 0);
+    assert_int_equal(fault_of(unplug), DRIVER_FAULT_DEVICE);
+    assert_int_equal(fault_of(claim_foreign_slots), DRIVER_FAULT_DEVICE);
+    assert_int_equal(fault_of(never_stop), DRIVER_FAULT_DEVICE);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(identity_is_read),
+        TEST(identities_that_we_refuse),
+        TEST(any_identity_is_survived),
+        TEST(fis_of_reads_and_writes),
+        TEST(the_error_log_needs_its_checksum),
+        TEST(a_disk_is_found_and_offered),
+        TEST(a_cdrom_is_passed_over),
+        TEST(bring_up_errors),
+        TEST(a_restart_wants_the_same_disk),
+        TEST(a_predecessors_work_is_gone),
+        TEST(queued_commands_use_all_slots),
+        TEST(without_ncq_one_at_a_time),
+        TEST(ncq_needs_both_ends),
+        TEST(mixed_work_queued),
+        TEST(mixed_work_not_queued),
+        TEST(the_log_names_the_failed_command),
+        TEST(without_a_log_the_commands_run_singly),
+        TEST(a_log_that_lies_is_not_believed),
+        TEST(an_hba_that_keeps_its_slots_when_stopped),
+        TEST(errors_without_ncq),
+        TEST(a_disk_that_hangs_busy_is_reset),
+        TEST(an_interface_error_fails_nothing),
+        TEST(a_short_transfer_is_an_error),
+        TEST(broken_devices_end_in_a_fault),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

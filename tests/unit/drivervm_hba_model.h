@@ -1,0 +1,499 @@
+/*
+ * A model of an AHCI 1.3.1 controller with one disk, and the runtime services that its driver stands on: registers
+ * behave as the specification says, switches let controller and disk misbehave, and a rule that the driver breaks fails
+ * the test. For drivervm_ahci_test.c alone.
+ */
+#pragma once
+
+#include "drivervm/drivers/ahci/ahci.h"
+#include "drivervm/runtime/io.h"
+#include "tests/unit/random.h"
+
+#include <unistd.h>
+
+#define DISK_SECTORS 8192u
+#define ABAR 0xfeb00000ull
+
+/* ---- the runtime ---- */
+
+static struct driver_info info;
+static struct driver_events events;
+const struct driver_info *driver_info = &info;
+const struct driver_events *driver_events = &events;
+struct ring driver_rings[RING_MAX_QUEUES];
+static u8 stash[DRIVER_STASH_SIZE];
+void *driver_stash = stash;
+u8 image_end[MIB(16)] __attribute__((aligned(4096))); /* the VM's RAM, which all starts in this program share */
+static u64 now_us;
+static u32 pci_command_register;
+
+u64 tsc_read(void)
+{
+    return now_us++; /* tsc_khz is 1000: each look at the clock takes a microsecond */
+}
+
+i64 hypercall(enum hypercall call, u64 a, u64 b, u64 c)
+{
+    switch (call) {
+    case HYPERCALL_LOG:
+        assert_true(b > 0 && b <= 200);
+        if (getenv("BULKHEAD_LOG"))
+            printf("  | %.*s\n", (int)b, (const char *)a);
+        return 0;
+    case HYPERCALL_STASH:
+        info.stash_length = (u32)a;
+        return 0;
+    case HYPERCALL_PCI_READ:
+        assert_int_equal(a, PCI_COMMAND);
+        assert_int_equal(b, 2);
+        return pci_command_register;
+    case HYPERCALL_PCI_WRITE:
+        assert_int_equal(a, PCI_COMMAND);
+        pci_command_register = (u32)c;
+        return 0;
+    default:
+        fail_msg("hypercall %d", call);
+        return 0;
+    }
+}
+
+/* Tests that expect a fault run in a child, whose exit code says which. */
+#define EXIT_FAULT 40
+static bool faults_allowed;
+
+void driver_fault(enum driver_fault_code code, u64 detail)
+{
+    if (faults_allowed)
+        _exit(EXIT_FAULT + (int)code);
+    fail_msg("driver_fault(%d, %llx)", code, (unsigned long long)detail);
+    abort();
+}
+
+/* ---- the controller and its disk ---- */
+
+static struct {
+    u32 cap, ghc, is, pi, bohc;
+    bool has_handoff;
+    struct port {
+        u32 clb, clbu, fb, fbu, is, ie, cmd, tfd, sig, ssts, sctl, serr, sact, ci;
+        bool device, cdrom;
+        u32 queued, plain; /* slots accepted and not done */
+    } port[6];
+    /* switches */
+    bool ncq, log_works, log_lies, stuck_reset, stuck_engine, busy_after_error, short_transfer;
+    bool keeps_slots;   /* like QEMU 7.2: clearing ST leaves PxSACT and PxCI as they are */
+    bool clears_failed; /* like QEMU 7.2: a failed plain command leaves PxCI */
+    u64 bad_sector;
+    u32 identify_fails;
+    /* what happened */
+    u32 resets, link_resets, flushes, plain_count, queued_count, failed_tag, log_reads, interrupts;
+} hba;
+static u8 disk_data[DISK_SECTORS * 512];
+static u16 identity[256];
+static struct random hba_random;
+
+static void set_string(u16 *words, u32 count, const char *text)
+{
+    for (u32 i = 0; i < count; i++) {
+        u8 first = 2 * i < strlen(text) ? (u8)text[2 * i] : ' ';
+        u8 second = 2 * i + 1 < strlen(text) ? (u8)text[2 * i + 1] : ' ';
+        words[i] = (u16)(first << 8 | second);
+    }
+}
+
+static void set_identity(void)
+{
+    memset(identity, 0, sizeof(identity));
+    set_string(&identity[10], 10, "SN-12345");
+    set_string(&identity[27], 20, "MODEL DISK");
+    identity[49] = 1u << 8;
+    identity[75] = 31;
+    identity[76] = hba.ncq ? 1u << 8 : 0;
+    identity[83] = 1u << 14 | 1u << 13 | 1u << 10;
+    identity[100] = DISK_SECTORS;
+    identity[106] = 0x6003;
+    identity[209] = 0x4002;
+}
+
+static void raise_bits(struct port *port, u32 bits)
+{
+    port->is |= bits;
+    if (port->is & port->ie) {
+        hba.is |= 1u << (port - hba.port);
+        if (hba.ghc & GHC_IE)
+            hba.interrupts++;
+    }
+}
+
+static void reset_device(struct port *port)
+{
+    port->sact = port->ci = port->queued = port->plain = 0;
+    port->tfd = port->device ? 0x50 : 0x7f;
+    port->ssts = port->device ? 0x113 : 0;
+    port->sig = port->cdrom ? 0xeb140101 : port->device ? SIG_ATA : ~0u;
+}
+
+static void reset_hba(void)
+{
+    hba.resets++;
+    hba.ghc = 0;
+    hba.is = 0;
+    for (u32 n = 0; n < ARRAY_SIZE(hba.port); n++) {
+        struct port *port = &hba.port[n];
+        *port = (struct port){.device = port->device, .cdrom = port->cdrom};
+        reset_device(port);
+    }
+}
+
+static const struct command_header *header_of(const struct port *port, u32 slot)
+{
+    const struct command_header *headers = (void *)((u64)port->clbu << 32 | port->clb);
+
+    assert_int_equal((u64)headers & 1023, 0);
+    assert_true(pci_command_register & PCI_COMMAND_MASTER);
+    assert_true((u8 *)headers >= image_end && (u8 *)headers < image_end + sizeof(image_end));
+    return &headers[slot];
+}
+
+static const struct command_table *table_of(const struct port *port, u32 slot)
+{
+    u64 table = header_of(port, slot)->table;
+
+    assert_int_equal(table & 127, 0);
+    return (const void *)table;
+}
+
+/* Move bytes between the PRDT and a buffer; every descriptor must obey AHCI 4.2.3.3. */
+static void move(struct port *port, u32 slot, u8 *data, u64 bytes, bool to_memory)
+{
+    struct command_header *header = (struct command_header *)header_of(port, slot);
+    const struct command_table *table = table_of(port, slot);
+    u64 room = 0;
+
+    for (u32 i = 0; i < header->prdt_length; i++) {
+        const struct prd *prd = &table->prd[i];
+        u64 length = (u64)(prd->count & 0x3fffff) + 1;
+        assert_int_equal(prd->address & 1, 0);
+        assert_int_equal(prd->count & 1, 1);
+        assert_int_equal(prd->count & 0xffc00000, 0);
+        u64 n = length < bytes - room ? length : bytes - room;
+        if (to_memory)
+            memcpy((void *)prd->address, data + room, n);
+        else
+            memcpy(data + room, (void *)prd->address, n);
+        room += length;
+    }
+    assert_int_equal(room, bytes); /* neither too little nor too much */
+    header->prd_bytes = hba.short_transfer ? 0 : (u32)bytes;
+}
+
+static u64 fis_lba(const struct fis_h2d *fis)
+{
+    u64 lba = 0;
+
+    for (u32 i = 0; i < 3; i++)
+        lba |= (u64)fis->lba_low[i] << 8 * i | (u64)fis->lba_high[i] << (24 + 8 * i);
+    return lba;
+}
+
+static bool move_sectors(struct port *port, u32 slot, u32 count, bool write)
+{
+    u64 lba = fis_lba(&table_of(port, slot)->fis);
+
+    count = count ? count : 65536;
+    assert_true(lba + count <= DISK_SECTORS);
+    assert_int_equal(!!(header_of(port, slot)->flags & HEADER_WRITE), write);
+    if (hba.bad_sector >= lba && hba.bad_sector < lba + count)
+        return false;
+    move(port, slot, disk_data + lba * 512, count * 512ull, !write);
+    return true;
+}
+
+static void fail_command(struct port *port, u32 slot)
+{
+    hba.failed_tag = slot;
+    port->tfd = 0x40 | TFD_ERR | (hba.busy_after_error ? TFD_BSY : 0);
+    if (hba.clears_failed && (port->plain & 1u << slot))
+        port->ci &= ~(1u << slot);
+    raise_bits(port, INT_TFES | (port->queued & 1u << slot ? INT_SDBS : INT_DHRS));
+}
+
+static bool read_log(struct port *port, u32 slot)
+{
+    u8 log[512] = {0};
+    u8 sum = 0;
+
+    hba.log_reads++;
+    if (!hba.log_works)
+        return false;
+    log[0] = (u8)hba.failed_tag;
+    if (hba.log_lies) /* a tag that nobody issued */
+        log[0] = 31;
+    for (u32 i = 0; i < 511; i++)
+        sum += log[i];
+    log[511] = (u8)-sum;
+    move(port, slot, log, sizeof(log), true);
+    return true;
+}
+
+static bool run_plain(struct port *port, u32 slot)
+{
+    const struct fis_h2d *fis = &table_of(port, slot)->fis;
+    u32 count = fis->count_low | (u32)fis->count_high << 8;
+
+    hba.plain_count++;
+    switch (fis->command) {
+    case ATA_IDENTIFY:
+        if (hba.identify_fails)
+            return false;
+        move(port, slot, (u8 *)identity, 512, true);
+        return true;
+    case ATA_READ_DMA_EXT:
+    case ATA_WRITE_DMA_EXT:
+        return move_sectors(port, slot, count, fis->command == ATA_WRITE_DMA_EXT);
+    case ATA_FLUSH_CACHE_EXT:
+        hba.flushes++;
+        return true;
+    case ATA_READ_LOG_EXT:
+        assert_int_equal(count, 1);
+        assert_int_equal(fis_lba(fis), ATA_LOG_NCQ_ERROR);
+        return read_log(port, slot);
+    default:
+        fail_msg("command %02x", fis->command);
+        return false;
+    }
+}
+
+static bool run_queued(struct port *port, u32 slot)
+{
+    const struct fis_h2d *fis = &table_of(port, slot)->fis;
+
+    hba.queued_count++;
+    assert_int_equal(fis->count_low >> 3, slot);
+    return move_sectors(port, slot, fis->feature_low | (u32)fis->feature_high << 8,
+                        fis->command == ATA_WRITE_FPDMA_QUEUED);
+}
+
+static bool is_queued_command(u8 command)
+{
+    return command == ATA_READ_FPDMA_QUEUED || command == ATA_WRITE_FPDMA_QUEUED;
+}
+
+/* PxCI was written: accept commands. Plain ones run at once, queued ones when the test calls disk_work(). */
+static void issue(struct port *port, u32 bits)
+{
+    assert_true(port->cmd & CMD_ST);
+    assert_int_equal(port->tfd & (TFD_BSY | TFD_DRQ | TFD_ERR), 0);
+    assert_int_equal(port->ci & bits, 0);
+    for (u32 slot = 0; slot < 32; slot++) {
+        if (!(bits & 1u << slot))
+            continue;
+        const struct fis_h2d *fis = &table_of(port, slot)->fis;
+        assert_int_equal(fis->type, FIS_TYPE_H2D);
+        assert_int_equal(fis->flags, FIS_COMMAND);
+        assert_int_equal(header_of(port, slot)->flags & 0x1f, 5);
+        if (is_queued_command(fis->command)) {
+            assert_true(hba.ncq);
+            assert_int_equal(port->plain, 0);
+            assert_true(port->sact & 1u << slot); /* 5.5.1: PxSACT first */
+            port->queued |= 1u << slot;
+        } else {
+            if (!hba.keeps_slots)
+                assert_int_equal(port->queued, 0); /* 5.3.2.3: never mixed */
+            assert_int_equal(port->plain, 0);
+            port->plain |= 1u << slot;
+            port->ci |= 1u << slot;
+        }
+    }
+}
+
+static void finish_plain(struct port *port)
+{
+    u32 slot = (u32)__builtin_ctz(port->plain);
+
+    if (run_plain(port, slot)) {
+        port->ci &= ~(1u << slot);
+        raise_bits(port, INT_DHRS);
+        port->plain = 0;
+    } else {
+        fail_command(port, slot);
+        port->plain = 0;
+    }
+}
+
+/* The disk finishes one command of its choice; false: it has none, or an error stopped it. */
+static bool disk_work(struct port *port)
+{
+    u32 left = port->queued;
+
+    if (port->tfd & TFD_ERR)
+        return false;
+    if (port->plain) {
+        finish_plain(port);
+        return true;
+    }
+    if (!left)
+        return false;
+    for (u64 skip = random_below(&hba_random, (u64)__builtin_popcount(left)); skip > 0; skip--)
+        left &= left - 1;
+    u32 slot = (u32)__builtin_ctz(left);
+    if (run_queued(port, slot)) {
+        port->queued &= ~(1u << slot);
+        port->sact &= ~(1u << slot);
+        raise_bits(port, INT_SDBS);
+    } else {
+        fail_command(port, slot);
+    }
+    return true;
+}
+
+static void write_command(struct port *port, u32 value)
+{
+    u32 engine = CMD_CR | CMD_FR;
+
+    if (!(value & CMD_FRE))
+        assert_false(port->cmd & CMD_CR); /* 3.3.7: FRE stays while the list runs */
+    if ((value & CMD_ST) && !(port->cmd & CMD_ST)) {
+        assert_int_equal(port->tfd & (TFD_BSY | TFD_DRQ), 0); /* 10.3.1 */
+        assert_true(port->cmd & CMD_FR);
+        assert_true(pci_command_register & PCI_COMMAND_MASTER);
+        port->tfd &= ~TFD_ERR;
+    }
+    if (!(value & CMD_ST) && (port->cmd & CMD_ST) && !hba.keeps_slots)
+        port->sact = port->ci = port->queued = port->plain = 0;
+    if (!(value & CMD_ST) && hba.keeps_slots)
+        port->plain = 0;
+    port->cmd = (value & ~engine) | (value & CMD_ST ? CMD_CR : 0) | (value & CMD_FRE ? CMD_FR : 0);
+    if (hba.stuck_engine && !(value & CMD_ST))
+        port->cmd |= CMD_CR;
+}
+
+static void write_port(struct port *port, u32 offset, u32 value)
+{
+    switch (offset) {
+    case PORT_CLB:
+        port->clb = value;
+        break;
+    case PORT_CLBU:
+        port->clbu = value;
+        break;
+    case PORT_FB:
+        port->fb = value;
+        break;
+    case PORT_FBU:
+        port->fbu = value;
+        break;
+    case PORT_IS:
+        port->is &= ~value;
+        break;
+    case PORT_IE:
+        port->ie = value;
+        break;
+    case PORT_CMD:
+        write_command(port, value);
+        break;
+    case PORT_SCTL:
+        if ((port->sctl & SCTL_DET_MASK) == SCTL_DET_RESET && !(value & SCTL_DET_MASK)) {
+            assert_false(port->cmd & CMD_ST);
+            hba.link_resets++;
+            reset_device(port);
+        }
+        port->sctl = value;
+        break;
+    case PORT_SERR:
+        port->serr &= ~value;
+        break;
+    case PORT_SACT:
+        port->sact |= value;
+        break;
+    case PORT_CI:
+        issue(port, value);
+        break;
+    default:
+        fail_msg("write to port register %02x", offset);
+    }
+}
+
+void mmio_write32(u64 address, u32 value)
+{
+    u64 offset = address - ABAR;
+
+    if (offset >= HBA_PORT(0)) {
+        assert_true(hba.ghc & GHC_AE);
+        assert_true(offset < HBA_PORT(ARRAY_SIZE(hba.port)));
+        write_port(&hba.port[(offset - 0x100) / 0x80], (u32)(offset - 0x100) % 0x80, value);
+    } else if (offset == HBA_GHC) {
+        hba.ghc = value;
+        assert_true(!(value & GHC_HR) || !(pci_command_register & PCI_COMMAND_MASTER));
+        if ((value & GHC_HR) && !hba.stuck_reset)
+            reset_hba();
+    } else if (offset == HBA_IS) {
+        hba.is &= ~value;
+    } else if (offset == HBA_BOHC) {
+        assert_true(hba.has_handoff);
+        hba.bohc = value & ~BOHC_BOS; /* the firmware lets go at once */
+    } else {
+        fail_msg("write to HBA register %02llx", (unsigned long long)offset);
+    }
+}
+
+void mmio_write64(u64 address, u64 value)
+{
+    fail_msg("64-bit write of %llx to %llx", (unsigned long long)value, (unsigned long long)address);
+}
+
+static u32 read_port(struct port *port, u32 offset)
+{
+    switch (offset) {
+    case PORT_IS:
+        return port->is;
+    case PORT_CMD:
+        return port->cmd;
+    case PORT_TFD:
+        return port->tfd;
+    case PORT_SIG:
+        return port->sig;
+    case PORT_SSTS:
+        return port->ssts;
+    case PORT_SCTL:
+        return port->sctl;
+    case PORT_SERR:
+        return port->serr;
+    case PORT_SACT:
+        return port->sact;
+    case PORT_CI: /* a driver that polls sees its plain command end on the second look */
+        if (port->plain && !random_one_in(&hba_random, 2))
+            disk_work(port);
+        return port->ci;
+    default:
+        fail_msg("read of port register %02x", offset);
+        return 0;
+    }
+}
+
+u32 mmio_read32(u64 address)
+{
+    u64 offset = address - ABAR;
+
+    if (offset >= HBA_PORT(0)) {
+        assert_true(offset < HBA_PORT(ARRAY_SIZE(hba.port)));
+        return read_port(&hba.port[(offset - 0x100) / 0x80], (u32)(offset - 0x100) % 0x80);
+    }
+    switch (offset) {
+    case HBA_CAP:
+        return hba.cap;
+    case HBA_GHC:
+        return hba.ghc;
+    case HBA_IS:
+        return hba.is;
+    case HBA_PI:
+        return hba.pi;
+    case HBA_CAP2:
+        return hba.has_handoff ? CAP2_BOH : 0;
+    case HBA_BOHC:
+        return hba.bohc;
+    default:
+        fail_msg("read of HBA register %02llx", (unsigned long long)offset);
+        return 0;
+    }
+}
