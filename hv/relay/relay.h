@@ -13,7 +13,7 @@
  * What breaks a rule of the rings is reported as FAULT_COMPLETION_RING of the driver VM.
  *
  *   CLOSED --relay_offer--> OPEN --relay_close--> CLOSED(log kept) --relay_reopen--> OPEN
- *                             \--relay_give_up--> DEAD (every request answered with the device's error) --relay_offer--> OPEN
+ *                             \--relay_give_up--> DEAD (requests get the device's error) --relay_offer--> OPEN
  * Context: hv lock held.
  */
 #pragma once
