@@ -26,10 +26,11 @@ static status_t create(struct iommu_domain **out)
     if (domain_count == IOMMU_MAX_DOMAINS || domain_count + 1 >= limit)
         return ERR_NO_SPACE;
     struct iommu_domain *domain = &domains[domain_count];
+    *domain = (struct iommu_domain){.id = (u16)(domain_count + 1)}; /* 0 is reserved with caching mode (VT-d 6.1) */
     status_t status = page_table_create(&domain->table, &format, iommu_unit.levels);
     if (status != OK)
         return status;
-    domain->id = (u16)++domain_count; /* from 1: 0 is reserved with caching mode (VT-d 6.1) */
+    domain_count++;
     *out = domain;
     return OK;
 }

@@ -1,0 +1,229 @@
+/* SOURCES: hv/iommu/dmar.c */
+/* The DMAR parser with tables as firmware writes them, cut off anywhere, and damaged. */
+#include "hv/iommu/dmar.h"
+#include "tests/unit/random.h"
+#include "tests/unit/unit.h"
+
+static u8 table[4096];
+static u32 size;
+
+static void put(u32 at, u32 width, u64 value)
+{
+    memcpy(table + at, &value, width);
+}
+
+static void append(u32 width, u64 value)
+{
+    put(size, width, value);
+    size += width;
+    put(4, 4, size);
+}
+
+static int setup(void **state)
+{
+    memset(table, 0, sizeof(table));
+    memcpy(table, "DMAR", 4);
+    size = 48;
+    put(4, 4, size);
+    table[36] = 47; /* host address width - 1 */
+    table[37] = 1;
+    return 0;
+}
+
+static void add_unit(u64 base, u16 segment, u8 flags, u32 scope_bytes)
+{
+    append(2, 0);
+    append(2, 16 + scope_bytes);
+    append(1, flags);
+    append(1, 0);
+    append(2, segment);
+    append(8, base);
+    size += scope_bytes;
+    put(4, 4, size);
+}
+
+/* One region with two devices, the second one behind a bridge. */
+static void add_reserved(void)
+{
+    append(2, 1);
+    append(2, 24 + 8 + 10);
+    append(4, 0);
+    append(8, 0x7d000000);
+    append(8, 0x7f7fffff);
+    append(1, 1); /* endpoint */
+    append(1, 8);
+    append(3, 0);
+    append(1, 2); /* start bus */
+    append(1, 0x14);
+    append(1, 3);
+    append(1, 1);
+    append(1, 10);
+    append(4, 0);
+    append(1, 0x1c);
+    append(1, 0);
+    append(1, 0);
+    append(1, 0);
+}
+
+static status_t parse(struct dmar_info *info)
+{
+    const char *why = NULL;
+    /* A copy of the exact size, so that the sanitizer sees each byte that is read beyond it. */
+    u8 *copy = malloc(size);
+
+    memcpy(copy, table, size);
+    status_t status = dmar_parse(copy, size, info, &why);
+    free(copy);
+    assert_non_null(why);
+    assert_int_equal(status == OK, *why == '\0');
+    return status;
+}
+
+static void good_table(void **state)
+{
+    struct dmar_info info;
+    const struct dmar_unit *unit;
+
+    add_unit(0xfed90000, 0, 1, 8);
+    append(2, 2); /* a structure that does not concern us: ATSR */
+    append(2, 8);
+    append(4, 0);
+    add_reserved();
+    assert_int_equal(parse(&info), OK);
+    assert_int_equal(info.address_bits, 48);
+    assert_true(info.interrupt_remapping);
+    assert_int_equal(info.unit_count, 1);
+    assert_int_equal(info.unit[0].base, 0xfed90000);
+    assert_true(info.unit[0].include_all);
+    assert_int_equal(info.reserved_count, 2);
+    assert_int_equal(info.reserved[0].bdf, 0x02a3);
+    assert_int_equal(info.reserved[0].base, 0x7d000000);
+    assert_int_equal(info.reserved[0].limit, 0x7f7fffff);
+    assert_false(info.reserved[0].behind_bridge);
+    assert_int_equal(info.reserved[1].bdf, 0x00e0);
+    assert_true(info.reserved[1].behind_bridge);
+    assert_int_equal(dmar_only_unit(&info, &unit), OK);
+    assert_ptr_equal(unit, &info.unit[0]);
+}
+
+static void which_unit(void **state)
+{
+    struct dmar_info info;
+    const struct dmar_unit *unit;
+
+    table[37] = 0;
+    assert_int_equal(parse(&info), OK);
+    assert_false(info.interrupt_remapping);
+    assert_int_equal(dmar_only_unit(&info, &unit), ERR_NOT_FOUND);
+    add_unit(0xfed90000, 1, 1, 0);
+    assert_int_equal(parse(&info), OK);
+    assert_int_equal(dmar_only_unit(&info, &unit), ERR_UNSUPPORTED); /* another segment */
+    setup(state);
+    add_unit(0xfed90000, 0, 0, 8);
+    add_unit(0xfed91000, 0, 1, 0);
+    assert_int_equal(parse(&info), OK);
+    assert_int_equal(info.unit_count, 2);
+    assert_int_equal(dmar_only_unit(&info, &unit), ERR_UNSUPPORTED);
+}
+
+static void cut_off_anywhere(void **state)
+{
+    struct dmar_info info;
+
+    add_unit(0xfed90000, 0, 1, 0);
+    add_reserved();
+    const u32 whole = size;
+    const u32 good[] = {48, 48 + 16, whole}; /* between structures a shorter table is a table */
+    for (u32 cut = 0; cut <= whole; cut++) {
+        size = cut;
+        if (cut >= 8)
+            put(4, 4, cut);
+        bool expected = cut == good[0] || cut == good[1] || cut == good[2];
+        assert_int_equal(parse(&info), expected ? OK : ERR_FORMAT);
+    }
+}
+
+static void lengths_that_lie(void **state)
+{
+    struct dmar_info info;
+
+    add_unit(0xfed90000, 0, 1, 0);
+    put(4, 4, size + 1); /* the table */
+    assert_int_equal(parse(&info), ERR_FORMAT);
+    put(4, 4, 47);
+    assert_int_equal(parse(&info), ERR_FORMAT);
+    put(4, 4, 0xffffffff);
+    assert_int_equal(parse(&info), ERR_FORMAT);
+    put(4, 4, size);
+    for (u32 length = 0; length < 16; length++) { /* the structure: 0 would never end */
+        put(50, 2, length);
+        assert_int_equal(parse(&info), ERR_FORMAT);
+    }
+    put(50, 2, 17);
+    assert_int_equal(parse(&info), ERR_FORMAT);
+    put(50, 2, 0xffff);
+    assert_int_equal(parse(&info), ERR_FORMAT);
+    setup(state);
+    add_reserved();
+    const u32 scope_length = 48 + 24 + 1;
+    for (u32 length = 0; length < 8; length++) {
+        table[scope_length] = (u8)length;
+        assert_int_equal(parse(&info), ERR_FORMAT);
+    }
+    table[scope_length] = 19;
+    assert_int_equal(parse(&info), ERR_FORMAT);
+}
+
+static void other_damage(void **state)
+{
+    struct dmar_info info;
+
+    add_unit(0xfed90800, 0, 1, 0);
+    assert_int_equal(parse(&info), ERR_FORMAT); /* registers not page aligned */
+    put(56, 8, 0);
+    assert_int_equal(parse(&info), ERR_FORMAT);
+    setup(state);
+    table[0] = 'X';
+    assert_int_equal(parse(&info), ERR_FORMAT);
+    setup(state);
+    for (u32 i = 0; i < DMAR_MAX_UNITS; i++)
+        add_unit(0xfed90000, 0, 0, 0);
+    assert_int_equal(parse(&info), OK);
+    add_unit(0xfed90000, 0, 0, 0);
+    assert_int_equal(parse(&info), ERR_NO_SPACE);
+    setup(state);
+    for (u32 i = 0; i < DMAR_MAX_RESERVED / 2; i++)
+        add_reserved();
+    assert_int_equal(parse(&info), OK);
+    add_reserved();
+    assert_int_equal(parse(&info), ERR_NO_SPACE);
+}
+
+/* Random bytes changed in a good table: the limits hold, and nothing is read beyond it (the sanitizer's part). */
+static void random_damage(void **state)
+{
+    struct random random = random_start("random_damage");
+    struct dmar_info info;
+    u32 accepted = 0;
+
+    for (u32 round = 0; round < 50000; round++) {
+        setup(state);
+        add_unit(0xfed90000, 0, 1, (u32)random_below(&random, 3) * 8);
+        add_reserved();
+        for (u64 i = random_below(&random, 6); i > 0; i--)
+            table[random_below(&random, size)] = (u8)random_bits(&random);
+        accepted += parse(&info) == OK;
+        assert_true(info.unit_count <= DMAR_MAX_UNITS && info.reserved_count <= DMAR_MAX_RESERVED);
+    }
+    assert_true(accepted > 1000 && accepted < 49000); /* else it does not test what it says */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(good_table, setup),       cmocka_unit_test_setup(which_unit, setup),
+        cmocka_unit_test_setup(cut_off_anywhere, setup), cmocka_unit_test_setup(lengths_that_lie, setup),
+        cmocka_unit_test_setup(other_damage, setup),     cmocka_unit_test_setup(random_damage, setup),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
