@@ -228,15 +228,17 @@ static status_t start(struct driver_offer *offer)
 {
     status_t status = blk_driver.start(&disk);
 
-    if (status != OK)
+    if (status != OK) {
+        log_line("%s: does not start: %s", blk_driver.name, status_text(status));
         return status;
+    }
     DRIVER_CHECK(disk.limits.depth >= 1 && disk.limits.depth <= BLK_MAX_DEPTH);
     DRIVER_CHECK(disk.limits.max_piece >= BLK_BOUNCE_BYTES && disk.limits.max_bytes >= BLK_BOUNCE_BYTES);
     status = make_bounce_buffers();
     if (status != OK)
-        return status;
+        log_line("%s: no RAM left for bounce buffers", blk_driver.name);
     fill_offer(offer);
-    return OK;
+    return status;
 }
 
 static bool poll(void)
@@ -250,7 +252,6 @@ static u64 timeout(void)
 }
 
 const struct driver driver = {
-    .name = "blk",
     .start = start,
     .request = take_request,
     .poll = poll,

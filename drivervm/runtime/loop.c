@@ -82,7 +82,7 @@ static void offer_device(const struct driver_offer *offer)
     i64 result = hypercall(HYPERCALL_OFFER, (u64)offer, 0, 0);
 
     if (result < 0) {
-        log_line("%s: the hypervisor refuses the offer: %s", driver.name, status_text((status_t)-result));
+        log_line("the hypervisor refuses the offer: %s", status_text((status_t)-result));
         driver_fault(DRIVER_FAULT_ASSERT, __LINE__);
     }
 }
@@ -102,10 +102,8 @@ void runtime_main(const struct driver_info *info)
         ring_init(&driver_rings[q], (const void *)rings, (void *)(rings + DRIVER_RING_COMPLETION_OFFSET));
     }
     status_t status = driver.start(&offer);
-    if (status != OK) {
-        log_line("%s: does not start: %s", driver.name, status_text(status));
+    if (status != OK)
         driver_fault(DRIVER_FAULT_DEVICE, status);
-    }
     if (offer.virtio_type != 0)
         offer_device(&offer);
     run_loop();

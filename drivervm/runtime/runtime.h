@@ -19,14 +19,13 @@ extern struct ring driver_rings[RING_MAX_QUEUES];
 
 /*
  * A driver, or a class layer (blk.h) on behalf of its drivers. An image holds one object `driver`. The loop calls:
- *   start    once: bring up the device and fill *offer; virtio_type 0: nothing to show to the guest.
+ *   start    once: bring up the device and fill *offer; virtio_type 0: nothing to show to the guest. Logs why it fails.
  *   request  for each request, in the order of its ring; *header was checked by ring_peek. It must ring_take() it.
  *   poll     when the device may have news: its interrupt, a time-out, or each time round in a machine without
  * interrupts. True when it found any. pump     after requests and polls: hand to the device what it has room for.
  *   timeout  microseconds to sleep at most when there is no work; WAIT_FOREVER when only events matter.
  */
 struct driver {
-    const char *name;
     status_t (*start)(struct driver_offer *offer);
     void (*request)(struct ring *ring, const struct ring_header_cell *header);
     bool (*poll)(void);

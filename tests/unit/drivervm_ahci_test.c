@@ -302,7 +302,7 @@ static void a_restart_wants_the_same_disk(void **state)
     assert_int_equal(driver.start(&offer), ERR_NOT_FOUND);
 }
 
-/* The controller as a crashed driver leaves it: running, with addresses of its own, bus mastering off by now. */
+/* The controller as a crashed driver leaves it: running, with addresses of its own. */
 static void a_predecessors_work_is_gone(void **state)
 {
     struct virtio_blk_config config;
@@ -314,6 +314,7 @@ static void a_predecessors_work_is_gone(void **state)
         hba.port[n].ie = hba.port[n].is = ~0u;
     }
     hba.ghc = GHC_AE | GHC_IE;
+    pci_command_register |= PCI_COMMAND_MASTER; /* the model insists that it is off during the reset */
     config = started();
     assert_int_equal(config.capacity, DISK_SECTORS);
     for (u32 n = 0; n < ARRAY_SIZE(hba.port); n++) {

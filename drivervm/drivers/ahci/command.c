@@ -4,15 +4,15 @@
 #define LBA48_END (1ull << 48)
 
 /* ATA strings hold the first character of each pair in the high byte (ACS-3 3.3.10). */
-static void copy_string(char *out, const u16 *words, u32 count)
+static void copy_string(char *out, const u16 *words, size_t count)
 {
-    u32 length = 0;
+    size_t length = 0;
 
-    for (u32 i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         out[2 * i] = (char)(words[i] >> 8);
         out[2 * i + 1] = (char)words[i];
     }
-    for (u32 i = 0; i < 2 * count; i++)
+    for (size_t i = 0; i < 2 * count; i++)
         if (out[i] != ' ' && out[i] != 0)
             length = i + 1;
     memset(out + length, 0, 2 * count + 1 - length);

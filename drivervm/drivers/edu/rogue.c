@@ -43,8 +43,10 @@ static status_t start(struct driver_offer *offer)
     log_line("rogue: start, generation %u, attempt %u of %u", driver_info->generation, rogue_score.next,
              rogue_dma.count() + rogue_cpu.count());
     status_t status = rogue_dma_open();
-    if (status != OK)
+    if (status != OK) {
+        log_line("rogue: does not start: %s", status_text(status));
         return status;
+    }
     run_group(&rogue_dma, 0);
     run_group(&rogue_cpu, rogue_dma.count());
     save_score();
@@ -74,5 +76,4 @@ static u64 timeout(void)
     return WAIT_FOREVER;
 }
 
-const struct driver driver = {
-    .name = "rogue", .start = start, .request = request, .poll = poll, .pump = pump, .timeout = timeout};
+const struct driver driver = {.start = start, .request = request, .poll = poll, .pump = pump, .timeout = timeout};
