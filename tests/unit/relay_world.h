@@ -234,15 +234,17 @@ void recovery_first_completion(struct driver *driver)
 static inline void world_destroy(void)
 {
     free(world.ram);
-    fake_memory_destroy();
     relays[1] = NULL;
 }
 
 /* A relay that no driver has offered on yet. */
 static inline void world_create(enum manifest_grants grants, u32 grant_pages, bool with_iommu)
 {
+    static bool has_arena; /* one for all worlds: the fuzz target makes thousands a second */
+    if (!has_arena)
+        fake_memory_create(MIB(16), world_arena);
+    has_arena = true;
     memset(&world, 0, sizeof(world));
-    fake_memory_create(MIB(16), world_arena);
     world.ram = calloc(1, WORLD_RAM); /* exactly: ASan watches its ends */
     world.table_budget = ~0u;
     world.guest = (struct vm){.id = 0, .name = "main", .ram = HPA(WORLD_RAM_HPA), .ram_size = WORLD_RAM};
