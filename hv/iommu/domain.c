@@ -5,8 +5,9 @@
 #include "shared/lib/checked.h"
 
 #define CONTEXT_ENTRIES 256u
-#define FLUSH_RANGES UNIT_BATCH       /* more pieces than this: the whole domain is cheaper */
-#define INTERRUPT_RANGE 0xfee00000ull /* VT-d 3.14: writes there are interrupts, never translated */
+#define FLUSH_RANGES UNIT_BATCH /* more pieces than this: the whole domain is cheaper */
+#define INTERRUPT_RANGE                                                                                                \
+    0xfee00000ull /* VT-d 3, interrupt address range: writes there are interrupts, never translated */
 
 static struct page_format format; /* VT-d's, as this unit can do it */
 static struct iommu_domain domains[IOMMU_MAX_DOMAINS];
@@ -145,8 +146,8 @@ void iommu_flush_domain(struct iommu_domain *domain)
     unit_invalidate(&descriptor, 1);
 }
 
-/* The largest naturally aligned run of pages that starts at `page`, as the unit takes them (VT-d 6.5.2.3: address
- * mask). */
+/* The largest naturally aligned run of pages that starts at `page`, as the unit takes them (VT-d 6.5.2, IOTLB
+ * invalidate: address mask). */
 static u32 aligned_order(u64 page, u64 pages)
 {
     u32 order = 0, max = CAP_MASK_MAX(iommu_unit.capability);
@@ -179,8 +180,7 @@ void iommu_flush_pages(struct iommu_domain *domain, iova_t at, u64 pages)
     unit_invalidate(list, count);
 }
 
-/* Neither half of the entry may be seen with the other one's old value: absent in between (VT-d 6.5.3.2 allows hardware
- * to look any time). */
+/* The unit may look at any time, and must not see one half of the entry with the old other half: absent in between. */
 static void set_context(u16 bdf, const struct iommu_domain *domain)
 {
     struct vtd_entry *entry = context_entry(bdf);

@@ -1,4 +1,4 @@
-/* Fault records (VT-d 7.2): what a device tried, told by an interrupt, read out oldest first. */
+/* Fault records (VT-d 7, primary fault logging): what a device tried, told by an interrupt, read out oldest first. */
 #include "hv/core/hypervisor.h"
 #include "hv/iommu/unit.h"
 
@@ -53,8 +53,7 @@ u32 iommu_drain_faults(void (*each)(const struct iommu_fault *fault), bool *over
     *overflow = false;
     if (!iommu_unit.present)
         return 0;
-    /* A fault that arrives while others are pending raises no interrupt of its own: look until none is pending
-     * (VT-d 7.3). */
+    /* A fault that comes while others are pending raises no interrupt (VT-d 7, fault events): look until none is. */
     for (;;) {
         u32 status = unit_read32(VTD_FAULT_STATUS);
         if (status & FAULT_STATUS_OVERFLOW) {
@@ -84,7 +83,7 @@ void fault_init(u8 vector, u8 apic_id)
         (void)take_record(i, &stale);
     unit_write32(VTD_FAULT_STATUS, FAULT_STATUS_OVERFLOW);
 
-    /* The unit's own messages are not remapped (VT-d 5.1.7). */
+    /* The unit's own messages are not remapped (VT-d 5.1). */
     unit_write32(VTD_FAULT_DATA, vector);
     unit_write32(VTD_FAULT_ADDRESS, (u32)vtd_plain_message_address(apic_id));
     unit_write32(VTD_FAULT_ADDRESS_HIGH, 0);

@@ -104,7 +104,7 @@ static inline struct vtd_entry vtd_wait(hpa_t status, u32 value)
     return (struct vtd_entry){.low = 5 | status_write | fence | (u64)value << 32, .high = status.v};
 }
 
-/* A fault record (VT-d 11.4.14), its F bit set. Interrupt faults have reasons from 0x20 (VT-d 7.1.3). */
+/* A fault record (VT-d 11.4, FRCD_REG), its F bit set. Interrupt faults have reasons from 0x20 (VT-d 7.1). */
 static inline struct iommu_fault vtd_fault_decode(u64 low, u64 high)
 {
     u8 reason = (u8)(high >> 32);

@@ -22,7 +22,7 @@ struct iommu_domain {
 struct iommu_fault {
     u16 source;  /* bdf */
     u64 address; /* page of the access; interrupt faults: the index << 48 */
-    u8 reason;   /* VT-d 7.2.3 table */
+    u8 reason;   /* VT-d 7.1: fault reason */
     bool write;
     bool interrupt; /* an interrupt-remapping fault */
 };

@@ -1,4 +1,4 @@
-/* Finding the unit, its registers, its queue, and the order in which it is switched on (VT-d 11.4.4, 6.5.2). */
+/* Finding the unit, its registers, its queue, and the order in which it is switched on (VT-d 11.4 GCMD_REG, 6.5.2). */
 #include "hv/iommu/unit.h"
 
 #include "hv/arch/x86/paging/paging.h"
@@ -113,7 +113,7 @@ static void stop_firmware_state(void)
             unit_command(left_on[i], false);
 }
 
-/* Protected memory regions would block DMA that the tables allow (VT-d 11.4.8). */
+/* Protected memory regions would block DMA that the tables allow (VT-d 11.4, PMEN_REG). */
 static void stop_protected_memory(void)
 {
     if (!(iommu_unit.capability & (CAP_PROTECTED_LOW | CAP_PROTECTED_HIGH)))
@@ -219,7 +219,7 @@ status_t iommu_init(const void *dmar, u32 dmar_size, u8 fault_vector, u32 apic_i
         return status;
     fault_init(fault_vector, (u8)apic_id);
 
-    /* The root table counts from SET_ROOT on; what was cached before goes, contexts first (VT-d 6.5.4). */
+    /* The root table counts from SET_ROOT on; what was cached before goes, contexts first (VT-d 6.5). */
     struct vtd_entry contexts = vtd_invalidate_all_contexts();
     struct vtd_entry iotlb = vtd_invalidate_all_iotlb(iommu_unit.capability);
     unit_write64(VTD_ROOT_TABLE, domain_root_table().v);

@@ -295,7 +295,15 @@ static void check_cover(const struct iommu_domain *d, u64 first, u64 pages, u32 
 {
     u64 next = first;
 
-    if (seen_count == 1 && (seen[0].low >> 4 & 3) == 2) {
+    u32 pieces = 0;
+    for (u64 at = first; at < first + pages; pieces++) { /* the largest aligned piece, found from the top */
+        u64 piece = 1ull << largest_order;
+        while (at % piece != 0 || piece > first + pages - at)
+            piece /= 2;
+        at += piece;
+    }
+    if (pieces > UNIT_BATCH) {
+        assert_int_equal(seen_count, 1);
         assert_int_equal(seen[0].low, vtd_invalidate_domain(d->id, CAPABILITY).low);
         return;
     }

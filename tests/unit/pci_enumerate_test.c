@@ -190,8 +190,9 @@ static void bars_that_collide_are_both_refused(void **state)
 
     fake_pci_bar(a, 0, 0xfe800000, 0x400, 0);
     fake_pci_bar(b, 0, 0xfe800800, 0x400, 0); /* the same page */
+    fake_pci_bar(b, 1, 0xfe901000, 0x400, 0); /* the page behind a's */
     fake_pci_bar(a, 1, 0xfe900000, 0x400, 0);
-    fake_pci_bar(a, 2, 0xfe900400, 0x400, 0); /* the same page, but its own */
+    fake_pci_bar(a, 2, 0xfe900800, 0x400, 0); /* the same page, but its own */
     fake_pci_bar(a, 3, 0xc000, 0x20, PCI_BAR_PORT);
     fake_pci_bar(b, 3, 0xc010, 0x10, PCI_BAR_PORT);
     fake_pci_bar(a, 4, 0xc080, 0x20, PCI_BAR_PORT);
@@ -202,6 +203,7 @@ static void bars_that_collide_are_both_refused(void **state)
     assert_int_equal(second->bar[0].size, 0);
     assert_int_equal(first->bar[1].size, 0x400);
     assert_int_equal(first->bar[2].size, 0x400);
+    assert_int_equal(second->bar[1].size, 0x400);
     assert_int_equal(first->bar[3].size, 0);
     assert_int_equal(second->bar[3].size, 0);
     assert_int_equal(first->bar[4].size, 0x20);
