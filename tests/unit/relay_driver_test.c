@@ -78,6 +78,11 @@ static void broken_completions(void **state)
     driver_complete(0, 0xffff, 0);
     expect_violation(0);
 
+    start(MANIFEST_GRANTS_STRICT, 64); /* just beyond */
+    send(2, r);
+    driver_complete(0, RING_TAGS, 0);
+    expect_violation(0);
+
     start(MANIFEST_GRANTS_STICKY, 64); /* twice, in one batch */
     send(2, r);
     driver_complete(0, r[0].tag, 1);
@@ -279,6 +284,7 @@ static void rights_follow_descriptors(void **state)
     assert_int_equal(world.io[20].rights, PAGE_READ | PAGE_WRITE);
     assert_true(world.driver_vm.vcpu.flush_tlb);
     assert_true(driver_take(0, &r[1]));
+    assert_non_null(device_reach(r[1].segment[1].address, 512, true)); /* no older translation is in the way */
     driver_complete(0, r[0].tag, 0);
     driver_complete(0, r[1].tag, 0);
     assert_int_equal(relay_complete(world.relay), 2);
@@ -297,6 +303,80 @@ static void strict_revokes_with_one_flush(void **state)
     assert_int_equal(relay_complete(world.relay), 8);
     assert_int_equal(world.flushes - flushes, 2); /* nested table and IOMMU, once for the batch */
     assert_int_equal(reachable_pages(), 0);
+}
+
+/* `count` one-byte segments through an indirect table, at descriptor `at`. */
+static void send_long(u16 at, u32 count)
+{
+    u64 table = 0x20000 + at * 0x1000ull;
+    struct virtq_desc *desc = (struct virtq_desc *)(world.ram + table);
+
+    for (u32 i = 0; i < count; i++)
+        desc[i] = (struct virtq_desc){.addr = 0x60000 + i,
+                                      .len = 1,
+                                      .flags = VIRTQ_DESC_F_WRITE | (i + 1 < count ? VIRTQ_DESC_F_NEXT : 0),
+                                      .next = (u16)(i + 1)};
+    guest_desc(0)[at] = (struct virtq_desc){.addr = table, .len = count * 16, .flags = VIRTQ_DESC_F_INDIRECT};
+    guest_make_available(0, SIZE, at);
+    guest_kick(0);
+}
+
+/* The log takes exactly what an empty request ring holds, so a replay always fits; the ring waits for its reader. */
+static void log_and_ring_are_filled_to_the_last_cell(void **state)
+{
+    static struct driver_request request;
+    u32 full = RING_CELLS / (RING_MAX_SEGMENTS + 1), rest = RING_CELLS % (RING_MAX_SEGMENTS + 1);
+
+    start(MANIFEST_GRANTS_STICKY, 512);
+    for (u16 i = 0; i < full; i++)
+        send_long(i, RING_MAX_SEGMENTS);
+    assert_int_equal(relay_in_flight(world.relay), full);
+    while (driver_take(0, &request))
+        ;
+    relay_complete(world.relay);
+    send_long((u16)full, rest); /* a cell too many for the log, although the ring is empty */
+    assert_int_equal(relay_in_flight(world.relay), full);
+    driver_complete(0, request.tag, 0);
+    relay_complete(world.relay);
+    assert_true(relay_forward(world.relay));
+    world_crash();
+    assert_int_equal(relay_offer(world.relay, &world.offer), OK);
+    world_check();
+    /* All are answered before one cell is reported as read: then the ring, not the log, is full. */
+    u32 cells = relay_request_page(world.relay, 0)->produced;
+    u16 tag;
+    u32 max;
+    while (relay_some_in_flight(world.relay, 0, &tag, &max) == OK) {
+        driver_complete(0, tag, 0);
+        assert_int_equal(relay_complete(world.relay), 1);
+    }
+    u32 room = RING_CELLS - cells;
+    assert_in_range(room, 2, RING_MAX_SEGMENTS);
+    send_long(0, room);
+    assert_int_equal(relay_in_flight(world.relay), 0);
+    relay_completion_page(world.relay, 0)->consumed = 1;
+    assert_true(relay_forward(world.relay));
+    assert_int_equal(relay_request_page(world.relay, 0)->produced, RING_CELLS + 1);
+    assert_int_equal(world.reports, 0);
+}
+
+/* While the driver is busy no honest guest has a reason to kick, however its last kick and our reading overlapped. */
+static void suppressed_kicks(void **state)
+{
+    static struct driver_request r[3];
+    u16 event;
+
+    start(MANIFEST_GRANTS_STICKY, 64);
+    send(3, r);
+    relay_suppress_kicks(world.relay);
+    memcpy(&event, &guest_used(0)->ring[SIZE], 2);
+    for (u16 before = 0; before <= 3; before++) {
+        for (u16 now = 4; now <= 3 + SIZE; now++)
+            assert_false(virtq_need_event(event, now, before));
+    }
+    assert_false(relay_arm_kicks(world.relay));
+    memcpy(&event, &guest_used(0)->ring[SIZE], 2);
+    assert_true(virtq_need_event(event, 4, 3));
 }
 
 /* All pages in use: forwarding waits, without error, and goes on when something completes. */
@@ -403,6 +483,8 @@ int main(void)
         TEST(give_up_in_silence),
         TEST(rights_follow_descriptors),
         TEST(strict_revokes_with_one_flush),
+        TEST(log_and_ring_are_filled_to_the_last_cell),
+        TEST(suppressed_kicks),
         TEST(a_full_cache_waits),
         TEST(no_memory_for_tables),
         TEST(without_an_iommu),

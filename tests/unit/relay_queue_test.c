@@ -192,6 +192,7 @@ static void available_ring(void **state)
     expect_broken();
 
     start(GUEST_FEATURES);
+    set(0, BUFFER, 16, R, 0);
     guest_avail(0)->idx = SIZE + 1; /* the index jumps */
     guest_kick(0);
     expect_broken();

@@ -37,7 +37,8 @@
 
 struct world_page {
     u32 rights; /* in the table now */
-    u32 stale;  /* what some TLB may still hold: a superset */
+    u32 stale;  /* what some TLB may still allow: a superset */
+    u32 least;  /* what a TLB that still holds an older entry allows: a subset */
 };
 
 static struct world {
@@ -104,7 +105,7 @@ static status_t world_map(struct world_page *pages, u64 at, hpa_t hpa, u64 size,
     if (world.table_budget == 0)
         return ERR_NO_MEMORY;
     world.table_budget--;
-    pages[page].rights = rights & ~PAGE_USER;
+    pages[page].rights = pages[page].least = rights & ~PAGE_USER;
     pages[page].stale |= pages[page].rights;
     return OK;
 }
@@ -130,7 +131,7 @@ static void world_flush(struct world_page *pages, u64 first, u64 count)
 {
     CHECK(first < WORLD_PAGES && count <= WORLD_PAGES - first);
     for (u64 page = first; page < first + count; page++)
-        pages[page].stale = pages[page].rights;
+        pages[page].stale = pages[page].least = pages[page].rights;
     world.flushes++;
 }
 
@@ -431,7 +432,7 @@ static inline u8 *device_reach(u64 address, u32 length, bool write)
     if (address < DRIVER_WINDOW_BASE || gpa >= WORLD_RAM || length > WORLD_RAM - gpa)
         return NULL;
     for (u64 page = gpa / PAGE_SIZE; page <= (gpa + length - 1) / PAGE_SIZE; page++) {
-        if ((world.io[page].rights & need) == 0 || (world.npt[page].rights & need) == 0)
+        if ((world.io[page].rights & world.io[page].least & need) == 0 || (world.npt[page].rights & need) == 0)
             return NULL;
     }
     return world.ram + gpa;
