@@ -28,31 +28,66 @@ struct driver *driver_by_bdf(u16 bdf)
     return NULL;
 }
 
-static void load_image(struct driver *driver, u64 *entry)
+/* memory: the VM's RAM as it is at each start, in a copy that no VM and no device reaches. */
+static void load_image(struct driver *driver, u8 *memory)
 {
     struct elf_image elf;
     const char *why;
 
-    /* Checked at boot, and the image is read-only since: a failure here is our own bug. */
+    /* Checked by plan_check(), and nobody writes loader memory since: a failure here is our own bug. */
     ASSERT_HV(elf_parse(driver->image, driver->image_size, &elf, &why) == OK);
-    for (u32 i = 0; i < elf.count; i++) {
-        const struct elf_segment *s = &elf.segment[i];
-        ASSERT_HV(vm_write(driver->vm, GPA(s->paddr), (const u8 *)driver->image + s->offset, s->file_size) == OK);
-    }
-    *entry = elf.entry;
+    for (u32 i = 0; i < elf.count; i++)
+        memcpy(memory + elf.segment[i].paddr, (const u8 *)driver->image + elf.segment[i].offset, elf.segment[i].file_size);
+    driver->entry = elf.entry;
 }
 
-static void build_start_tables(struct vm *vm)
+static void build_start_tables(u8 *memory)
 {
-    u64 *pml4 = vm_ram(vm, GPA(PML4_ADDRESS), PAGE_SIZE);
-    u64 *pdpt = vm_ram(vm, GPA(PDPT_ADDRESS), PAGE_SIZE);
-    u64 *gdt = vm_ram(vm, GPA(GDT_ADDRESS), PAGE_SIZE);
+    u64 *pml4 = (u64 *)(memory + PML4_ADDRESS);
+    u64 *pdpt = (u64 *)(memory + PDPT_ADDRESS);
+    u64 *gdt = (u64 *)(memory + GDT_ADDRESS);
 
     pml4[0] = PDPT_ADDRESS | ENTRY_TABLE;
     for (u64 i = 0; i < 512; i++)
         pdpt[i] = i << 30 | ENTRY_1G;
     gdt[1] = 0x00af9b000000ffffull;
     gdt[2] = 0x00cf93000000ffffull;
+}
+
+status_t driver_create_pristine(struct driver *driver)
+{
+    u64 size = driver->vm->ram_size;
+    hpa_t copy;
+    status_t status = frames_alloc(size / PAGE_SIZE, PAGE_SIZE, &copy);
+
+    if (status != OK)
+        return status;
+    driver->pristine = hpa_to_ptr(copy);
+    memset(driver->pristine, 0, size);
+    memset(hpa_to_ptr(driver->vm->ram), 0, size);
+    load_image(driver, driver->pristine);
+    build_start_tables(driver->pristine);
+    return OK;
+}
+
+static bool page_differs(const u64 *a, const u64 *b)
+{
+    u64 difference = 0;
+
+    for (u32 i = 0; i < PAGE_SIZE / sizeof(u64) && !difference; i += 8)
+        difference = (a[i] ^ b[i]) | (a[i + 1] ^ b[i + 1]) | (a[i + 2] ^ b[i + 2]) | (a[i + 3] ^ b[i + 3]) |
+                     (a[i + 4] ^ b[i + 4]) | (a[i + 5] ^ b[i + 5]) | (a[i + 6] ^ b[i + 6]) | (a[i + 7] ^ b[i + 7]);
+    return difference;
+}
+
+/* Reading is cheaper than writing, and under emulation a store into a page of code throws its translation away. */
+static void restore_memory(struct driver *driver)
+{
+    u8 *memory = hpa_to_ptr(driver->vm->ram);
+
+    for (u64 at = 0; at < driver->vm->ram_size; at += PAGE_SIZE)
+        if (page_differs((u64 *)(memory + at), (u64 *)(driver->pristine + at)))
+            memcpy(memory + at, driver->pristine + at, PAGE_SIZE);
 }
 
 static void fill_info(struct driver *driver)
@@ -86,17 +121,14 @@ static void fill_info(struct driver *driver)
 void driver_start(struct driver *driver)
 {
     struct vm *vm = driver->vm;
-    u64 entry;
 
-    memset(hpa_to_ptr(vm->ram), 0, vm->ram_size);
-    load_image(driver, &entry);
-    build_start_tables(vm);
+    restore_memory(driver);
     fill_info(driver);
     driver->waiting = false;
     driver->wait_deadline = ~0ull;
     driver->state = DRIVER_STARTING;
     driver->started = tsc_now();
-    vendor->reset_long64(&vm->vcpu, entry, vm->ram_size, PML4_ADDRESS, GDT_ADDRESS);
+    vendor->reset_long64(&vm->vcpu, driver->entry, vm->ram_size, PML4_ADDRESS, GDT_ADDRESS);
     vm->vcpu.regs.rdi = DRIVER_INFO_ADDRESS;
     vm->vcpu.state = VCPU_BLOCKED;
     vcpu_wake(&vm->vcpu);

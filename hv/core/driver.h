@@ -30,8 +30,10 @@ struct driver {
     struct relay *relay;
     struct recovery recovery;
 
-    const void *image; /* the pristine file, in loader memory, read-only from now on */
+    const void *image; /* the file, in loader memory */
     u64 image_size;
+    u8 *pristine; /* the VM's RAM as each generation finds it; ram_size bytes, written once */
+    u64 entry;
     hpa_t info_page;   /* struct driver_info */
     hpa_t events_page; /* struct driver_events */
     hpa_t stash_page;
@@ -54,6 +56,9 @@ extern u32 driver_count;
 
 /* The driver VM that owns this source id; NULL. */
 struct driver *driver_by_bdf(u16 bdf);
+
+/* Load the image into the pristine copy of the VM's RAM. Boot, once. ERR_NO_MEMORY. */
+NODISCARD status_t driver_create_pristine(struct driver *driver);
 
 /*
  * (Re)build the VM from its pristine image: wipe RAM, load segments, identity map, info page; reset the vCPU; state

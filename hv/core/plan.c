@@ -128,7 +128,8 @@ static void check_memory(const struct manifest *manifest)
 
     for (u32 i = 0; i < manifest->vm_count; i++) {
         const struct manifest_vm *config = &manifest->vm[i];
-        u64 need = config->memory + (config->kind == MANIFEST_DRIVER ? DRIVER_OVERHEAD : GUEST_OVERHEAD);
+        bool driver = config->kind == MANIFEST_DRIVER; /* twice: its RAM and the pristine copy */
+        u64 need = driver ? 2 * config->memory + DRIVER_OVERHEAD : config->memory + GUEST_OVERHEAD;
         if (!add_u64(sum, need, &sum) || sum > free)
             boot_fail(FILE_NAME ":%u: vm %s: memory = %lluM does not add up: %lluM are free, the VMs up to this one need %lluM",
                       config->line_memory, config->name, (unsigned long long)(config->memory >> 20),

@@ -106,6 +106,7 @@ static void create_driver(const struct boot_info *boot, const struct manifest_vm
     map_page(driver, DRIVER_INFO_ADDRESS, &driver->info_page, PAGE_READ);
     map_page(driver, DRIVER_EVENTS_ADDRESS, &driver->events_page, PAGE_READ);
     map_page(driver, DRIVER_STASH_ADDRESS, &driver->stash_page, PAGE_READ | PAGE_WRITE);
+    must(driver_create_pristine(driver), vm, "pristine memory");
     assign_device(driver);
     must(relay_create(driver, &driver->relay), vm, "relay");
     drivers[driver_count++] = driver;

@@ -16,9 +16,10 @@
 #define LINK_SETTLE_US 20000u   /* a device answers COMRESET within 10 ms (SATA 3.2 8.4.1) */
 #define LINK_RETURN_US 1000000u /* the disk that was there before the restart */
 
-/* What a successor must know: which disk the guest has been using. */
+/* What a successor must know: which disk the guest has been using, and what is broken about the way to it. */
 struct ahci_stash {
     u32 port;
+    u32 lost; /* slots that no command may use any more (port_drain) */
     char serial[20];
 };
 
@@ -57,27 +58,6 @@ static status_t hba_reset(void)
     return OK;
 }
 
-static status_t hba_open(void)
-{
-    const struct driver_bar *bar = &driver_info->bar[HBA_BAR];
-
-    if (bar->kind != DRIVER_BAR_MEMORY || bar->size < HBA_PORT(1))
-        return ERR_NOT_FOUND;
-    ahci.hba = bar->address;
-    status_t status = pci_command(PCI_COMMAND_MEMORY | PCI_COMMAND_INTX_DISABLE, PCI_COMMAND_MASTER);
-    if (status != OK)
-        return status;
-    hba_take_over();
-    status = hba_reset();
-    if (status != OK)
-        return status;
-    ahci.memory = dma_alloc(sizeof(*ahci.memory), PAGE_SIZE);
-    if (!ahci.memory)
-        return ERR_NO_MEMORY;
-    /* All ports stand still and know no address: from here on the controller may be let loose. */
-    return pci_command(PCI_COMMAND_MASTER, 0);
-}
-
 static u32 implemented_ports(void)
 {
     u64 fit = (driver_info->bar[HBA_BAR].size - HBA_PORT(0)) / (HBA_PORT(1) - HBA_PORT(0));
@@ -89,6 +69,46 @@ static void select_port(u32 number)
 {
     ahci.port_number = number;
     ahci.port = ahci.hba + HBA_PORT(number);
+}
+
+/* What a predecessor left in the slots ends first; then a reset, unless some of it never ends (port_drain says why). */
+static status_t hba_settle(struct ahci_stash *predecessor)
+{
+    if (!predecessor || predecessor->port >= HBA_PORTS || !(implemented_ports() & 1u << predecessor->port))
+        return hba_reset();
+    select_port(predecessor->port);
+    ahci.lost = predecessor->lost | port_drain(&ahci, predecessor->lost);
+    if (!ahci.lost)
+        return hba_reset();
+    log_line("ahci: no reset: slots %08x hold commands whose DMA was refused, and are given up", ahci.lost);
+    predecessor->lost = ahci.lost;
+    status_t status = stash_save(predecessor, sizeof(*predecessor)); /* now: we may not live to find the disk */
+    if (status != OK)
+        return status;
+    hba_write(HBA_GHC, GHC_AE);
+    ahci.capabilities = hba_read(HBA_CAP);
+    return port_stop(&ahci);
+}
+
+static status_t hba_open(struct ahci_stash *predecessor)
+{
+    const struct driver_bar *bar = &driver_info->bar[HBA_BAR];
+
+    if (bar->kind != DRIVER_BAR_MEMORY || bar->size < HBA_PORT(1))
+        return ERR_NOT_FOUND;
+    ahci.hba = bar->address;
+    status_t status = pci_command(PCI_COMMAND_MEMORY | PCI_COMMAND_INTX_DISABLE, PCI_COMMAND_MASTER);
+    if (status != OK)
+        return status;
+    hba_take_over();
+    status = hba_settle(predecessor);
+    if (status != OK)
+        return status;
+    ahci.memory = dma_alloc(sizeof(*ahci.memory), PAGE_SIZE);
+    if (!ahci.memory)
+        return ERR_NO_MEMORY;
+    /* All ports stand still and know no address: from here on the controller may be let loose. */
+    return pci_command(PCI_COMMAND_MASTER, 0);
 }
 
 /* Let every port look for its device: power and spin it up (10.10.1), interrupts off, link kept awake. */
@@ -168,22 +188,21 @@ static status_t identify(void)
     return ata_parse_identity(words, &ahci.identity);
 }
 
-static status_t find_and_identify(void)
+static status_t find_and_identify(const struct ahci_stash *predecessor)
 {
-    struct ahci_stash stash, now = {0};
-    bool again = stash_load(&stash, sizeof(stash));
+    struct ahci_stash now = {.lost = ahci.lost};
     u32 ports = implemented_ports();
 
     wake_ports(ports);
-    status_t status = again ? find_same_disk(ports, &stash) : find_disk(ports);
+    status_t status = predecessor ? find_same_disk(ports, predecessor) : find_disk(ports);
     if (status == OK)
         status = identify();
     if (status != OK)
         return status;
     now.port = ahci.port_number;
     memcpy(now.serial, ahci.identity.serial, sizeof(now.serial));
-    if (again)
-        return memcmp(&now, &stash, sizeof(now)) == 0 ? OK : ERR_STATE; /* somebody swapped the disk */
+    if (predecessor && memcmp(now.serial, predecessor->serial, sizeof(now.serial)) != 0)
+        return ERR_STATE; /* somebody swapped the disk */
     return stash_save(&now, sizeof(now));
 }
 
@@ -191,11 +210,15 @@ static status_t find_and_identify(void)
 static u32 choose_depth(void)
 {
     u32 slots = CAP_NCS(ahci.capabilities);
+    u32 depth = 0;
 
     ahci.queued = (ahci.capabilities & CAP_SNCQ) && ahci.identity.queue_depth > 0;
-    if (!ahci.queued)
-        return 1;
-    return slots < ahci.identity.queue_depth ? slots : ahci.identity.queue_depth;
+    if (ahci.queued && slots > ahci.identity.queue_depth)
+        slots = ahci.identity.queue_depth;
+    for (u32 slot = 0; slot < slots; slot++)
+        if (!(ahci.lost & 1u << slot))
+            ahci.slot_of[depth++] = slot;
+    return ahci.queued || depth == 0 ? depth : 1;
 }
 
 static void describe(struct blk_disk *disk)
@@ -224,13 +247,17 @@ static void enable_interrupts(void)
 static status_t start(struct blk_disk *disk)
 {
     u64 began = tsc_read();
-    status_t status = hba_open();
+    struct ahci_stash stash;
+    struct ahci_stash *predecessor = stash_load(&stash, sizeof(stash)) ? &stash : NULL;
+    status_t status = hba_open(predecessor);
 
     if (status == OK)
-        status = find_and_identify();
+        status = find_and_identify(predecessor);
     if (status != OK)
         return status;
     describe(disk);
+    if (disk->limits.depth == 0)
+        return ERR_NO_SPACE; /* each slot holds a command that never ends */
     enable_interrupts();
     log_line("ahci: port %u, %s, %llu sectors, %s, %u slots, ready after %llu us", ahci.port_number,
              ahci.identity.model, (unsigned long long)disk->sectors, ahci.queued ? "NCQ" : "no NCQ", disk->limits.depth,
@@ -240,7 +267,7 @@ static status_t start(struct blk_disk *disk)
 
 static void submit(struct blk_io *io)
 {
-    u32 slot = io->index;
+    u32 slot = ahci.slot_of[io->index];
     u32 bit = 1u << slot;
 
     DRIVER_CHECK(!(ahci.issued & bit) && slot_fill(&ahci, slot, io));
@@ -272,7 +299,7 @@ static void finish_slots(u32 done)
 /* Slots that the HBA no longer works on. The device may not know of more than we issued. */
 static u32 slots_done(void)
 {
-    u32 working = port_read(&ahci, PORT_SACT) | port_read(&ahci, PORT_CI);
+    u32 working = (port_read(&ahci, PORT_SACT) | port_read(&ahci, PORT_CI)) & ~ahci.lost;
 
     if (working & ~ahci.issued) {
         log_line("ahci: port %u works on slots %08x, issued were %08x", ahci.port_number, working, ahci.issued);

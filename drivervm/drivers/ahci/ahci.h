@@ -23,7 +23,9 @@ struct ahci {
     struct ahci_memory *memory;
     struct ata_identity identity;
     bool queued;                   /* reads and writes go as native queued commands */
+    u32 lost;                      /* slots that a predecessor's command never leaves (port_drain) */
     u32 issued;                    /* slots that the HBA works on */
+    u32 slot_of[AHCI_SLOTS];       /* blk_io.index -> slot: the lost ones are left out */
     struct blk_io *io[AHCI_SLOTS]; /* behind each of them */
 };
 
@@ -36,6 +38,12 @@ void port_write(const struct ahci *ahci, u32 offset, u32 value);
 /* Stop command processing and FIS reception (10.1.2, 10.3.2). ERR_TIMEOUT: only a reset of the HBA helps. */
 NODISCARD status_t port_stop_commands(const struct ahci *ahci);
 NODISCARD status_t port_stop(const struct ahci *ahci);
+
+/*
+ * Let the queued commands that a predecessor left in the slots end. Returns the slots that show neither progress nor an
+ * error for a while; `known` are slots of which that is known already.
+ */
+u32 port_drain(const struct ahci *ahci, u32 known);
 
 /* Give the port its memory, let it receive FISes, wait until the device is idle. ERR_TIMEOUT: it stays busy. */
 NODISCARD status_t port_prepare(const struct ahci *ahci);

@@ -8,6 +8,7 @@
 #define LINK_HOLD_US 1000u        /* 10.4.2: DET = 1 for at least 1 ms */
 #define LINK_UP_US 1000000u
 #define FETCH_US 5000000u
+#define DRAIN_US 20000u /* a command that moves no slot for so long after the port stopped never will */
 
 u32 port_read(const struct ahci *ahci, u32 offset)
 {
@@ -33,6 +34,26 @@ status_t port_stop(const struct ahci *ahci)
         return status;
     port_write(ahci, PORT_CMD, port_read(ahci, PORT_CMD) & ~CMD_FRE);
     return mmio_wait(ahci->port + PORT_CMD, CMD_FR, 0, ENGINE_STOP_US) ? OK : ERR_TIMEOUT;
+}
+
+/*
+ * On silicon this takes no time: a command whose DMA is refused ends with a host bus error, and one that runs on ends. In
+ * QEMU 7.2 a refused one hangs in its slot without an error, and resetting the HBA while it is there stops the emulator for
+ * good (docs/decisions/006). So slots without progress are found before PxCMD.ST goes off, which clears PxSACT (3.3.14).
+ */
+u32 port_drain(const struct ahci *ahci, u32 known)
+{
+    u64 deadline = deadline_after(DRAIN_US);
+    u32 before = 0, busy;
+
+    while ((busy = port_read(ahci, PORT_SACT) & ~known) != 0) {
+        if (deadline_passed(deadline) || (port_read(ahci, PORT_IS) & INT_ERRORS))
+            break;
+        if (busy != before)
+            deadline = deadline_after(DRAIN_US);
+        before = busy;
+    }
+    return port_read(ahci, PORT_IS) & INT_ERRORS ? 0 : busy;
 }
 
 static bool wait_idle(const struct ahci *ahci)

@@ -27,6 +27,8 @@ static void restart_port(const struct ahci *ahci, bool reset_link)
         give_up(ahci, "does not stop");
     if (port_read(ahci, PORT_TFD) & (TFD_BSY | TFD_DRQ))
         reset_link = true;
+    if (reset_link && ahci->lost)
+        give_up(ahci, "a reset would touch lost slots");
     if (reset_link && port_reset_link(ahci) != OK)
         give_up(ahci, "link stays down");
     if (port_start(ahci) != OK)
