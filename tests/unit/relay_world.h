@@ -432,7 +432,8 @@ static inline u8 *device_reach(u64 address, u32 length, bool write)
     if (address < DRIVER_WINDOW_BASE || gpa >= WORLD_RAM || length > WORLD_RAM - gpa)
         return NULL;
     for (u64 page = gpa / PAGE_SIZE; page <= (gpa + length - 1) / PAGE_SIZE; page++) {
-        if ((world.io[page].rights & world.io[page].least & need) == 0 || (world.npt[page].rights & need) == 0)
+        bool blocked = world.driver.domain != NULL && (world.io[page].rights & world.io[page].least & need) == 0;
+        if (blocked || (world.npt[page].rights & need) == 0)
             return NULL;
     }
     return world.ram + gpa;
