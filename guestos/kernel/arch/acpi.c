@@ -4,6 +4,8 @@
 #include "shared/lib/string.h"
 
 #define MAPPED_LIMIT GIB(4) /* what the boot map shows */
+#define MADT_FLAGS 40u
+#define MADT_FLAG_PCAT_COMPAT 1u /* 5.2.12, table 5.20 */
 #define MADT_HEADER 44u
 #define MADT_IOAPIC 1u
 #define MADT_OVERRIDE 2u
@@ -58,6 +60,9 @@ static void read_madt(const struct acpi_header *madt)
 {
     const u8 *base = (const void *)madt;
 
+    if (madt->length < MADT_HEADER)
+        return;
+    info.legacy_pic = (field(base, MADT_FLAGS, 4) & MADT_FLAG_PCAT_COMPAT) != 0;
     for (u32 at = MADT_HEADER; at + 2 <= madt->length;) {
         u8 type = base[at], length = base[at + 1];
         if (length < 2 || at + length > madt->length)

@@ -7,6 +7,7 @@ struct acpi_info {
     u64 ioapic; /* physical address; 0: none */
     u32 ioapic_gsi_base;
     u32 irq_to_gsi[16];     /* ISA interrupt to IOAPIC input, after the MADT's overrides */
+    bool legacy_pic;        /* the MADT says that there are 8259s as well */
     bool hardware_reduced;  /* no PM timer, no PM1 block, no PIT, no PIC */
     u16 pm_timer_port;      /* 0: none */
     u16 pm1a_control_port;  /* 0: none */

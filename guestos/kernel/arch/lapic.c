@@ -1,5 +1,6 @@
 #include "guestos/kernel/arch/lapic.h"
 
+#include "guestos/kernel/arch/acpi.h"
 #include "guestos/kernel/arch/cpu.h"
 #include "guestos/kernel/arch/interrupt.h"
 #include "guestos/kernel/arch/paging.h"
@@ -26,6 +27,8 @@
 #define CPUID_1_ECX_X2APIC (1u << 21)
 #define CPUID_1_ECX_HYPERVISOR (1u << 31)
 
+#define PIC_MASTER_MASK 0x21u /* 8259A data sheet, OCW1 */
+#define PIC_SLAVE_MASK 0xa1u
 #define CPUID_KVM_SIGNATURE 0x40000000u
 #define CPUID_KVM_FEATURES 0x40000001u
 #define KVM_FEATURE_PV_EOI (1u << 6)
@@ -64,6 +67,18 @@ static void enable_pv_eoi(void)
     pv_eoi = true;
 }
 
+/*
+ * Firmware may have left the 8259s on, wired to LINT0. They are masked before LINT0 is: the other way round, QEMU 7.2
+ * (TCG) keeps an interrupt pending that no controller can name any more, and delivers it as #GP with error code -14.
+ */
+static void mask_legacy_pic(void)
+{
+    if (!acpi_get()->legacy_pic)
+        return;
+    cpu_out8(PIC_MASTER_MASK, 0xff);
+    cpu_out8(PIC_SLAVE_MASK, 0xff);
+}
+
 void lapic_init(void)
 {
     u64 base = cpu_read_msr(MSR_APIC_BASE);
@@ -78,7 +93,7 @@ void lapic_init(void)
         mapped = paging_map_device(base & 0x000ffffffffff000ull, PAGE_SIZE);
     write(LAPIC_TPR, 0);
     write(LAPIC_SVR, SVR_ENABLE | VECTOR_SPURIOUS);
-    /* Firmware may have left the 8259's interrupts on LINT0. Masked here, the 8259 need not exist to be silenced. */
+    mask_legacy_pic();
     write(LAPIC_LVT_LINT0, LVT_MASKED);
     write(LAPIC_LVT_LINT1, LVT_MASKED);
     write(LAPIC_LVT_ERROR, LVT_MASKED);

@@ -25,15 +25,23 @@ u32 virtio_read(const struct virtio_region *region, u32 offset, u32 width)
 
 void virtio_write(const struct virtio_region *region, u32 offset, u32 width, u32 value)
 {
+    if (region->io) {
+        u16 port = (u16)(region->base + offset);
+        if (width == 1)
+            cpu_out8(port, (u8)value);
+        else if (width == 2)
+            cpu_out16(port, (u16)value);
+        else
+            cpu_out32(port, value);
+        return;
+    }
     volatile void *at = (volatile void *)(region->base + offset);
-    u16 port = (u16)(region->base + offset);
-
     if (width == 1)
-        region->io ? cpu_out8(port, (u8)value) : (void)(*(volatile u8 *)at = (u8)value);
+        *(volatile u8 *)at = (u8)value;
     else if (width == 2)
-        region->io ? cpu_out16(port, (u16)value) : (void)(*(volatile u16 *)at = (u16)value);
+        *(volatile u16 *)at = (u16)value;
     else
-        region->io ? cpu_out32(port, value) : (void)(*(volatile u32 *)at = value);
+        *(volatile u32 *)at = value;
 }
 
 /*
