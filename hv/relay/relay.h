@@ -86,7 +86,10 @@ u32 relay_port_read(struct relay *relay, u32 offset, u32 width);
 void relay_port_write(struct relay *relay, u32 offset, u32 width, u32 value);
 u64 relay_memory_read(struct relay *relay, u32 offset, u32 width);
 void relay_memory_write(struct relay *relay, u32 offset, u32 width, u64 value);
-/* The main guest is being reset: the device goes to its reset state. Requests in flight are withdrawn when the driver completes them. */
+/*
+ * The main guest is being reset: the device goes to its reset state. Requests in flight are withdrawn when the driver completes
+ * them; until relay_in_flight() is 0 the device may still write into their pages, so the guest's memory is not for reuse yet.
+ */
 void relay_guest_reset(struct relay *relay);
 
 /* Relays in slot order, for the PCI bus. NULL where a driver never offered. */

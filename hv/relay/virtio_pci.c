@@ -277,11 +277,6 @@ void relay_guest_reset(struct relay *relay)
         return;
     config_space_reset(relay);
     msix_reset(relay);
-    /*
-     * The guest's memory is about to be another system's. What a device still writes for the old one must not land
-     * there, so the grants go at once; a DMA that comes too late is a fault of that driver VM, and ends in its restart.
-     */
-    grants_revoke_all(relay);
     device_reset(relay);
 }
 
