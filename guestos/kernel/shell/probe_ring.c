@@ -129,6 +129,13 @@ static void break_indirect_range(struct probe *p)
     p->indirect[1].next = 3;
 }
 
+static void break_indirect_next(struct probe *p)
+{
+    use_indirect(p, (u64)p->indirect, 3 * 16);
+    p->table[0].flags |= VIRTQ_DESC_F_NEXT;
+    p->table[0].next = 1;
+}
+
 static void break_indirect_loop(struct probe *p)
 {
     use_indirect(p, (u64)p->indirect, 3 * 16);
@@ -274,6 +281,8 @@ const struct probe_entry probe_ring_entries[] = {
      .break_rule = break_indirect_outside},
     {"indirect-range", "a next beyond the indirect table", .expect = expect_needs_reset,
      .break_rule = break_indirect_range},
+    {"indirect-next", "an indirect descriptor with a successor", .expect = expect_needs_reset,
+     .break_rule = break_indirect_next},
     {"indirect-loop", "a loop in an indirect table", .expect = expect_needs_reset, .break_rule = break_indirect_loop},
     {"length-zero", "a descriptor of length 0", .expect = expect_needs_reset, .break_rule = break_length_zero},
     {"length-huge", "a descriptor of nearly 4 GiB", .expect = expect_needs_reset, .break_rule = break_length_huge},
