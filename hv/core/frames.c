@@ -96,39 +96,27 @@ status_t frames_init(const struct boot_memory *map, u32 count)
     return OK;
 }
 
-static hpa_t take(u64 first, u64 count)
-{
-    mark(first, count, true);
-    frames.free -= count;
-    return HPA(first * PAGE_SIZE);
-}
-
-status_t frame_alloc(hpa_t *out)
-{
-    u64 frame = find(frames.hint, frames.span.end, false);
-
-    frames.hint = frame;
-    if (frame == frames.span.end)
-        return ERR_NO_MEMORY;
-    *out = take(frame, 1);
-    memset(hpa_to_ptr(*out), 0, PAGE_SIZE);
-    return OK;
-}
-
-/* The first free frame at or after `from` that is a multiple of `align` (in frames); span.end when there is none. */
-static u64 find_aligned(u64 from, u64 align)
+/*
+ * The next run of free frames behind *run, cut so that it starts at a multiple of align (in frames) and is not longer
+ * than `max`. False when there is none.
+ */
+static bool next_run(struct range *run, u64 align, u64 max)
 {
     u64 end = frames.span.end;
+    u64 from = run->end;
 
-    for (;;) {
-        from = find(from, end, false);
-        u64 aligned = (from + align - 1) & ~(align - 1);
-        if (aligned >= end)
-            return end;
-        if (find(aligned, aligned + 1, false) == aligned)
-            return aligned;
-        from = aligned + 1;
+    while ((from = find(from, end, false)) < end) {
+        u64 first = (from + align - 1) & ~(align - 1);
+        if (first >= end)
+            break;
+        u64 stop = find(from, max < end - first ? first + max : end, true);
+        if (stop > first) {
+            *run = (struct range){first, stop};
+            return true;
+        }
+        from = stop;
     }
+    return false;
 }
 
 static bool is_good_align(u64 align)
@@ -138,19 +126,29 @@ static bool is_good_align(u64 align)
 
 status_t frames_alloc(u64 count, u64 align, hpa_t *out)
 {
-    u64 end = frames.span.end;
+    struct range run = {.end = frames.hint};
 
     if (count == 0 || !is_good_align(align))
         return ERR_INVALID;
-    for (u64 at = find_aligned(frames.hint, align / PAGE_SIZE); count <= end - at;) {
-        u64 stop = find(at, at + count, true);
-        if (stop == at + count) {
-            *out = take(at, count);
-            return OK;
-        }
-        at = find_aligned(stop, align / PAGE_SIZE);
+    while (next_run(&run, align / PAGE_SIZE, count)) {
+        if (run.end - run.first < count)
+            continue;
+        mark(run.first, count, true);
+        frames.free -= count;
+        frames.hint = find(frames.hint, frames.span.end, false);
+        *out = HPA(run.first * PAGE_SIZE);
+        return OK;
     }
     return ERR_NO_MEMORY;
+}
+
+status_t frame_alloc(hpa_t *out)
+{
+    status_t status = frames_alloc(1, PAGE_SIZE, out);
+
+    if (status == OK)
+        memset(hpa_to_ptr(*out), 0, PAGE_SIZE);
+    return status;
 }
 
 void frames_free(hpa_t first, u64 count)
@@ -163,8 +161,7 @@ void frames_free(hpa_t first, u64 count)
         i++;
     if ((first.v & PAGE_MASK) != 0 || i == frames.managed_count || at < frames.managed[i].first ||
         count > frames.managed[i].end - at || find(at, at + count, false) != at + count)
-        panic("freed frames that are not allocated: 0x%llx, %llu", (unsigned long long)first.v,
-              (unsigned long long)count);
+        panic("freed frames that are not allocated: 0x%lx, %lu", first.v, count);
     mark(at, count, false);
     frames.free += count;
     if (at < frames.hint)
@@ -183,15 +180,10 @@ u64 frames_total_count(void)
 
 u64 frames_largest_run(u64 align)
 {
-    u64 end = frames.span.end;
+    struct range run = {.end = frames.hint};
     u64 best = 0;
 
-    if (!is_good_align(align))
-        return 0;
-    for (u64 at = find_aligned(frames.hint, align / PAGE_SIZE); at < end;) {
-        u64 stop = find(at, end, true);
-        best = stop - at > best ? stop - at : best;
-        at = find_aligned(stop, align / PAGE_SIZE);
-    }
+    while (is_good_align(align) && next_run(&run, align / PAGE_SIZE, ~0ull))
+        best = run.end - run.first > best ? run.end - run.first : best;
     return best;
 }

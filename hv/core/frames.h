@@ -1,8 +1,9 @@
 /*
  * Physical frames of 4 KiB: one bitmap over all of RAM that the loader called free.
  *
- * Context: hv lock held (or boot, before other CPUs run). Nothing here is reachable by a guest except through limits that
- * callers check at boot: frames are taken when VMs are created and for page tables of grants, which have a bounded pool.
+ * Context: hv lock held (or boot, before other CPUs run). Nothing here is reachable by a guest except through limits
+ * that callers check at boot: frames are taken when VMs are created and for page tables of grants, which have a bounded
+ * pool.
  */
 #pragma once
 
@@ -18,8 +19,8 @@ void *hpa_to_ptr(hpa_t hpa);
 hpa_t ptr_to_hpa(const void *ptr);
 
 /*
- * Take over the FREE ranges of the memory map. The bitmap itself is placed in the first free range that holds it. Frames
- * below 1 MiB are left out (SMP start-up code takes its own). Errors: ERR_NO_MEMORY.
+ * Take over the FREE ranges of the memory map. The bitmap itself is placed in the first free range that holds it.
+ * Frames below 1 MiB are left out (SMP start-up code takes its own). Errors: ERR_NO_MEMORY.
  */
 NODISCARD status_t frames_init(const struct boot_memory *map, u32 count);
 
@@ -27,8 +28,8 @@ NODISCARD status_t frames_init(const struct boot_memory *map, u32 count);
 NODISCARD status_t frame_alloc(hpa_t *out);
 
 /*
- * `count` contiguous frames, the first aligned to `align` bytes (power of two >= 4096); contents undefined. ERR_NO_MEMORY
- * when no run is long enough, ERR_INVALID for count 0 or a bad align.
+ * `count` contiguous frames, the first aligned to `align` bytes (power of two >= 4096); contents undefined.
+ * ERR_NO_MEMORY when no run is long enough, ERR_INVALID for count 0 or a bad align.
  */
 NODISCARD status_t frames_alloc(u64 count, u64 align, hpa_t *out);
 

@@ -5,139 +5,52 @@
 #define ADDRESS_BITS 0x000ffffffffff000ull /* 51:12, in all formats */
 #define ADDRESS_END (1ull << 52)
 
+/* x86 P and R/W, VT-d R and W: a present entry has one of them in every format, an absent one neither. */
+#define PRESENT_BITS 3ull
+#define SUPERPAGE (1ull << 7) /* in all formats; level 0 has leaves only */
+
 /* APM 2 5.4.1, SDM 3A 4.5.4 tables 4-15 to 4-20 */
 #define X86_PRESENT (1ull << 0)
 #define X86_WRITE (1ull << 1)
 #define X86_USER (1ull << 2)
 #define X86_WRITE_THROUGH (1ull << 3)
 #define X86_CACHE_DISABLE (1ull << 4)
-#define X86_SUPERPAGE (1ull << 7)
 #define X86_NO_EXECUTE (1ull << 63)
+#define X86_TABLE (X86_PRESENT | X86_WRITE | X86_USER)
+/* UNCACHED is PAT index 3: uncacheable in the PAT's reset value, which nobody changes. */
+#define X86_RIGHTS                                                                                                     \
+    {                                                                                                                  \
+        X86_PRESENT, X86_PRESENT | X86_WRITE, X86_PRESENT | X86_NO_EXECUTE, X86_WRITE_THROUGH | X86_CACHE_DISABLE,     \
+            X86_USER                                                                                                   \
+    }
 
-/* VT-d 9.8 */
+/* VT-d 9.8: no present bit; an entry that allows neither access is not present (VT-d 3.7) */
 #define VTD_READ (1ull << 0)
 #define VTD_WRITE (1ull << 1)
-#define VTD_SUPERPAGE (1ull << 7)
-
-/* ---- formats ---- */
-
-static u64 x86_leaf(hpa_t hpa, u32 rights, u32 level)
-{
-    u64 entry = hpa.v;
-
-    if (rights & (PAGE_READ | PAGE_WRITE | PAGE_EXECUTE))
-        entry |= X86_PRESENT;
-    if (rights & PAGE_WRITE)
-        entry |= X86_WRITE;
-    if (rights & PAGE_USER)
-        entry |= X86_USER;
-    if (!(rights & PAGE_EXECUTE))
-        entry |= X86_NO_EXECUTE;
-    if (rights & PAGE_UNCACHED) /* PAT index 3: uncacheable in the PAT's reset value, which nobody changes */
-        entry |= X86_WRITE_THROUGH | X86_CACHE_DISABLE;
-    return entry | (level > 0 ? X86_SUPERPAGE : 0);
-}
-
-static u64 npt_leaf(hpa_t hpa, u32 rights, u32 level)
-{
-    return x86_leaf(hpa, rights | PAGE_USER, level);
-}
-
-/* Upper levels grant everything: the leaf alone decides. */
-static u64 x86_table(hpa_t hpa)
-{
-    return hpa.v | X86_PRESENT | X86_WRITE | X86_USER;
-}
-
-static bool x86_present(u64 entry)
-{
-    return (entry & X86_PRESENT) != 0;
-}
-
-static bool x86_is_leaf(u64 entry, u32 level)
-{
-    return level == 0 || (entry & X86_SUPERPAGE) != 0;
-}
-
-static u32 x86_rights(u64 entry)
-{
-    u32 rights = PAGE_READ;
-
-    if (entry & X86_WRITE)
-        rights |= PAGE_WRITE;
-    if (entry & X86_USER)
-        rights |= PAGE_USER;
-    if (!(entry & X86_NO_EXECUTE))
-        rights |= PAGE_EXECUTE;
-    if (entry & X86_CACHE_DISABLE)
-        rights |= PAGE_UNCACHED;
-    return rights;
-}
-
-static hpa_t entry_address(u64 entry)
-{
-    return HPA(entry & ADDRESS_BITS);
-}
-
-static u64 vtd_leaf(hpa_t hpa, u32 rights, u32 level)
-{
-    return hpa.v | (rights & PAGE_READ ? VTD_READ : 0) | (rights & PAGE_WRITE ? VTD_WRITE : 0) |
-           (level > 0 ? VTD_SUPERPAGE : 0);
-}
-
-static u64 vtd_table(hpa_t hpa)
-{
-    return hpa.v | VTD_READ | VTD_WRITE;
-}
-
-/* There is no present bit: an entry that allows neither access is not present (VT-d 3.7). */
-static bool vtd_present(u64 entry)
-{
-    return (entry & (VTD_READ | VTD_WRITE)) != 0;
-}
-
-static bool vtd_is_leaf(u64 entry, u32 level)
-{
-    return level == 0 || (entry & VTD_SUPERPAGE) != 0;
-}
-
-static u32 vtd_rights(u64 entry)
-{
-    return (entry & VTD_READ ? PAGE_READ : 0) | (entry & VTD_WRITE ? PAGE_WRITE : 0);
-}
 
 const struct page_format page_format_x86 = {
     .name = "x86",
     .superpages = 1u << 1 | 1u << 2,
     .canonical = true,
-    .leaf = x86_leaf,
-    .table = x86_table,
-    .present = x86_present,
-    .is_leaf = x86_is_leaf,
-    .rights = x86_rights,
-    .address = entry_address,
+    .table = X86_TABLE,
+    .inverted = X86_NO_EXECUTE,
+    .right = X86_RIGHTS,
 };
 
 const struct page_format page_format_npt = {
     .name = "npt",
     .superpages = 1u << 1 | 1u << 2,
-    .leaf = npt_leaf,
-    .table = x86_table,
-    .present = x86_present,
-    .is_leaf = x86_is_leaf,
-    .rights = x86_rights,
-    .address = entry_address,
+    .table = X86_TABLE,
+    .leaf = X86_USER,
+    .inverted = X86_NO_EXECUTE,
+    .right = X86_RIGHTS,
 };
 
 const struct page_format page_format_vtd = {
     .name = "vt-d",
     .superpages = 1u << 1 | 1u << 2,
-    .leaf = vtd_leaf,
-    .table = vtd_table,
-    .present = vtd_present,
-    .is_leaf = vtd_is_leaf,
-    .rights = vtd_rights,
-    .address = entry_address,
+    .table = VTD_READ | VTD_WRITE,
+    .right = {VTD_READ, VTD_WRITE},
 };
 
 /* ---- entries ---- */
@@ -153,14 +66,33 @@ static u64 level_size(u32 level)
     return PAGE_SIZE << 9 * level;
 }
 
-static u64 *entry_of(hpa_t table, u64 at, u32 level)
+static bool is_present(u64 entry)
 {
-    return (u64 *)hpa_to_ptr(table) + at / level_size(level) % TABLE_ENTRIES;
+    return entry & PRESENT_BITS;
 }
 
-static bool is_table(const struct page_table *pt, u64 entry, u32 level)
+static bool is_table(u64 entry, u32 level)
 {
-    return pt->format->present(entry) && !pt->format->is_leaf(entry, level);
+    return is_present(entry) && level > 0 && !(entry & SUPERPAGE);
+}
+
+static u64 make_leaf(const struct page_format *format, u64 hpa, u32 rights, u32 level)
+{
+    u64 bits = format->leaf;
+
+    for (u32 i = 0; i < PAGE_RIGHTS; i++)
+        bits |= rights & 1u << i ? format->right[i] : 0;
+    return hpa | (bits ^ format->inverted) | (level > 0 ? SUPERPAGE : 0);
+}
+
+static u32 leaf_rights(const struct page_format *format, u64 entry)
+{
+    u64 bits = entry ^ format->inverted;
+    u32 rights = 0;
+
+    for (u32 i = 0; i < PAGE_RIGHTS; i++)
+        rights |= format->right[i] && (bits & format->right[i]) == format->right[i] ? 1u << i : 0;
+    return rights;
 }
 
 static void publish(const struct page_table *pt, const u64 *first, u32 count)
@@ -175,27 +107,23 @@ static void set_entry(u64 *entry, u64 value)
     __atomic_store_n(entry, value, __ATOMIC_RELEASE);
 }
 
-/* How many entries from the one of `at` to the end of its table lie wholly inside [at, end). */
-static u32 run_length(u64 at, u64 end, u32 level)
+static void set_one(const struct page_table *pt, u64 *entry, u64 value)
 {
-    u64 in_table = TABLE_ENTRIES - at / level_size(level) % TABLE_ENTRIES;
-    u64 in_range = (end - at) / level_size(level);
-
-    return (u32)(in_range < in_table ? in_range : in_table);
+    set_entry(entry, value);
+    publish(pt, entry, 1);
 }
 
 /* The leaf that maps `at`, or the empty entry that ends the walk. */
 static struct place find(const struct page_table *pt, u64 at)
 {
-    struct place place = {.level = pt->levels - 1};
+    u64 table = pt->root.v;
 
-    place.entry = entry_of(pt->root, at, place.level);
-    while (is_table(pt, *place.entry, place.level)) {
-        hpa_t table = pt->format->address(*place.entry);
-        place.level--;
-        place.entry = entry_of(table, at, place.level);
+    for (u32 level = pt->levels - 1;; level--) {
+        u64 *entry = (u64 *)hpa_to_ptr(HPA(table)) + at / level_size(level) % TABLE_ENTRIES;
+        if (!is_table(*entry, level))
+            return (struct place){entry, level};
+        table = *entry & ADDRESS_BITS;
     }
-    return place;
 }
 
 /* The first address behind the entry that a walk to `at` ended in. */
@@ -204,31 +132,14 @@ static u64 skip(u64 at, u32 level)
     return (at | (level_size(level) - 1)) + 1;
 }
 
-static status_t add_table(struct page_table *pt, u64 *entry)
+static status_t new_table(struct page_table *pt, hpa_t *table)
 {
-    hpa_t table;
-    status_t status = frame_alloc(&table);
+    status_t status = frame_alloc(table);
 
     if (status != OK)
         return status;
-    publish(pt, hpa_to_ptr(table), TABLE_ENTRIES); /* its zeros, before anything refers to them */
-    set_entry(entry, pt->format->table(table));
-    publish(pt, entry, 1);
+    publish(pt, hpa_to_ptr(*table), TABLE_ENTRIES); /* its zeros, before anything refers to them */
     pt->table_frames++;
-    return OK;
-}
-
-/* Walk to the entry of `at` on `level`, adding tables; below it when a table stands there already. */
-static status_t find_or_add(struct page_table *pt, u64 at, u32 level, struct place *out)
-{
-    *out = find(pt, at);
-    while (out->level > level) {
-        status_t status = add_table(pt, out->entry);
-        if (status != OK)
-            return status;
-        out->level--;
-        out->entry = entry_of(pt->format->address(*out->entry), at, out->level);
-    }
     return OK;
 }
 
@@ -241,7 +152,7 @@ static status_t check_range(const struct page_table *pt, u64 *at, u64 size)
     u64 half = width_end / 2;
     u64 offset = *at & (width_end - 1);
 
-    if (size == 0 || (*at & PAGE_MASK) != 0 || (size & PAGE_MASK) != 0)
+    if (size == 0 || ((*at | size) & PAGE_MASK) != 0)
         return ERR_INVALID;
     if (size > width_end - offset)
         return ERR_RANGE;
@@ -259,31 +170,23 @@ static status_t check_range(const struct page_table *pt, u64 *at, u64 size)
 status_t page_table_create(struct page_table *pt, const struct page_format *format, u32 levels)
 {
     *pt = (struct page_table){.format = format, .levels = levels};
-    if (levels != 3 && levels != 4)
-        return ERR_INVALID;
-    status_t status = frame_alloc(&pt->root);
-    if (status != OK)
-        return status;
-    pt->table_frames = 1;
-    publish(pt, hpa_to_ptr(pt->root), TABLE_ENTRIES);
-    return OK;
+    return levels == 3 || levels == 4 ? new_table(pt, &pt->root) : ERR_INVALID;
 }
 
 /* Recursion is bounded by the levels: at most four deep. */
-static void free_tables(const struct page_table *pt, hpa_t table, u32 level)
+static void free_tables(u64 table, u32 level)
 {
-    const u64 *entries = hpa_to_ptr(table);
+    const u64 *entries = hpa_to_ptr(HPA(table));
 
-    for (u32 i = 0; level > 0 && i < TABLE_ENTRIES; i++) {
-        if (is_table(pt, entries[i], level))
-            free_tables(pt, pt->format->address(entries[i]), level - 1);
-    }
-    frames_free(table, 1);
+    for (u32 i = 0; i < TABLE_ENTRIES; i++)
+        if (is_table(entries[i], level))
+            free_tables(entries[i] & ADDRESS_BITS, level - 1);
+    frames_free(HPA(table), 1);
 }
 
 void page_table_destroy(struct page_table *pt)
 {
-    free_tables(pt, pt->root, pt->levels - 1);
+    free_tables(pt->root.v, pt->levels - 1);
     *pt = (struct page_table){0};
 }
 
@@ -301,69 +204,68 @@ static bool is_anything_mapped(const struct page_table *pt, u64 at, u64 end)
 {
     while (at < end) {
         struct place place = find(pt, at);
-        if (pt->format->present(*place.entry))
+        if (is_present(*place.entry))
             return true;
         at = skip(at, place.level);
     }
     return false;
 }
 
-/* Remove what is mapped in [at, end), where no leaf sticks out. */
+/*
+ * Remove what is mapped in [at, end), where no leaf sticks out. From the entry that a walk ends in the pass goes on
+ * through its table, up to an entry that refers to another table: that one takes a new walk.
+ */
 static void clear(struct page_table *pt, u64 at, u64 end)
 {
     while (at < end) {
         struct place place = find(pt, at);
-        if (!pt->format->present(*place.entry)) {
-            at = skip(at, place.level);
-            continue;
-        }
-        u32 run = run_length(at, end, place.level);
         u32 count = 0;
-        while (count < run && pt->format->present(place.entry[count]) &&
-               pt->format->is_leaf(place.entry[count], place.level))
+        do {
             set_entry(&place.entry[count++], 0);
+            at = skip(at, place.level);
+        } while (at < end && at % level_size(place.level + 1) != 0 && !is_table(place.entry[count], place.level));
         publish(pt, place.entry, count);
-        at += count * level_size(place.level);
     }
 }
 
-/* Fill neighbouring entries of one table. Returns how many bytes are mapped now. */
-static u64 fill(struct page_table *pt, struct place place, u64 at, u64 end, hpa_t hpa, u32 rights)
+/* Map one page of `level`, or of the level of a table that stands there already. *size: how much that is. */
+static status_t map_one(struct page_table *pt, u64 at, u64 hpa, u32 rights, u32 level, u64 *size)
 {
-    u64 step = level_size(place.level);
-    u32 run = run_length(at, end, place.level);
-    u32 count = 0;
+    struct place place = find(pt, at);
 
-    /* What is not empty in a range without mappings is a table of earlier ones: the caller goes on below it. */
-    while (count < run && !pt->format->present(place.entry[count])) {
-        set_entry(&place.entry[count], pt->format->leaf(HPA(hpa.v + count * step), rights, place.level));
-        count++;
+    while (place.level > level) {
+        hpa_t table;
+        status_t status = new_table(pt, &table);
+        if (status != OK)
+            return status;
+        set_one(pt, place.entry, table.v | pt->format->table);
+        place = find(pt, at);
     }
-    publish(pt, place.entry, count);
-    return count * step;
+    set_one(pt, place.entry, make_leaf(pt->format, hpa, rights, place.level));
+    *size = level_size(place.level);
+    return OK;
 }
 
 status_t page_table_map(struct page_table *pt, u64 at, hpa_t hpa, u64 size, u32 rights)
 {
     status_t status = check_range(pt, &at, size);
+    u64 step;
 
     if (status != OK)
         return status;
-    if ((hpa.v & PAGE_MASK) != 0 || !pt->format->present(pt->format->leaf(hpa, rights, 0)))
+    if ((hpa.v & PAGE_MASK) != 0 || !is_present(make_leaf(pt->format, 0, rights, 0)))
         return ERR_INVALID;
     if (hpa.v >= ADDRESS_END || size > ADDRESS_END - hpa.v)
         return ERR_RANGE;
     if (is_anything_mapped(pt, at, at + size))
         return ERR_EXISTS;
-    for (u64 done = 0; done < size;) {
-        struct place place;
+    for (u64 done = 0; done < size; done += step) {
         u32 level = largest_level(pt, at + done, hpa.v + done, size - done);
-        status = find_or_add(pt, at + done, level, &place);
+        status = map_one(pt, at + done, hpa.v + done, rights, level, &step);
         if (status != OK) {
             clear(pt, at, at + done);
             return status;
         }
-        done += fill(pt, place, at + done, at + size, HPA(hpa.v + done), rights);
     }
     return OK;
 }
@@ -374,7 +276,7 @@ static bool sticks_out(const struct page_table *pt, u64 at, u64 first, u64 end)
     struct place place = find(pt, at);
     u64 leaf_end = skip(at, place.level);
 
-    return pt->format->present(*place.entry) && (leaf_end - level_size(place.level) < first || leaf_end > end);
+    return is_present(*place.entry) && (leaf_end - level_size(place.level) < first || leaf_end > end);
 }
 
 status_t page_table_unmap(struct page_table *pt, u64 at, u64 size)
@@ -396,13 +298,12 @@ status_t page_table_protect(struct page_table *pt, u64 at, u32 rights)
     if (status != OK)
         return status;
     struct place place = find(pt, at);
-    if (!pt->format->present(*place.entry))
+    if (!is_present(*place.entry))
         return ERR_NOT_FOUND;
-    u64 entry = pt->format->leaf(pt->format->address(*place.entry), rights, 0);
-    if (place.level > 0 || !pt->format->present(entry))
+    u64 entry = make_leaf(pt->format, *place.entry & ADDRESS_BITS, rights, 0);
+    if (place.level > 0 || !is_present(entry))
         return ERR_INVALID;
-    set_entry(place.entry, entry);
-    publish(pt, place.entry, 1);
+    set_one(pt, place.entry, entry);
     return OK;
 }
 
@@ -413,11 +314,11 @@ status_t page_table_lookup(const struct page_table *pt, u64 at, hpa_t *hpa, u32 
     if (check_range(pt, &page, PAGE_SIZE) != OK)
         return ERR_NOT_FOUND;
     struct place place = find(pt, page);
-    if (!pt->format->present(*place.entry))
+    if (!is_present(*place.entry))
         return ERR_NOT_FOUND;
     if (hpa != NULL)
-        *hpa = HPA(pt->format->address(*place.entry).v + (at & (level_size(place.level) - 1)));
+        *hpa = HPA((*place.entry & ADDRESS_BITS) + (at & (level_size(place.level) - 1)));
     if (rights != NULL)
-        *rights = pt->format->rights(*place.entry);
+        *rights = leaf_rights(pt->format, *place.entry);
     return OK;
 }

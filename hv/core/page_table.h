@@ -1,9 +1,9 @@
 /*
- * Four-level radix page tables of 512 entries: one builder for the hypervisor's own map, nested page tables and VT-d
- * second-level tables. The formats differ in the bits of an entry only (struct page_format).
+ * Radix page tables of 512 entries: one builder for the hypervisor's own map, nested page tables and VT-d second-level
+ * tables. The formats differ in the bits of an entry only (struct page_format).
  *
- * The builder never invalidates a TLB: that is the caller's duty, in its order (unmap, invalidate, then reuse the frame).
- * Context: hv lock held. Tables come from frame_alloc() and go back with page_table_destroy().
+ * The builder never invalidates a TLB: that is the caller's duty, in its order (unmap, invalidate, then reuse the
+ * frame). Context: hv lock held. Tables come from frame_alloc() and go back with page_table_destroy().
  */
 #pragma once
 
@@ -14,37 +14,36 @@
 #define PAGE_EXECUTE 4u
 #define PAGE_UNCACHED 8u
 #define PAGE_USER 16u /* x86 format; NPT sets it in every entry, since it walks as user (APM 2 15.25.5) */
+#define PAGE_RIGHTS 5u
 
 struct page_format {
     const char *name;
-    u32 superpages; /* bit 1: 2 MiB leaves allowed, bit 2: 1 GiB leaves allowed (bit n = level n) */
-    bool canonical; /* addresses are linear ones: the bits above the width repeat its highest bit; else they are zero */
-    u64 (*leaf)(hpa_t hpa, u32 rights, u32 level); /* level 0: 4 KiB, 1: 2 MiB, 2: 1 GiB */
-    u64 (*table)(hpa_t hpa);
-    bool (*present)(u64 entry);
-    bool (*is_leaf)(u64 entry, u32 level);
-    u32 (*rights)(u64 entry);
-    hpa_t (*address)(u64 entry);
+    u32 superpages;         /* bit 1: 2 MiB leaves allowed, bit 2: 1 GiB leaves allowed (bit n = level n) */
+    bool canonical;         /* linear addresses: the bits above the width repeat its highest bit; else they are zero */
+    u64 table;              /* an entry that refers to a table: it allows everything, the leaf alone decides */
+    u64 leaf;               /* in every leaf */
+    u64 inverted;           /* bits that a right clears instead of sets */
+    u64 right[PAGE_RIGHTS]; /* the bits of PAGE_READ, PAGE_WRITE, ... in the order of their values; 0: ignored */
     /* After entries [first, first+count) were written: flush for hardware that does not snoop. May be NULL. */
     void (*wrote)(const u64 *first, u32 count);
 };
 
 /*
- * Superpages and wrote() depend on the machine: copy a format and change these where CPU or unit has less. A present x86
- * entry is always readable. VT-d ignores EXECUTE, UNCACHED and USER.
+ * Superpages and wrote() depend on the machine: copy a format and change these where CPU or unit has less. A present
+ * x86 entry is always readable. VT-d ignores EXECUTE, UNCACHED and USER.
  */
-extern const struct page_format page_format_x86; /* own map. APM 2 5.3 / SDM 3A 4.5: P, R/W, U/S, PCD|PWT for UNCACHED, NX */
+extern const struct page_format page_format_x86; /* own map: linear addresses */
 extern const struct page_format page_format_npt; /* the same bits for guest-physical addresses, PAGE_USER implied */
-extern const struct page_format page_format_vtd; /* VT-d 9.8: R, W, superpage; no execute, no cache bits */
+extern const struct page_format page_format_vtd;
 
 struct page_table {
     const struct page_format *format;
     hpa_t root;
-    u32 levels; /* 4, or 3 for VT-d units with 39-bit tables */
+    u32 levels;       /* 4, or 3 for VT-d units with 39-bit tables */
     u64 table_frames; /* frames that the tables take, the root included */
 };
 
-/* An empty table. levels 3 or 4. ERR_NO_MEMORY. */
+/* An empty table. levels 3 or 4. ERR_INVALID, ERR_NO_MEMORY. */
 NODISCARD status_t page_table_create(struct page_table *pt, const struct page_format *format, u32 levels);
 
 /* Free all table frames (not what they map); *pt is zeroed. The caller made sure that no CPU or device walks them. */
@@ -53,12 +52,15 @@ void page_table_destroy(struct page_table *pt);
 /*
  * Map [at, at+size) to [hpa, hpa+size), page multiples, with the largest pages that alignment and format allow (smaller
  * ones where a table of earlier mappings stands: tables are never given back to be reused while caches may hold them).
- * Errors, with what was mapped so far taken back: ERR_INVALID (alignment, size 0, no rights), ERR_RANGE (beyond the table's width),
- * ERR_EXISTS (something is mapped there), ERR_NO_MEMORY.
+ * Errors: ERR_INVALID (alignment, size 0, no rights), ERR_RANGE (beyond the table's width), ERR_EXISTS (something is
+ * mapped there), ERR_NO_MEMORY (what was mapped so far is taken back).
  */
 NODISCARD status_t page_table_map(struct page_table *pt, u64 at, hpa_t hpa, u64 size, u32 rights);
 
-/* Remove [at, at+size); parts that are not mapped are skipped; a superpage that sticks out is refused (ERR_INVALID, nothing changed). */
+/*
+ * Remove [at, at+size). Parts that are not mapped are skipped, absent tables whole: a large sparse range costs one pass
+ * over the tables that are there. A superpage that sticks out is refused (ERR_INVALID, nothing changed).
+ */
 NODISCARD status_t page_table_unmap(struct page_table *pt, u64 at, u64 size);
 
 /* Set the rights of the mapped 4 KiB page at `at`. ERR_NOT_FOUND, ERR_INVALID (inside a superpage, no rights). */

@@ -316,6 +316,33 @@ static void check_flushed(hpa_t table, u32 level)
     }
 }
 
+static u32 passes;
+
+static void count_pass(const u64 *first, u32 count)
+{
+    passes++;
+}
+
+/* A revocation takes back a window of which some pages are granted: it must not cost a walk for each of them. */
+static void a_sparse_range_goes_in_one_pass_a_table(void **state)
+{
+    struct page_format format = page_format_vtd;
+    struct page_table pt;
+
+    format.wrote = count_pass;
+    assert_int_equal(page_table_create(&pt, &format, 4), OK);
+    for (u64 at = GIB(1); at < GIB(1) + MIB(4); at += 2 * PAGE_SIZE)
+        assert_int_equal(page_table_map(&pt, at, HPA(at), PAGE_SIZE, RW), OK);
+    assert_int_equal(page_table_map(&pt, GIB(2), HPA(0), PAGE_SIZE, RW), OK);
+    passes = 0;
+    assert_int_equal(page_table_unmap(&pt, PAGE_SIZE, GIB(3)), OK);
+    assert_in_range(passes, 3,
+                    3 + 6); /* the three tables of 4 KiB pages, and the empty entries between and behind them */
+    assert_int_equal(page_table_lookup(&pt, GIB(1) + MIB(2), NULL, NULL), ERR_NOT_FOUND);
+    assert_int_equal(page_table_lookup(&pt, GIB(2), NULL, NULL), ERR_NOT_FOUND);
+    page_table_destroy(&pt);
+}
+
 /* ---- the model: one entry a 4 KiB page of an 8 MiB window, one group number a superpage ---- */
 
 #define MODEL_PAGES 2048u
@@ -485,6 +512,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(addresses_stay_within_the_width, setup, teardown),
         cmocka_unit_test_setup_teardown(linear_addresses_are_canonical, setup, teardown),
         cmocka_unit_test_setup_teardown(running_out_of_frames_takes_back_the_mapping, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_sparse_range_goes_in_one_pass_a_table, setup, teardown),
         cmocka_unit_test_setup_teardown(random_operations_match_the_model, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
