@@ -32,9 +32,10 @@ static void put(u8 byte)
 
 void console_line(const char *text)
 {
+    /* LF CR instead of CR LF: scripts tell by it that the guest's line goes on behind this one, and join its parts. */
     if (!column_zero) {
-        put('\r');
         put('\n');
+        put('\r');
     }
     while (*text)
         put((u8)*text++);

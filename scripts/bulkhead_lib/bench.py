@@ -25,6 +25,8 @@ def with_grants(manifest, mode):
 
 def run(arguments):
     kind = session.choose_accel(arguments.accel)
+    if arguments.icount:
+        arguments.cpus = 1
     # Figures are of the release build: the debug build recomputes its tables after each exit.
     build.build("release", verbose=arguments.verbose)
     modes = ("sticky", "strict") if arguments.grants == "both" else (arguments.grants,)
@@ -69,9 +71,10 @@ def _measure(arguments, kind, manifest, mode, progress):
 
 
 def counters(control):
-    """Sums of the counters that `stats` gives, over all lines: {name: number}."""
-    total = {}
-    for _, fields in control.ask("stats"):
+    """Sums of the counters that `stats` gives, over all lines: {name: number}; and the machine's time in µs."""
+    total = {"now_us": control.rows("tsc", "tsc")[0]["us"]}
+    for kind, fields in control.ask("stats"):
+        total["cpus"] = total.get("cpus", 0) + (kind == "cpu")
         for key, value in fields.items():
             if isinstance(value, int):
                 total[key] = total.get(key, 0) + value
@@ -80,12 +83,21 @@ def counters(control):
 
 def figures(name, mode, result, before, after, icount):
     """One row: what the guest measured, and what it cost the hypervisor."""
-    done = after.get("completions", 0) - before.get("completions", 0)
-    exits = after.get("exits", 0) - before.get("exits", 0)
-    row = {"workload": name, "grants": mode, "MB/s": round(float(result["mb_per_s"]), 1), "IOPS": int(result["iops"]),
-           "exits/IO": round(exits / done, 2) if done else None}
+    delta = {key: after[key] - before.get(key, 0) for key in after}
+    done = delta["completions"]
+    row = {"workload": name, "grants": mode, "MB/s": float(result["mb_per_s"]), "IOPS": int(result["iops"]),
+           "p50 us": int(result["p50_us"]), "p99 us": int(result["p99_us"]),
+           "exits/IO": round(delta["exits"] / done, 2) if done else None}
     if icount:
-        # With -icount shift=0 an instruction takes a nanosecond of virtual time, so hypervisor time is instructions.
-        busy = after.get("hv_ns", 0) - before.get("hv_ns", 0)
-        row["hv instructions/IO"] = round(busy / done) if done and busy else None
+        row["hv instructions/IO"] = round(hypervisor_us(delta, after["cpus"]) * 1000 / done) if done else None
     return row
+
+
+def hypervisor_us(delta, cpus):
+    """
+    Time that was spent neither in a VM nor idle. With -icount shift=0 an instruction takes a nanosecond of virtual time, so
+    this counts instructions; that holds for one CPU only, because QEMU lets CPUs take turns on one clock.
+    """
+    if "idle_us" not in delta:
+        raise Failure("`stats` has no idle_us in its `cpu` lines, so hypervisor instructions cannot be told apart")
+    return max(0, delta["now_us"] * cpus - delta["run_us"] - delta["idle_us"])

@@ -33,12 +33,12 @@ def _run(command, title, verbose):
         for line in process.stdout:
             lines.append(line.rstrip())
             step = STEP.match(line)
-            # Nothing to do: stay quiet, so that a run that is up to date starts without chatter.
-            if step and progress is None:
+            # Nothing to do (Ninja only looks for new files, a line that ends in dots): no chatter.
+            if step and progress is None and not line.rstrip().endswith("..."):
                 progress = Progress(title)
             if verbose:
                 say(lines[-1])
-            elif step:
+            elif progress and step:
                 progress.update(f"{step[1]}/{step[2]}")
     if process.returncode != 0:
         for line in lines[-60:]:
