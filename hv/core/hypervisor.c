@@ -15,11 +15,11 @@ u64 tsc_khz = 1000000; /* a guess until apic_calibrate(), for the first lines of
 static u64 tsc_start;
 static u16 exit_port;
 static bool panicking;
+static bool ending; /* VECTOR_STOP is meant */
 
-/* A ticket lock: first come, first served, so that no CPU starves. owner: CPU id + 1. */
+/* A ticket lock: first come, first served, so that no CPU starves. */
 static struct {
     u32 next, serving;
-    u32 owner;
 } lock;
 
 void hv_lock(void)
@@ -28,18 +28,11 @@ void hv_lock(void)
 
     while (__atomic_load_n(&lock.serving, __ATOMIC_ACQUIRE) != ticket)
         cpu_pause();
-    __atomic_store_n(&lock.owner, this_cpu()->id + 1, __ATOMIC_RELAXED);
 }
 
 void hv_unlock(void)
 {
-    __atomic_store_n(&lock.owner, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&lock.serving, lock.serving + 1, __ATOMIC_RELEASE);
-}
-
-bool hv_lock_held(void)
-{
-    return __atomic_load_n(&lock.owner, __ATOMIC_RELAXED) == this_cpu()->id + 1;
 }
 
 u64 tsc_now(void)
@@ -68,26 +61,39 @@ void machine_set_exit_port(u16 port)
     exit_port = port;
 }
 
+/* A line to the console. Returns where in `line` the text behind the prefix begins. */
+static const char *write_line(char line[LINE_SIZE], const char *prefix, const char *fmt, va_list args)
+{
+    size_t length = str_copy(line, LINE_SIZE, prefix);
+
+    bh_vsnprintf(line + length, LINE_SIZE - length, fmt, args);
+    console_line(line);
+    return line + length;
+}
+
 void hv_log(const char *fmt, ...)
 {
-    char text[200], line[232];
+    char prefix[32], line[LINE_SIZE];
     u64 us = time_us();
     va_list args;
 
+    bh_snprintf(prefix, sizeof(prefix), "[hv %5lu.%06lu] ", us / 1000000, us % 1000000);
     va_start(args, fmt);
-    bh_vsnprintf(text, sizeof(text), fmt, args);
+    event_add(EVENT_LOG, EVENT_NO_VM, "%s", write_line(line, prefix, fmt, args));
     va_end(args);
-    bh_snprintf(line, sizeof(line), "[hv %5llu.%06llu] %s", (unsigned long long)(us / 1000000),
-                (unsigned long long)(us % 1000000), text);
-    console_line(line);
-    event_add(EVENT_LOG, EVENT_NO_VM, "%s", text);
 }
 
 static void stop_other_cpus(void)
 {
+    __atomic_store_n(&ending, true, __ATOMIC_RELEASE);
     for (u32 i = 0; i < cpu_count; i++)
         if (i != this_cpu()->id && cpus[i].online)
             apic_send(cpus[i].apic_id, VECTOR_STOP);
+}
+
+bool panic_stops_cpus(void)
+{
+    return __atomic_load_n(&ending, __ATOMIC_ACQUIRE);
 }
 
 void machine_end(enum machine_end how)
@@ -99,6 +105,11 @@ void machine_end(enum machine_end how)
     if (how == MACHINE_POWER_OFF)
         console_line("bulkhead: the machine has stopped; it can be switched off");
     stop_other_cpus();
+    halt();
+}
+
+static _Noreturn void halt(void)
+{
     for (;;)
         __asm__ volatile("cli; hlt");
 }
@@ -117,8 +128,7 @@ void panic(const char *fmt, ...)
         hv_log("panic on CPU %u: %s", this_cpu()->id, text);
         machine_end(MACHINE_PANIC);
     }
-    for (;;)
-        __asm__ volatile("cli; hlt");
+    halt();
 }
 
 void boot_fail(const char *fmt, ...)

@@ -24,6 +24,9 @@ void hv_log(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* A broken invariant of our own: say where, stop all CPUs, end the machine with MACHINE_PANIC. */
 _Noreturn void panic(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
+/* Has some CPU told the others to stop? No lock needed. */
+bool panic_stops_cpus(void);
+
 /* A boot error: "bulkhead: <text>" on the console, nothing started, end with MACHINE_BOOT_ERROR. */
 _Noreturn void boot_fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
 

@@ -6,6 +6,7 @@
 #include "hv/core/hypervisor.h"
 #include "shared/lib/string.h"
 
+#define VECTOR_NMI 2u
 #define KERNEL_CODE 0x08u
 #define KERNEL_DATA 0x10u
 #define IST_STACK_SIZE 4096u
@@ -39,7 +40,7 @@ struct exception_frame {
     u64 vector, error, rip, cs, rflags, rsp, ss;
 };
 
-extern char exception_stubs[], interrupt_stubs[];
+extern char exception_stubs[], interrupt_stubs[], nmi_stub[];
 
 static struct gate idt[256];
 static u64 gdt[CPU_MAX][8];
@@ -55,10 +56,15 @@ static void set_gate(u32 vector, u64 offset, u8 ist)
                                 .offset_middle = (u16)(offset >> 16), .offset_high = (u32)(offset >> 32)};
 }
 
+/*
+ * NMI returns like an interrupt: under an IOMMU without interrupt remapping, or one that lets old-format messages pass, a device
+ * can send it, and nothing of ours depends on it.
+ */
 static void build_idt(void)
 {
     for (u32 v = 0; v < 32; v++)
-        set_gate(v, (u64)exception_stubs + v * 16ull, v == 8 ? IST_DOUBLE_FAULT : v == 2 ? IST_NMI : v == 18 ? IST_MACHINE_CHECK : 0);
+        set_gate(v, (u64)exception_stubs + v * 16ull, v == 8 ? IST_DOUBLE_FAULT : v == 18 ? IST_MACHINE_CHECK : 0);
+    set_gate(2, (u64)nmi_stub, IST_NMI);
     for (u32 v = 32; v < 256; v++)
         set_gate(v, (u64)interrupt_stubs + (v - 32) * 16ull, 0);
 }
@@ -104,11 +110,11 @@ void interrupt_note(u32 vector)
 {
     struct cpu *cpu = this_cpu();
 
-    if (vector == VECTOR_STOP)
+    if (vector == VECTOR_STOP && panic_stops_cpus()) /* the vector alone may be forged by a device, like all of them */
         for (;;)
             __asm__ volatile("cli; hlt");
-    if (vector == VECTOR_SPURIOUS)
-        return; /* no EOI: SDM 3A 10.9 */
+    if (vector == VECTOR_SPURIOUS || vector == VECTOR_NMI)
+        return; /* no EOI: SDM 3A 10.9, 10.8.1 */
     cpu->irq_pending[vector / 64] |= 1ull << vector % 64;
     apic_eoi();
 }

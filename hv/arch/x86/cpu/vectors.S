@@ -42,6 +42,12 @@ exception_common:
     mov %rsp, %rdi
     call exception_panic
 
+    .globl nmi_stub
+nmi_stub:
+    push %rdi
+    mov $2, %edi
+    jmp interrupt_common
+
     .globl interrupt_stubs
     .balign 16
 interrupt_stubs:
