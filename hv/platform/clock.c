@@ -5,8 +5,6 @@
 #include "hv/core/hypervisor.h"
 #include "hv/platform/state.h"
 
-#define MSR_WALL_CLOCK 0x4b564d00u
-#define MSR_SYSTEM_TIME 0x4b564d01u
 #define SYSTEM_TIME_ENABLED 1ull
 #define PVCLOCK_TSC_STABLE 1u
 #define NS_PER_MS 1000000ull
@@ -29,14 +27,7 @@ struct pvclock_wall {
     u32 nanoseconds;
 };
 
-void clock_reset(struct platform *platform)
-{
-    platform->system_time_msr = 0;
-    platform->wall_clock_msr = 0;
-    platform->clock_start = tsc_now();
-}
-
-static status_t write_system_time(struct vm *vm, gpa_t at)
+bool clock_set_system_time(struct vm *vm, u64 value)
 {
     struct pvclock_time time = {
         .version = 2,
@@ -45,36 +36,15 @@ static status_t write_system_time(struct vm *vm, gpa_t at)
     };
     /* ns = ((ticks << shift) * mul) >> 32, with mul below 2^32: the shift lifts a TSC of under 1 GHz over that. */
     u64 khz = tsc_khz;
-    while (khz <= NS_PER_MS) {
-        khz <<= 1;
+    for (; khz <= NS_PER_MS; khz <<= 1)
         time.tsc_shift++;
-    }
     time.tsc_to_system_mul = (u32)((NS_PER_MS << 32) / khz);
-    return vm_write(vm, at, &time, sizeof(time));
+    return !(value & SYSTEM_TIME_ENABLED) || vm_write(vm, GPA(value & ~SYSTEM_TIME_ENABLED), &time, sizeof(time)) == OK;
 }
 
 /* The machine's date is not known to the hypervisor: the guest's calendar starts at 1970. */
-static status_t write_wall_clock(struct vm *vm, gpa_t at)
+bool clock_set_wall(struct vm *vm, u64 value)
 {
     const struct pvclock_wall wall = {.version = 2};
-    return vm_write(vm, at, &wall, sizeof(wall));
-}
-
-bool clock_msr(struct vm *vm, u32 index, bool write, u64 *value)
-{
-    struct platform *platform = vm->platform;
-    u64 *msr = index == MSR_SYSTEM_TIME ? &platform->system_time_msr : &platform->wall_clock_msr;
-    status_t status = OK;
-    if (!write) {
-        *value = *msr;
-        return true;
-    }
-    if (index == MSR_WALL_CLOCK)
-        status = write_wall_clock(vm, GPA(*value));
-    else if (*value & SYSTEM_TIME_ENABLED)
-        status = write_system_time(vm, GPA(*value & ~SYSTEM_TIME_ENABLED));
-    if (status != OK)
-        return false;
-    *msr = *value;
-    return true;
+    return vm_write(vm, GPA(value), &wall, sizeof(wall)) == OK;
 }

@@ -10,16 +10,16 @@
 
 #include "hv/core/hypervisor.h"
 #include "hv/platform/state.h"
+#include "shared/lib/string.h"
 
 enum { EAX, EBX, ECX, EDX };
 #define BIT(n) (1u << (n))
 #define ALL 0xffffffffu
 
-#define BASIC_MAX 0xbu
+#define BASIC_MAX 7u
 #define EXTENDED 0x80000000u
 #define EXTENDED_MAX 0x80000008u
 #define FACADE 0x40000000u
-#define FACADE_FEATURES 0x40000001u
 #define FACADE_TIMING 0x40000010u
 
 /* Leaf 1 ECX: SSE3, PCLMULQDQ, SSSE3, SSE4.1, SSE4.2, MOVBE, POPCNT, AESNI, RDRAND */
@@ -42,91 +42,51 @@ enum { EAX, EBX, ECX, EDX };
      BIT(29))
 
 /* KVM's features: no I/O delay needed, CLOCKSOURCE2, PV EOI, stable clock */
-#define FACADE_FEATURE_BITS (BIT(1) | BIT(3) | BIT(6) | BIT(24))
+#define FACADE_FEATURES (BIT(1) | BIT(3) | BIT(6) | BIT(24))
 
 static const struct cpuid_rule {
-    u32 leaf;
-    u32 keep[4];
+    u32 first, last; /* leaves */
+    u32 keep[4];     /* of the host's bits */
     u32 set[4];
 } rules[] = {
-    {0, {0, ALL, ALL, ALL}, {BASIC_MAX}},
+    {0, 0, {0, ALL, ALL, ALL}, {BASIC_MAX}},
     /* EBX keeps brand and CLFLUSH size; one logical CPU with ID 0 */
-    {1, {ALL, 0xffff, LEAF1_ECX, LEAF1_EDX}, {0, BIT(16), LEAF1_ECX_SET, LEAF1_EDX_SET}},
-    {2, {ALL, ALL, ALL, ALL}, {0}},
-    {4, {0x3fff, ALL, ALL, ALL}, {0}}, /* caches, shared by nobody */
-    {6, {0}, {BIT(2)}},                /* ARAT: the timer never stops */
-    {7, {0, LEAF7_EBX, 0, LEAF7_EDX}, {0}},
-    {EXTENDED, {0, ALL, ALL, ALL}, {EXTENDED_MAX}},
-    {EXTENDED + 1, {ALL, 0, EXT1_ECX, EXT1_EDX}, {0}},
-    {EXTENDED + 2, {ALL, ALL, ALL, ALL}, {0}},
-    {EXTENDED + 3, {ALL, ALL, ALL, ALL}, {0}},
-    {EXTENDED + 4, {ALL, ALL, ALL, ALL}, {0}},
-    {EXTENDED + 5, {ALL, ALL, ALL, ALL}, {0}},
-    {EXTENDED + 6, {ALL, ALL, ALL, ALL}, {0}},
-    {EXTENDED + 7, {0}, {0, 0, 0, BIT(8)}}, /* invariant TSC: what the facade's clock stands on */
-    {EXTENDED + 8, {0xffff, 0, 0, 0}, {0}}, /* address widths */
+    {1, 1, {ALL, 0xffff, LEAF1_ECX, LEAF1_EDX}, {0, BIT(16), LEAF1_ECX_SET, LEAF1_EDX_SET}},
+    {2, 2, {ALL, ALL, ALL, ALL}, {0}},
+    {4, 4, {0x3fff, ALL, ALL, ALL}, {0}}, /* caches, shared by nobody */
+    {6, 6, {0}, {BIT(2)}},                /* ARAT: the timer never stops */
+    {7, 7, {0, LEAF7_EBX, 0, LEAF7_EDX}, {0}},
+    {FACADE, FACADE, {0}, {FACADE_TIMING, 0x4b4d564b, 0x564b4d56, 0x4d}}, /* "KVMKVMKVM\0\0\0" */
+    {FACADE + 1, FACADE + 1, {0}, {FACADE_FEATURES}},
+    {EXTENDED, EXTENDED, {0, ALL, ALL, ALL}, {EXTENDED_MAX}},
+    {EXTENDED + 1, EXTENDED + 1, {ALL, 0, EXT1_ECX, EXT1_EDX}, {0}},
+    {EXTENDED + 2, EXTENDED + 6, {ALL, ALL, ALL, ALL}, {0}}, /* brand string, caches */
+    {EXTENDED + 7, EXTENDED + 7, {0}, {0, 0, 0, BIT(8)}},    /* invariant TSC: what the facade's clock stands on */
+    {EXTENDED + 8, EXTENDED + 8, {0xffff, 0, 0, 0}, {0}},    /* address widths */
 };
-
-static void set_leaf(u32 out[4], u32 eax, u32 ebx, u32 ecx, u32 edx)
-{
-    out[EAX] = eax;
-    out[EBX] = ebx;
-    out[ECX] = ecx;
-    out[EDX] = edx;
-}
-
-/* SDM 3A 8.9.1: one thread in one core, then the end of the list */
-static void topology(u32 subleaf, u32 out[4])
-{
-    u32 level = subleaf < 2 ? (subleaf + 1) << 8 : 0;
-    set_leaf(out, 0, level ? 1 : 0, level | (subleaf & 0xff), 0);
-}
-
-static void facade(u32 leaf, u32 out[4])
-{
-    set_leaf(out, 0, 0, 0, 0);
-    if (leaf == FACADE)
-        set_leaf(out, FACADE_TIMING, 0x4b4d564b, 0x564b4d56, 0x4d); /* "KVMKVMKVM\0\0\0" */
-    else if (leaf == FACADE_FEATURES)
-        out[EAX] = FACADE_FEATURE_BITS;
-    else if (leaf == FACADE_TIMING)
-        out[EAX] = (u32)tsc_khz;
-}
 
 void cpuid_filter(u32 leaf, u32 subleaf, u32 out[4])
 {
-    if (leaf >= FACADE && leaf <= FACADE + 0xff) {
-        facade(leaf, out);
-        return;
-    }
-    if (leaf == BASIC_MAX) {
-        topology(subleaf, out);
-        return;
-    }
+    static const struct cpuid_rule nothing;
+    const struct cpuid_rule *rule = &nothing;
     for (u32 i = 0; i < ARRAY_SIZE(rules); i++) {
-        if (rules[i].leaf != leaf)
-            continue;
-        bool there = leaf != 7 || subleaf == 0; /* whose further subleaves are all newer features */
-        for (u32 r = EAX; r <= EDX; r++)
-            out[r] = there ? (out[r] & rules[i].keep[r]) | rules[i].set[r] : 0;
-        return;
+        if (leaf >= rules[i].first && leaf <= rules[i].last && (leaf != 7 || subleaf == 0))
+            rule = &rules[i]; /* the further subleaves of 7 are all newer features */
     }
-    set_leaf(out, 0, 0, 0, 0);
-}
-
-/* Beyond its last leaf an Intel CPU repeats another leaf's data: that must not be taken for this one's. */
-static void read_host(u32 leaf, u32 subleaf, u32 out[4])
-{
-    u32 max, b, c, d;
-    __cpuid(leaf & EXTENDED, max, b, c, d);
-    set_leaf(out, 0, 0, 0, 0);
-    if (leaf <= max)
-        __cpuid_count(leaf, subleaf, out[EAX], out[EBX], out[ECX], out[EDX]);
+    for (u32 r = EAX; r <= EDX; r++)
+        out[r] = (out[r] & rule->keep[r]) | rule->set[r];
+    if (leaf == FACADE_TIMING)
+        out[EAX] = (u32)tsc_khz;
 }
 
 void platform_cpuid(struct vm *vm, u32 leaf, u32 subleaf, u32 out[4])
 {
+    u32 max, b, c, d;
     (void)vm; /* the same for every guest */
-    read_host(leaf, subleaf, out);
+    memset(out, 0, 4 * sizeof(out[0]));
+    /* Beyond its last leaf an Intel CPU repeats another leaf's data: that must not be taken for this one's. */
+    __cpuid(leaf & EXTENDED, max, b, c, d);
+    if (leaf <= max)
+        __cpuid_count(leaf, subleaf, out[EAX], out[EBX], out[ECX], out[EDX]);
     cpuid_filter(leaf, subleaf, out);
 }

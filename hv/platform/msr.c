@@ -48,27 +48,39 @@ static bool constant_msr(u32 index, bool write, u64 *value)
     return false;
 }
 
+/* One of KVM's: names a place in the guest's memory, which set() checks. It reads as it was written. */
+static bool place_msr(struct vm *vm, u64 *msr, bool (*set)(struct vm *vm, u64 value), bool write, u64 *value)
+{
+    if (!write)
+        *value = *msr;
+    else if (set(vm, *value))
+        *msr = *value;
+    else
+        return false;
+    return true;
+}
+
 bool platform_msr(struct vm *vm, u32 index, bool write, u64 *value)
 {
+    struct platform *platform = vm->platform;
     switch (index) {
     case MSR_TSC_DEADLINE:
     case MSR_LAPIC ... MSR_LAPIC_LAST:
         return lapic_msr(vm, index, write, value);
     case MSR_APIC_BASE:
-        if (write)
-            return *value == APIC_BASE_VALUE;
-        *value = APIC_BASE_VALUE;
-        return true;
+        if (!write)
+            *value = APIC_BASE_VALUE;
+        return *value == APIC_BASE_VALUE;
     case MSR_TSC: /* read-only here: one TSC for the whole machine */
-        if (write)
-            return false;
-        *value = tsc_now();
-        return true;
+        if (!write)
+            *value = tsc_now();
+        return !write;
     case MSR_WALL_CLOCK:
+        return place_msr(vm, &platform->wall_clock_msr, clock_set_wall, write, value);
     case MSR_SYSTEM_TIME:
-        return clock_msr(vm, index, write, value);
+        return place_msr(vm, &platform->system_time_msr, clock_set_system_time, write, value);
     case MSR_PV_EOI:
-        return pv_eoi_msr(vm, write, value);
+        return place_msr(vm, &platform->pv_eoi_msr, pv_eoi_set, write, value);
     default:
         return constant_msr(index, write, value);
     }

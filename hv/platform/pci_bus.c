@@ -5,42 +5,32 @@
  */
 #include "hv/platform/state.h"
 #include "hv/relay/relay.h"
+#include "shared/lib/string.h"
 
 #define ADDRESS_ENABLE 0x80000000u
 #define ADDRESS_WRITABLE 0x80fffffcu
-#define ADDRESS_BUS(address) ((address) >> 16 & 0xff)
 #define ADDRESS_DEVICE(address) ((address) >> 11 & 0x1f)
-#define ADDRESS_FUNCTION(address) ((address) >> 8 & 7)
-#define DATA_OFFSET 4u /* 0xCFC from 0xCF8 */
+#define ADDRESS_BUS_FUNCTION 0x00ff0700u /* both always 0 */
+#define DATA_OFFSET 4u                   /* 0xCFC from 0xCF8 */
 
-/* Vendor and device, command and status, revision and class (host bridge); the rest of the header is zero. */
-static const u32 host_bridge[4] = {0x0d578086, 0, 0x06000000, 0};
-
-static u32 host_bridge_read(u32 offset, u8 width)
-{
-    u32 word = offset / 4 < ARRAY_SIZE(host_bridge) ? host_bridge[offset / 4] : 0;
-    u32 mask = width == 4 ? 0xffffffff : (1u << width * 8) - 1;
-    return word >> offset % 4 * 8 & mask;
-}
+/* Vendor and device (8086:0d57), class 0600; the rest of the header is zero. */
+static const u8 host_bridge[256] = {0x86, 0x80, 0x57, 0x0d, [0xb] = 0x06};
 
 /* address names the register to the byte, aligned to width */
 static void config_access(u32 address, u8 width, bool write, u32 *value)
 {
-    u32 offset = address & 0xff;
-    u32 device = ADDRESS_DEVICE(address);
-    if (!(address & ADDRESS_ENABLE) || ADDRESS_BUS(address) || ADDRESS_FUNCTION(address))
+    u32 offset = address & 0xff, device = ADDRESS_DEVICE(address);
+    if (!(address & ADDRESS_ENABLE) || address & ADDRESS_BUS_FUNCTION || device > VM_MAX)
         return;
     if (device == 0) {
         if (!write)
-            *value = host_bridge_read(offset, width);
+            memcpy(value, host_bridge + offset, width); /* platform_port() cuts the rest off */
         return;
     }
-    struct relay *relay = device - 1 < VM_MAX ? relays[device - 1] : NULL;
-    if (!relay)
-        return;
-    if (write)
+    struct relay *relay = relays[device - 1];
+    if (relay && write)
         relay_pci_config_write(relay, offset, width, *value);
-    else
+    else if (relay)
         *value = relay_pci_config_read(relay, offset, width);
 }
 

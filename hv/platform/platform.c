@@ -11,16 +11,29 @@
  * served. */
 #define WIPE_STEP MIB(2)
 
+/* The sleep and reset registers that the FADT names (ACPI 6.4 4.8.3.7, 4.8.3.6) */
+#define SLEEP_ENABLE 0x20u
+#define SLEEP_TYPE(value) ((value) >> 2 & 7)
+#define SLEEP_TYPE_S5 5u /* what \_S5 in the DSDT says */
+#define RESET_VALUE 1u
+
+#define PCI_CONFIG_PORT 0xcf8u
+
 static struct platform the_platform;
 
-static const struct port_range {
-    u16 first, count;
-    void (*access)(struct vm *vm, u32 offset, u8 width, bool write, u32 *value);
-} port_ranges[] = {
-    {PLATFORM_UART_PORT, 8, uart_port},
-    {PLATFORM_SLEEP_PORT, 3, power_port},
-    {0xcf8, 8, pci_bus_port},
-};
+static void power_port(struct vm *vm, u16 port, u8 width, bool write, u32 *value)
+{
+    if (width != 1)
+        return;
+    if (!write) {
+        *value = 0; /* nothing is pending; the machine never wakes, it starts */
+    } else if (port == PLATFORM_SLEEP_PORT && *value & SLEEP_ENABLE && SLEEP_TYPE(*value) == SLEEP_TYPE_S5) {
+        hv_log("%s: power off", vm->name);
+        machine_end(MACHINE_POWER_OFF);
+    } else if (port == PLATFORM_RESET_PORT && *value == RESET_VALUE) {
+        platform_restart(vm);
+    }
+}
 
 void platform_port(struct vm *vm, u16 port, u8 width, bool write, u32 *value)
 {
@@ -28,11 +41,12 @@ void platform_port(struct vm *vm, u16 port, u8 width, bool write, u32 *value)
         return;
     u32 mask = width == 4 ? 0xffffffff : (1u << width * 8) - 1;
     *value = write ? *value & mask : mask;
-    const struct port_range *range = port_ranges, *end = port_ranges + ARRAY_SIZE(port_ranges);
-    while (range < end && (port < range->first || port - range->first >= range->count))
-        range++;
-    if (range < end)
-        range->access(vm, port - range->first, width, write, value);
+    if (port - PLATFORM_UART_PORT < 8) /* unsigned: the lower ports are far above */
+        uart_port(vm, port - PLATFORM_UART_PORT, width, write, value);
+    else if (port - PLATFORM_SLEEP_PORT < 3)
+        power_port(vm, port, width, write, value);
+    else if (port - PCI_CONFIG_PORT < 8)
+        pci_bus_port(vm, port - PCI_CONFIG_PORT, width, write, value);
     else
         (void)pci_bus_claimed_port(port, width, write, value); /* nobody: the ones stay */
     *value &= mask;
@@ -41,7 +55,7 @@ void platform_port(struct vm *vm, u16 port, u8 width, bool write, u32 *value)
 bool platform_memory(struct vm *vm, gpa_t address, u8 width, bool write, u64 *value)
 {
     if (PAGE_DOWN(address.v) == PLATFORM_IOAPIC_BASE) {
-        ioapic_memory(vm, (u32)(address.v & PAGE_MASK), width, write, value);
+        ioapic_memory(&vm->platform->ioapic, (u32)(address.v & PAGE_MASK), width, write, value);
         return true;
     }
     return pci_bus_claimed_memory(address, width, write, value);
@@ -52,23 +66,21 @@ void platform_stats(struct vm *vm, struct platform_stats *out)
     *out = vm->platform->stats;
 }
 
+/* Everything as at power-on; only the counters go on. */
 static void reset_devices(struct platform *platform)
 {
+    *platform = (struct platform){
+        .ram = platform->ram, .image = platform->image, .image_size = platform->image_size, .stats = platform->stats};
     lapic_reset(&platform->lapic);
     ioapic_reset(&platform->ioapic);
-    uart_reset(&platform->uart);
-    platform->pv_eoi = (struct pv_eoi){0};
-    platform->pci_address = 0;
-    clock_reset(platform);
 }
 
+/* Into wiped memory: the tables, the image, the vCPU's start state. */
 static status_t load(struct vm *vm, const char **why)
 {
-    u64 rsdp;
-    status_t status = acpi_write(vm, &rsdp);
-    if (status != OK)
-        return status;
-    return pvh_load(vm, vm->platform->image, vm->platform->image_size, rsdp, why);
+    vm->platform->clock_start = tsc_now();
+    acpi_write(vm->platform->ram + ACPI_AREA);
+    return pvh_load(vm, why);
 }
 
 status_t platform_create(struct vm *vm, const void *image, u64 image_size, const char **why)
@@ -78,7 +90,7 @@ status_t platform_create(struct vm *vm, const void *image, u64 image_size, const
     if (vm->ram_size < GUEST_RAM_MIN || vm->ram_size > GUEST_RAM_MAX || !ram)
         return ERR_RANGE;
     memset(ram, 0, vm->ram_size);
-    the_platform = (struct platform){.image = image, .image_size = image_size};
+    the_platform = (struct platform){.ram = ram, .image = image, .image_size = image_size};
     vm->platform = &the_platform;
     reset_devices(vm->platform);
     return load(vm, why);
@@ -88,21 +100,20 @@ status_t platform_create(struct vm *vm, const void *image, u64 image_size, const
 
 void platform_restart(struct vm *vm)
 {
-    struct platform *platform = vm->platform;
-    if (platform->phase != PLATFORM_RUNNING)
+    if (vm->platform->restarting)
         return;
     event_add(EVENT_GUEST, vm->id, "reset");
     vcpu_stop(&vm->vcpu);
-    reset_devices(platform);
+    reset_devices(vm->platform);
     for (u32 slot = 0; slot < VM_MAX; slot++) {
         if (relays[slot])
             relay_guest_reset(relays[slot]);
     }
-    platform->phase = PLATFORM_DRAINING;
+    vm->platform->restarting = true;
 }
 
 /* Requests of the old guest may still write into memory by DMA: nothing of the new one may be there before they are
- * through. */
+ * through. There are no new ones, since its vCPU is stopped and its devices are reset. */
 static bool requests_drained(void)
 {
     for (u32 slot = 0; slot < VM_MAX; slot++) {
@@ -115,8 +126,7 @@ static bool requests_drained(void)
 static void start_again(struct vm *vm)
 {
     const char *why = "the guest image does not load again";
-    vm->platform->phase = PLATFORM_RUNNING;
-    clock_reset(vm->platform);
+    vm->platform->restarting = false;
     if (load(vm, &why) != OK) {
         vm_fail(vm, why, 0);
         return;
@@ -129,17 +139,11 @@ static void start_again(struct vm *vm)
 void platform_tick(struct vm *vm)
 {
     struct platform *platform = vm->platform;
-    if (platform->phase == PLATFORM_DRAINING && requests_drained()) {
-        platform->phase = PLATFORM_WIPING;
-        platform->wiped = 0;
-    }
-    if (platform->phase != PLATFORM_WIPING)
+    if (!platform->restarting || !requests_drained())
         return;
     u64 left = vm->ram_size - platform->wiped;
     u64 step = left < WIPE_STEP ? left : WIPE_STEP;
-    void *ram = vm_ram(vm, GPA(platform->wiped), step);
-    if (ram)
-        memset(ram, 0, step);
+    memset(platform->ram + platform->wiped, 0, step);
     platform->wiped += step;
     if (platform->wiped == vm->ram_size)
         start_again(vm);

@@ -1,12 +1,12 @@
 /*
  * What the main guest sees beside its memory and its VirtIO devices; docs/PLATFORM.md tells it to guest authors.
  *
- *   platform.c creation, restart, dispatch                   msr.c     which MSRs there are
+ *   platform.c creation, restart, power, dispatch            msr.c     which MSRs there are
  *   lapic.c   x2APIC by MSR, timer                           ioapic.c  one, at 0xFEC00000
  *   pv_eoi.c  end of interrupt by memory                     clock.c   kvm-clock
  *   uart.c    16550 at 0x3F8, IRQ 4                          cpuid.c   CPUID filter, facade of KVM
- *   acpi.c    hardware-reduced tables in guest memory        power.c   sleep and reset registers
- *   pci_bus.c configuration by 0xCF8/0xCFC, routing of BARs  pvh.c     start of an ELF64 guest
+ *   acpi.c    hardware-reduced tables in guest memory        pvh.c     start of an ELF64 guest
+ *   pci_bus.c configuration by 0xCF8/0xCFC, routing of BARs
  * Context: hv lock held. One vCPU.
  */
 #pragma once
@@ -26,21 +26,23 @@
 struct platform;
 
 /*
- * Create the platform for the main guest, load its image, write ACPI tables and the PVH start info, set the vCPU's start state.
- * Errors name what does not fit in *why (static text). The image is untrusted; it must stay where it is, restarts load it again.
- * vm->name, config, ram, ram_size and the vCPU are set before; the vCPU's scheduling state is left alone.
+ * Create the platform for the main guest, load its image, write ACPI tables and the PVH start info, set the vCPU's
+ * start state. Errors name what does not fit in *why (static text). The image is untrusted; it must stay where it is,
+ * restarts load it again. vm->name, config, ram, ram_size and the vCPU are set before; the vCPU's scheduling state is
+ * left alone.
  */
 NODISCARD status_t platform_create(struct vm *vm, const void *image, u64 image_size, const char **why);
 
 /*
- * Reset of the guest (its own request): stops the vCPU and resets the devices at once. platform_tick() does the rest when no request
- * is in flight any more: memory wiped, image loaded again, vCPU at its start state, runnable.
+ * Reset of the guest (its own request): stops the vCPU and resets the devices at once. platform_tick() does the rest
+ * when no request is in flight any more: memory wiped, image loaded again, vCPU at its start state, runnable.
  */
 void platform_restart(struct vm *vm);
 /* Every millisecond, on any CPU: goes on with a restart. Cheap when there is none. */
 void platform_tick(struct vm *vm);
 
-/* Port access; every port exits. Reads of what does not exist give all ones, writes are dropped. *value in and out, zero-extended. */
+/* Port access; every port exits. Reads of what does not exist give all ones, writes are dropped. *value in and out,
+ * zero-extended. */
 void platform_port(struct vm *vm, u16 port, u8 width, bool write, u32 *value);
 
 /* Access to guest-physical memory that is not RAM. False: nothing lives there. */
@@ -52,7 +54,8 @@ bool platform_msr(struct vm *vm, u32 index, bool write, u64 *value);
 /* CPUID as the guest sees it; host values are filtered here. */
 void platform_cpuid(struct vm *vm, u32 leaf, u32 subleaf, u32 out[4]); /* eax ebx ecx edx */
 
-/* A message-signalled interrupt that a device of the guest's sends (address 0xFEExxxxx, data as SDM 3A 10.11). Wakes or kicks the vCPU. */
+/* A message-signalled interrupt that a device of the guest's sends (address 0xFEExxxxx, data as SDM 3A 10.11). Wakes or
+ * kicks the vCPU. */
 void platform_message(struct vm *vm, u64 address, u32 data);
 
 /* The highest vector that the vCPU could take now (TPR/PPR respected), or -1. */

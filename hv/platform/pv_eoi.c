@@ -7,7 +7,7 @@
  * write EOI
  *
  * The last arrow matters: a request of lower priority would else wait for the next exit, whenever that comes. The flag
- * is touched only while the vCPU is not in guest mode, so plain accesses do.
+ * is touched only while the vCPU is not in guest mode, so plain accesses do. While offered, the MSR names RAM.
  */
 #include "hv/platform/state.h"
 
@@ -15,65 +15,48 @@
 #define PV_EOI_RESERVED 2ull
 #define PV_EOI_FLAG 1u
 
-/* NULL can only be met when the address was never set. */
-static u8 *flag_of(struct vm *vm)
+/* The flag that this value of the MSR names; NULL: switched off, or not in RAM. */
+static u8 *flag_of(struct vm *vm, u64 msr)
 {
-    return vm_ram(vm, GPA(vm->platform->pv_eoi.flag), sizeof(u32));
+    return msr & PV_EOI_ENABLED ? vm_ram(vm, GPA(msr & ~3ull), sizeof(u32)) : NULL;
 }
 
-void pv_eoi_offer(struct vm *vm, u8 vector)
+void pv_eoi_offer(struct vm *vm)
 {
     struct platform *platform = vm->platform;
-    u8 *flag = platform->pv_eoi.enabled ? flag_of(vm) : NULL;
-    /* A level-triggered interrupt must reach the IOAPIC when it ends. */
-    if (!flag || lapic_is_level(&platform->lapic, vector) || lapic_anything_requested(&platform->lapic))
+    u8 *flag = flag_of(vm, platform->pv_eoi_msr);
+    if (!flag || lapic_highest_request(&platform->lapic) >= 0)
         return;
     *flag |= PV_EOI_FLAG;
-    platform->pv_eoi.offered = true;
+    platform->pv_eoi_offered = true;
 }
 
 void pv_eoi_withdraw(struct vm *vm)
 {
-    struct pv_eoi *pv_eoi = &vm->platform->pv_eoi;
-    u8 *flag = pv_eoi->offered ? flag_of(vm) : NULL;
-    pv_eoi->offered = false;
-    if (flag)
-        *flag &= (u8)~PV_EOI_FLAG;
-}
-
-void pv_eoi_collect(struct vm *vm)
-{
     struct platform *platform = vm->platform;
-    u8 *flag = platform->pv_eoi.offered ? flag_of(vm) : NULL;
-    if (!flag)
-        return;
-    if (!(*flag & PV_EOI_FLAG)) {
-        platform->pv_eoi.offered = false;
-        platform->stats.pv_eois++;
-        lapic_end_interrupt(vm);
-    } else if (lapic_anything_requested(&platform->lapic)) {
-        pv_eoi_withdraw(vm);
-    }
+    if (platform->pv_eoi_offered)
+        *flag_of(vm, platform->pv_eoi_msr) &= (u8)~PV_EOI_FLAG;
+    platform->pv_eoi_offered = false;
 }
 
 void platform_after_exit(struct vm *vm)
 {
-    pv_eoi_collect(vm);
+    struct platform *platform = vm->platform;
+    if (!platform->pv_eoi_offered)
+        return;
+    if (!(*flag_of(vm, platform->pv_eoi_msr) & PV_EOI_FLAG)) {
+        platform->pv_eoi_offered = false;
+        platform->stats.pv_eois++;
+        lapic_end_interrupt(vm);
+    } else if (lapic_highest_request(&platform->lapic) >= 0) {
+        pv_eoi_withdraw(vm);
+    }
 }
 
-bool pv_eoi_msr(struct vm *vm, bool write, u64 *value)
+bool pv_eoi_set(struct vm *vm, u64 value)
 {
-    struct pv_eoi *pv_eoi = &vm->platform->pv_eoi;
-    if (!write) {
-        *value = pv_eoi->flag | (pv_eoi->enabled ? PV_EOI_ENABLED : 0);
-        return true;
-    }
-    u64 address = *value & ~3ull;
-    bool enable = *value & PV_EOI_ENABLED;
-    if (*value & PV_EOI_RESERVED || (enable && !vm_ram(vm, GPA(address), sizeof(u32))))
+    if (value & PV_EOI_RESERVED || (value & PV_EOI_ENABLED && !flag_of(vm, value)))
         return false;
-    pv_eoi_withdraw(vm);
-    pv_eoi->enabled = enable;
-    pv_eoi->flag = address;
+    pv_eoi_withdraw(vm); /* from the place that the MSR names until now */
     return true;
 }

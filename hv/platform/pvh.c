@@ -12,7 +12,6 @@
 #define PVH_VERSION 1u
 #define MEMMAP_RAM 1u
 #define MEMMAP_RESERVED 2u
-#define MEMMAP_ENTRIES 3u
 
 struct pvh_start_info {
     u32 magic, version, flags, modules;
@@ -28,24 +27,25 @@ struct pvh_memmap_entry {
 
 struct pvh_page {
     struct pvh_start_info start;
-    struct pvh_memmap_entry memmap[MEMMAP_ENTRIES];
+    struct pvh_memmap_entry memmap[3];
     char cmdline[MANIFEST_CMDLINE_SIZE];
 };
 _Static_assert(sizeof(struct pvh_page) <= PAGE_SIZE, "PVH_AREA is one page");
 
-static void write_start_info(const struct vm *vm, struct pvh_page *page, u64 rsdp)
+static void write_start_info(const struct vm *vm, struct pvh_page *page)
 {
-    *page = (struct pvh_page){
-        .start = {.magic = PVH_MAGIC,
-                  .version = PVH_VERSION,
-                  .cmdline = PVH_AREA + offsetof(struct pvh_page, cmdline),
-                  .rsdp = rsdp,
-                  .memmap = PVH_AREA + offsetof(struct pvh_page, memmap),
-                  .memmap_entries = MEMMAP_ENTRIES},
-        .memmap = {{0, PVH_AREA, MEMMAP_RAM, 0},
-                   {PVH_AREA, LOW_RESERVED_END - PVH_AREA, MEMMAP_RESERVED, 0},
-                   {LOW_RESERVED_END, vm->ram_size - LOW_RESERVED_END, MEMMAP_RAM, 0}},
+    const u64 low_end = LOW_RESERVED_END;
+    page->start = (struct pvh_start_info){
+        .magic = PVH_MAGIC,
+        .version = PVH_VERSION,
+        .cmdline = PVH_AREA + offsetof(struct pvh_page, cmdline),
+        .rsdp = ACPI_AREA,
+        .memmap = PVH_AREA + offsetof(struct pvh_page, memmap),
+        .memmap_entries = ARRAY_SIZE(page->memmap),
     };
+    page->memmap[0] = (struct pvh_memmap_entry){0, PVH_AREA, MEMMAP_RAM, 0};
+    page->memmap[1] = (struct pvh_memmap_entry){PVH_AREA, low_end - PVH_AREA, MEMMAP_RESERVED, 0};
+    page->memmap[2] = (struct pvh_memmap_entry){low_end, vm->ram_size - low_end, MEMMAP_RAM, 0};
     (void)str_copy(page->cmdline, sizeof(page->cmdline), vm->config->cmdline); /* same size: never cut */
 }
 
@@ -71,25 +71,19 @@ static status_t check_segments(const struct vm *vm, const struct elf_image *elf,
     return elf->pvh_entry && entry_loaded ? OK : ERR_FORMAT;
 }
 
-status_t pvh_load(struct vm *vm, const void *image, u64 image_size, u64 rsdp, const char **why)
+status_t pvh_load(struct vm *vm, const char **why)
 {
+    const struct platform *platform = vm->platform;
     struct elf_image elf;
-    status_t status = elf_parse(image, image_size, &elf, why);
+    status_t status = elf_parse(platform->image, platform->image_size, &elf, why);
+    if (status == OK)
+        status = check_segments(vm, &elf, why);
     if (status != OK)
         return status;
-    status = check_segments(vm, &elf, why);
-    if (status != OK)
-        return status;
-    for (u32 i = 0; i < elf.count; i++) {
-        const struct elf_segment *segment = &elf.segment[i];
-        status = vm_write(vm, GPA(segment->paddr), (const u8 *)image + segment->offset, segment->file_size);
-        if (status != OK)
-            return status;
-    }
-    struct pvh_page *page = vm_ram(vm, GPA(PVH_AREA), sizeof(*page));
-    if (!page)
-        return ERR_RANGE;
-    write_start_info(vm, page, rsdp);
+    for (u32 i = 0; i < elf.count; i++)
+        memcpy(platform->ram + elf.segment[i].paddr, (const u8 *)platform->image + elf.segment[i].offset,
+               elf.segment[i].file_size);
+    write_start_info(vm, (struct pvh_page *)(platform->ram + PVH_AREA));
     memset(&vm->vcpu.regs, 0, sizeof(vm->vcpu.regs));
     vcpu_vendor_reset_protected32(&vm->vcpu, elf.pvh_entry);
     vm->vcpu.regs.rbx = PVH_AREA;

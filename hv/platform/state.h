@@ -17,10 +17,8 @@
 #define GUEST_RAM_MIN MIB(2)
 #define GUEST_RAM_MAX GIB(3)
 
-struct lapic {       /* SDM 3A 10.12; always in x2APIC mode, its ID is 0 */
-    u32 reg[64];     /* by MSR index - 0x800, as the guest reads them; ICR, PPR and current count are made elsewhere */
-    u32 esr_pending; /* errors since the guest's last write to ESR */
-    u64 icr;
+struct lapic {    /* SDM 3A 10.12; always in x2APIC mode, its ID is 0 */
+    u64 reg[64];  /* by MSR index - 0x800, as the guest reads them; PPR is made when it is read */
     u64 deadline; /* TSC at which the timer fires; 0: not armed */
 };
 
@@ -30,93 +28,68 @@ struct ioapic {
     u64 entry[IOAPIC_PINS]; /* redirection table */
     u32 level;              /* pins that are asserted now */
     u32 select;
-    u32 id;
 };
 
 #define UART_FIFO 16u
 
 struct uart {
-    u8 reg[8]; /* as written: interrupt enable, FIFO, line and modem control, scratch */
-    u8 divisor[2];
+    u8 reg[10]; /* as written; the last two are the divisor */
     u8 fifo[UART_FIFO];
     u32 head, count;
     bool transmit_pending; /* the transmitter became empty and IIR was not read since */
-    bool overrun;
-};
-
-struct pv_eoi {
-    bool enabled;
-    bool offered; /* the guest's flag is set: it may end the interrupt without an exit */
-    u64 flag;     /* guest-physical */
-};
-
-enum platform_phase {
-    PLATFORM_RUNNING,
-    PLATFORM_DRAINING, /* the guest asked for a reset: its vCPU is stopped, requests may still reach its memory by DMA
-                        */
-    PLATFORM_WIPING,   /* memory up to `wiped` is zero */
 };
 
 struct platform {
     struct lapic lapic;
     struct ioapic ioapic;
     struct uart uart;
-    struct pv_eoi pv_eoi;
-    u64 system_time_msr; /* as written */
-    u64 wall_clock_msr;
-    u64 clock_start; /* TSC at the guest's start: zero of its kvm-clock */
-    u32 pci_address; /* 0xCF8 */
-    enum platform_phase phase;
+    u64 system_time_msr, wall_clock_msr, pv_eoi_msr; /* as written */
+    bool pv_eoi_offered; /* the guest's flag is set: it may end the interrupt without an exit */
+    u64 clock_start;     /* TSC at the guest's start: zero of its kvm-clock */
+    u32 pci_address;     /* 0xCF8 */
+    bool restarting;     /* its vCPU is stopped; memory up to `wiped` is zero */
     u64 wiped;
+    u8 *ram; /* all of the guest's */
     const void *image;
     u64 image_size;
     struct platform_stats stats;
 };
 
 /* lapic.c */
+/* Of a zeroed one. */
 void lapic_reset(struct lapic *lapic);
 bool lapic_msr(struct vm *vm, u32 index, bool write, u64 *value);
-/* Request the vector. False: not accepted (APIC disabled by software, illegal vector). */
-bool lapic_raise(struct vm *vm, u8 vector, bool level);
 /* End the interrupt of the highest priority that is in service. */
 void lapic_end_interrupt(struct vm *vm);
-/* Is the vCPU, with its ID 0, addressed? destination as in the x2APIC's ICR. */
-bool lapic_is_destination(u32 destination, bool logical);
-bool lapic_anything_requested(const struct lapic *lapic);
-bool lapic_is_level(const struct lapic *lapic, u8 vector);
+/* -1: none. It need not be deliverable now. */
+int lapic_highest_request(const struct lapic *lapic);
 
-/* pv_eoi.c */
-bool pv_eoi_msr(struct vm *vm, bool write, u64 *value);
-void pv_eoi_offer(struct vm *vm, u8 vector);
-void pv_eoi_collect(struct vm *vm);
+/* pv_eoi.c: a vector was accepted; what was offered no longer holds. */
+void pv_eoi_offer(struct vm *vm);
 void pv_eoi_withdraw(struct vm *vm);
 
-/* ioapic.c */
+/* The guest writes this to one of KVM's MSRs. False: #GP, nothing changed. */
+bool clock_set_wall(struct vm *vm, u64 value);
+bool clock_set_system_time(struct vm *vm, u64 value);
+bool pv_eoi_set(struct vm *vm, u64 value);
+
 void ioapic_reset(struct ioapic *ioapic);
-void ioapic_memory(struct vm *vm, u32 offset, u8 width, bool write, u64 *value);
+void ioapic_memory(struct ioapic *ioapic, u32 offset, u8 width, bool write, u64 *value);
 void ioapic_set_pin(struct vm *vm, u32 pin, bool level);
-void ioapic_end_interrupt(struct vm *vm, u8 vector);
 
 /* Port handlers: offset from the first port of the range. On a read *value is all ones at first. */
 void uart_port(struct vm *vm, u32 offset, u8 width, bool write, u32 *value);
-void power_port(struct vm *vm, u32 offset, u8 width, bool write, u32 *value);
 void pci_bus_port(struct vm *vm, u32 offset, u8 width, bool write, u32 *value);
-
-void uart_reset(struct uart *uart);
 
 /* BARs of the relays' devices. False: none claims it. */
 bool pci_bus_claimed_port(u16 port, u8 width, bool write, u32 *value);
 bool pci_bus_claimed_memory(gpa_t address, u8 width, bool write, u64 *value);
 
-/* clock.c */
-void clock_reset(struct platform *platform);
-bool clock_msr(struct vm *vm, u32 index, bool write, u64 *value);
-
 /* cpuid.c: pure; out holds the host's values on entry, zeros when the host has no such leaf. */
 void cpuid_filter(u32 leaf, u32 subleaf, u32 out[4]);
 
-/* acpi.c: write the tables at ACPI_AREA; the address of the RSDP. ERR_RANGE when RAM ends before. */
-NODISCARD status_t acpi_write(struct vm *vm, u64 *rsdp);
+/* acpi.c: write the tables to the guest's memory at ACPI_AREA; the RSDP is the first. */
+void acpi_write(void *area);
 
 /* pvh.c: copy the image's segments into wiped RAM, write the start info, set the vCPU's start state. */
-NODISCARD status_t pvh_load(struct vm *vm, const void *image, u64 image_size, u64 rsdp, const char **why);
+NODISCARD status_t pvh_load(struct vm *vm, const char **why);

@@ -1,24 +1,30 @@
 /*
  * A 16550A at 0x3F8, IRQ 4 (PC16550D data sheet). The transmitter is always empty: a byte leaves for the console at
- * once. The receiver holds 16 bytes; platform_console_input() refuses more, so only loop-back can overrun. Byte
- * accesses only.
+ * once. The receiver holds 16 bytes and interrupts from the first on; platform_console_input() refuses more, so it
+ * never overruns. Byte accesses only.
  */
 #include "hv/control/console.h"
 #include "hv/platform/state.h"
-#include "shared/lib/string.h"
 
-enum uart_register { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCRATCH };
+enum uart_register {
+    REG_DATA,
+    REG_IER,
+    REG_IIR_FCR, /* identification when read, FIFO control when written */
+    REG_LCR,
+    REG_MCR,
+    REG_LSR,
+    REG_MSR,
+    REG_SCRATCH,
+    REG_DIVISOR, /* two bytes, in the place of DATA and IER while LCR says so */
+};
 
 #define IER_RECEIVED 1u
 #define IER_TRANSMIT 2u
-#define IER_LINE 4u
 #define IER_WRITABLE 0x0fu
 
 #define IIR_NONE 0x01u
 #define IIR_TRANSMIT 0x02u
 #define IIR_RECEIVED 0x04u
-#define IIR_LINE 0x06u
-#define IIR_TIMEOUT 0x0cu
 #define IIR_FIFO_ON 0xc0u
 
 #define FCR_ENABLE 1u
@@ -26,29 +32,15 @@ enum uart_register { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, 
 #define LCR_DIVISOR_ACCESS 0x80u
 #define MCR_LOOP 0x10u
 #define LSR_DATA 0x01u
-#define LSR_OVERRUN 0x02u
 #define LSR_EMPTY 0x60u     /* holding register and transmitter */
 #define MSR_CONNECTED 0xb0u /* CTS, DSR, DCD */
-
-static u32 receiver_size(const struct uart *uart)
-{
-    return uart->reg[REG_IIR_FCR] & FCR_ENABLE ? UART_FIFO : 1;
-}
 
 /* The interrupt of the highest priority (data sheet table IV), IIR_NONE when there is none. */
 static u8 identify(const struct uart *uart)
 {
-    static const u8 trigger[4] = {1, 4, 8, 14};
-    if (uart->reg[REG_IER] & IER_LINE && uart->overrun)
-        return IIR_LINE;
-    if (uart->reg[REG_IER] & IER_RECEIVED && uart->count) {
-        /* Below the trigger level the character time-out counts as over at once. */
-        bool reached = !(uart->reg[REG_IIR_FCR] & FCR_ENABLE) || uart->count >= trigger[uart->reg[REG_IIR_FCR] >> 6];
-        return reached ? IIR_RECEIVED : IIR_TIMEOUT;
-    }
-    if (uart->reg[REG_IER] & IER_TRANSMIT && uart->transmit_pending)
-        return IIR_TRANSMIT;
-    return IIR_NONE;
+    if (uart->reg[REG_IER] & IER_RECEIVED && uart->count)
+        return IIR_RECEIVED;
+    return uart->reg[REG_IER] & IER_TRANSMIT && uart->transmit_pending ? IIR_TRANSMIT : IIR_NONE;
 }
 
 static void update_pin(struct vm *vm)
@@ -56,49 +48,23 @@ static void update_pin(struct vm *vm)
     ioapic_set_pin(vm, PLATFORM_UART_IRQ, identify(&vm->platform->uart) != IIR_NONE);
 }
 
-static bool receive(struct uart *uart, u8 byte)
-{
-    if (uart->count >= receiver_size(uart))
-        return false;
-    uart->fifo[(uart->head + uart->count++) % UART_FIFO] = byte;
-    return true;
-}
-
 bool platform_console_input(struct vm *vm, u8 byte)
 {
     struct uart *uart = &vm->platform->uart;
-    if (uart->reg[REG_MCR] & MCR_LOOP || !receive(uart, byte)) /* in loop-back the line is cut off */
+    if (uart->count == UART_FIFO)
         return false;
+    uart->fifo[(uart->head + uart->count++) % UART_FIFO] = byte;
     vm->platform->stats.console_in++;
     update_pin(vm);
     return true;
-}
-
-static void write_data(struct vm *vm, u8 byte)
-{
-    struct uart *uart = &vm->platform->uart;
-    /* Full, then empty again: the pin must fall in between, or an edge-triggered entry would miss the second of two
-     * writes. */
-    uart->transmit_pending = false;
-    update_pin(vm);
-    if (uart->reg[REG_MCR] & MCR_LOOP) {
-        if (!receive(uart, byte))
-            uart->overrun = true;
-    } else {
-        vm->platform->stats.console_out++;
-        console_guest_put(byte);
-    }
-    uart->transmit_pending = true;
 }
 
 static u8 read_data(struct uart *uart)
 {
     if (!uart->count)
         return 0;
-    u8 byte = uart->fifo[uart->head];
-    uart->head = (uart->head + 1) % UART_FIFO;
     uart->count--;
-    return byte;
+    return uart->fifo[uart->head++ % UART_FIFO];
 }
 
 static u8 read_iir(struct uart *uart)
@@ -109,85 +75,67 @@ static u8 read_iir(struct uart *uart)
     return iir | (uart->reg[REG_IIR_FCR] & FCR_ENABLE ? IIR_FIFO_ON : 0);
 }
 
-static u8 read_lsr(struct uart *uart)
+/* In loop-back, by which Linux tells a UART, the modem's inputs are its outputs: DTR to DSR, RTS to CTS, OUT1 to RI,
+ * OUT2 to DCD. */
+static u8 read_msr(u8 mcr)
 {
-    u8 lsr = LSR_EMPTY | (uart->count ? LSR_DATA : 0) | (uart->overrun ? LSR_OVERRUN : 0);
-    uart->overrun = false;
-    return lsr;
-}
-
-/* In loop-back the modem's inputs are its outputs: DTR to DSR, RTS to CTS, OUT1 to RI, OUT2 to DCD. */
-static u8 read_msr(const struct uart *uart)
-{
-    if (!(uart->reg[REG_MCR] & MCR_LOOP))
-        return MSR_CONNECTED;
-    return (u8)((uart->reg[REG_MCR] & 1) << 5 | (uart->reg[REG_MCR] & 2) << 3 | (uart->reg[REG_MCR] & 0xc) << 4);
+    return mcr & MCR_LOOP ? (u8)((mcr & 1) << 5 | (mcr & 2) << 3 | (mcr & 0xc) << 4) : MSR_CONNECTED;
 }
 
 static u8 read_register(struct uart *uart, u32 reg)
 {
-    if (uart->reg[REG_LCR] & LCR_DIVISOR_ACCESS && reg <= REG_IER)
-        return uart->divisor[reg];
     switch (reg) {
     case REG_DATA:
         return read_data(uart);
     case REG_IIR_FCR:
         return read_iir(uart);
     case REG_LSR:
-        return read_lsr(uart);
+        return LSR_EMPTY | (uart->count ? LSR_DATA : 0);
     case REG_MSR:
-        return read_msr(uart);
+        return read_msr(uart->reg[REG_MCR]);
     default:
         return uart->reg[reg];
     }
 }
 
-static void write_fcr(struct uart *uart, u8 value)
+static void write_data(struct vm *vm, u8 byte)
 {
-    /* Switching the FIFO on or off empties it, so that its count never exceeds receiver_size(). */
-    if (value & FCR_CLEAR_RECEIVER || (value ^ uart->reg[REG_IIR_FCR]) & FCR_ENABLE)
-        uart->count = 0;
-    uart->reg[REG_IIR_FCR] = value & FCR_ENABLE ? value : 0;
+    struct uart *uart = &vm->platform->uart;
+    /* Full, then empty again: the pin must fall in between, or the entry would miss the second of two writes. */
+    uart->transmit_pending = false;
+    update_pin(vm);
+    uart->transmit_pending = true;
+    if (uart->reg[REG_MCR] & MCR_LOOP)
+        return; /* the byte ends here: the line is cut off, and there is no way back to the receiver */
+    vm->platform->stats.console_out++;
+    console_guest_put(byte);
 }
 
 static void write_register(struct vm *vm, u32 reg, u8 value)
 {
     struct uart *uart = &vm->platform->uart;
-    if (uart->reg[REG_LCR] & LCR_DIVISOR_ACCESS && reg <= REG_IER) {
-        uart->divisor[reg] = value;
+    if (reg == REG_DATA) {
+        write_data(vm, value);
         return;
     }
-    switch (reg) {
-    case REG_DATA:
-        write_data(vm, value);
-        break;
-    case REG_IER:
-        if (value & ~uart->reg[REG_IER] & IER_TRANSMIT) /* enabled while empty: interrupts at once */
-            uart->transmit_pending = true;
-        uart->reg[REG_IER] = value & IER_WRITABLE;
-        break;
-    case REG_IIR_FCR:
-        write_fcr(uart, value);
-        break;
-    default: /* line and modem status are never read from here */
-        uart->reg[reg] = value;
-        break;
-    }
+    if (reg == REG_IER && value & ~uart->reg[REG_IER] & IER_TRANSMIT) /* enabled while empty: interrupts at once */
+        uart->transmit_pending = true;
+    if (reg == REG_IIR_FCR && value & FCR_CLEAR_RECEIVER)
+        uart->count = 0;
+    uart->reg[reg] = reg == REG_IER ? value & IER_WRITABLE : value; /* line and modem status are never read from here */
 }
 
 void uart_port(struct vm *vm, u32 offset, u8 width, bool write, u32 *value)
 {
+    struct uart *uart = &vm->platform->uart;
+    u32 reg = offset;
     if (width != 1)
         return;
+    if (offset <= REG_IER && uart->reg[REG_LCR] & LCR_DIVISOR_ACCESS)
+        reg += REG_DIVISOR;
     if (write)
-        write_register(vm, offset, (u8)*value);
+        write_register(vm, reg, (u8)*value);
     else
-        *value = read_register(&vm->platform->uart, offset);
+        *value = read_register(uart, reg);
     update_pin(vm);
-}
-
-void uart_reset(struct uart *uart)
-{
-    memset(uart, 0, sizeof(*uart));
-    uart->divisor[0] = 1; /* 115200 baud */
 }

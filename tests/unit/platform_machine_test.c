@@ -2,7 +2,7 @@
  * it. */
 /*
  * SOURCES: hv/platform/acpi.c hv/platform/clock.c hv/platform/cpuid.c hv/platform/ioapic.c hv/platform/lapic.c
- * hv/platform/msr.c hv/platform/pci_bus.c hv/platform/platform.c hv/platform/power.c hv/platform/pv_eoi.c
+ * hv/platform/msr.c hv/platform/pci_bus.c hv/platform/platform.c hv/platform/pv_eoi.c
  * hv/platform/pvh.c hv/platform/uart.c
  */
 /* INCLUDE_FAKES */
