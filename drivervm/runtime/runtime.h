@@ -72,8 +72,11 @@ NODISCARD status_t pci_command(u32 set, u32 clear);
 NODISCARD status_t stash_save(const void *data, u32 length);
 NODISCARD bool stash_load(void *data, u32 length);
 
+/* The device's address for a byte of RAM or of the window; the same number wherever an IOMMU translates. */
+u64 dma_address(u64 address);
+
 /*
- * Zeroed RAM after the image; its address is its DMA address. alignment: a power of two. NULL: none left.
+ * Zeroed RAM after the image. alignment: a power of two. NULL: none left.
  * dma_available: bytes left, alignment apart.
  */
 NODISCARD void *dma_alloc(u64 size, u64 alignment);

@@ -108,6 +108,11 @@ static u64 dma_end(void)
     return driver_info->ram_size - STACK_RESERVE;
 }
 
+u64 dma_address(u64 address)
+{
+    return address + (address < driver_info->ram_size ? driver_info->dma_ram_offset : driver_info->dma_window_offset);
+}
+
 void *dma_alloc(u64 size, u64 alignment)
 {
     if (dma_next == 0)

@@ -103,6 +103,10 @@ static void fill_info(struct driver *driver)
                                  .window_size = main_guest->ram_size,
                                  .interrupts = driver->irq_vector ? 1 : 0,
                                  .stash_length = driver->stash_length};
+    if (!driver->domain) { /* dma = unprotected: the device sees host addresses */
+        info->dma_ram_offset = driver->vm->ram.v;
+        info->dma_window_offset = main_guest->ram.v - DRIVER_WINDOW_BASE;
+    }
     str_copy(info->name, sizeof(info->name), driver->vm->name);
     if (!driver->pci)
         return;

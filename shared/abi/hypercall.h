@@ -5,7 +5,8 @@
  * [0, ram_size). The one vCPU starts at e_entry in 64-bit mode, CPL 0, interrupts off, RDI = DRIVER_INFO_ADDRESS,
  * RSP = ram_size (a stack grows down from the end of RAM), a flat GDT, and an identity map of the first 512 GiB (writable,
  * executable, 1 GiB pages) whose tables lie below DRIVER_LOAD_ADDRESS. There is no interrupt controller and no interrupt is ever
- * injected: events arrive through `wait` and the events word. A guest-physical address equals the DMA address of the device.
+ * injected: events arrive through `wait` and the events word. A guest-physical address equals the DMA address of the device
+ * wherever an IOMMU translates (see dma_ram_offset).
  *
  * Address space (nothing else exists; touching anything else is a fault of the VM):
  *   [0, ram_size)                        RAM, also reachable by the device's DMA
@@ -55,6 +56,12 @@ struct driver_info {
     u64 ram_size;
     u64 tsc_khz;      /* RDTSC is the clock of the whole machine */
     u64 window_size;  /* bytes of guest memory behind DRIVER_WINDOW_BASE */
+    /*
+     * What to add (modulo 2^64) to an address in RAM, or in the window, to get the device's: both 0 where an IOMMU translates.
+     * Without one (`dma = unprotected`) the device sees host memory.
+     */
+    u64 dma_ram_offset;
+    u64 dma_window_offset;
     u16 pci_bdf;
     u16 pci_vendor;
     u16 pci_device;

@@ -100,7 +100,7 @@ u32 prdt_build(struct prd *prd, struct blk_io *io)
         bool even = ((piece.address | piece.length) & 1) == 0;
         if (count == AHCI_PRDS || !even || piece.length == 0 || piece.length > PRD_MAX_BYTES)
             return 0;
-        prd[count++] = (struct prd){.address = piece.address, .count = piece.length - 1};
+        prd[count++] = (struct prd){.address = dma_address(piece.address), .count = piece.length - 1};
     }
     return count;
 }

@@ -70,8 +70,8 @@ static void clear_errors(const struct ahci *ahci)
 
 status_t port_prepare(const struct ahci *ahci)
 {
-    u64 headers = (u64)ahci->memory->header;
-    u64 received = (u64)ahci->memory->received;
+    u64 headers = dma_address((u64)ahci->memory->header);
+    u64 received = dma_address((u64)ahci->memory->received);
 
     port_write(ahci, PORT_CLB, (u32)headers);
     port_write(ahci, PORT_CLBU, (u32)(headers >> 32));
@@ -106,7 +106,7 @@ static void header_fill(struct command_header *header, const struct command_tabl
 {
     *header = (struct command_header){.flags = sizeof(struct fis_h2d) / 4 | (write ? HEADER_WRITE : 0),
                                       .prdt_length = (u16)prds,
-                                      .table = (u64)table};
+                                      .table = dma_address((u64)table)};
 }
 
 bool io_is_queued(const struct ahci *ahci, const struct blk_io *io)
@@ -152,7 +152,7 @@ status_t port_fetch(const struct ahci *ahci, u8 command, u8 log)
     struct command_header saved = memory->header[0];
 
     fis_build_fetch(&memory->fetch_table.fis, command, log);
-    memory->fetch_table.prd[0] = (struct prd){.address = (u64)memory->fetched, .count = sizeof(memory->fetched) - 1};
+    memory->fetch_table.prd[0] = (struct prd){.address = dma_address((u64)memory->fetched), .count = sizeof(memory->fetched) - 1};
     header_fill(&memory->header[0], &memory->fetch_table, 1, false);
     status_t status = port_run(ahci, 0, FETCH_US);
     /* A short answer would leave the bytes of an earlier one. */
