@@ -1,6 +1,7 @@
 /*
- * COM1: the hypervisor's own lines and the main guest's console, one behind the other. A hypervisor line never cuts a line
- * of the guest in two without starting a new one. No allocation, polled output. Context: hv lock held (or boot, or panic).
+ * COM1: the hypervisor's own lines and the main guest's console, one behind the other. A hypervisor line never cuts a
+ * line of the guest in two without starting a new one. No allocation, polled output. Context: hv lock held (or boot, or
+ * panic).
  */
 #pragma once
 

@@ -9,28 +9,30 @@
  */
 #pragma once
 
-#include "shared/lib/status.h"
 #include "shared/lib/types.h"
 
-enum event_kind {
-    EVENT_LOG,        /* hypervisor's log line */
-    EVENT_DRIVER_LOG, /* a line of a driver VM */
-    EVENT_START,
-    EVENT_OFFER,
-    EVENT_FAULT,
-    EVENT_DECIDE,
-    EVENT_QUIESCE,
-    EVENT_RESET,
-    EVENT_RESTART,
-    EVENT_REPLAY,
-    EVENT_RECOVERED,
-    EVENT_GAVE_UP,
-    EVENT_IOMMU_FAULT,
-    EVENT_BROKEN_DEVICE,
-    EVENT_INJECT,
-    EVENT_GUEST,
-    EVENT_KINDS
-};
+/* LOG: the hypervisor's log line, DRIVER_LOG: a line of a driver VM */
+#define EVENT_LIST(X)                                                                                                  \
+    X(EVENT_LOG, "log")                                                                                                \
+    X(EVENT_DRIVER_LOG, "driver-log")                                                                                  \
+    X(EVENT_START, "start")                                                                                            \
+    X(EVENT_OFFER, "offer")                                                                                            \
+    X(EVENT_FAULT, "fault")                                                                                            \
+    X(EVENT_DECIDE, "decide")                                                                                          \
+    X(EVENT_QUIESCE, "quiesce")                                                                                        \
+    X(EVENT_RESET, "reset")                                                                                            \
+    X(EVENT_RESTART, "restart")                                                                                        \
+    X(EVENT_REPLAY, "replay")                                                                                          \
+    X(EVENT_RECOVERED, "recovered")                                                                                    \
+    X(EVENT_GAVE_UP, "gave-up")                                                                                        \
+    X(EVENT_IOMMU_FAULT, "iommu-fault")                                                                                \
+    X(EVENT_BROKEN_DEVICE, "broken-device")                                                                            \
+    X(EVENT_INJECT, "inject")                                                                                          \
+    X(EVENT_GUEST, "guest")
+
+#define EVENT_ENUM(kind, name) kind,
+enum event_kind { EVENT_LIST(EVENT_ENUM) EVENT_KINDS };
+#undef EVENT_ENUM
 extern const char *const event_kind_name[EVENT_KINDS];
 
 struct event {

@@ -3,24 +3,8 @@
 #include "hv/core/hypervisor.h"
 #include "shared/lib/printf.h"
 
-const char *const event_kind_name[EVENT_KINDS] = {
-    [EVENT_LOG] = "log",
-    [EVENT_DRIVER_LOG] = "driver-log",
-    [EVENT_START] = "start",
-    [EVENT_OFFER] = "offer",
-    [EVENT_FAULT] = "fault",
-    [EVENT_DECIDE] = "decide",
-    [EVENT_QUIESCE] = "quiesce",
-    [EVENT_RESET] = "reset",
-    [EVENT_RESTART] = "restart",
-    [EVENT_REPLAY] = "replay",
-    [EVENT_RECOVERED] = "recovered",
-    [EVENT_GAVE_UP] = "gave-up",
-    [EVENT_IOMMU_FAULT] = "iommu-fault",
-    [EVENT_BROKEN_DEVICE] = "broken-device",
-    [EVENT_INJECT] = "inject",
-    [EVENT_GUEST] = "guest",
-};
+#define EVENT_NAME(kind, name) [kind] = (name),
+const char *const event_kind_name[EVENT_KINDS] = {EVENT_LIST(EVENT_NAME)};
 
 static struct event ring[EVENT_LOG_SIZE];
 static u64 last; /* sequence number of the newest; its slot is last % EVENT_LOG_SIZE */
