@@ -65,10 +65,9 @@ static void find_devices(const struct acpi_info *acpi, const struct boot_info *b
         boot_fail("IOMMU: %s", status_text(status));
 }
 
-/* Each further CPU, on its own stack. */
+/* Each further CPU, on its own stack, when it is ready. */
 static void run_other_cpu(void)
 {
-    must(vendor->cpu_init(this_cpu()), "CPU virtualization");
     while (!__atomic_load_n(&go, __ATOMIC_ACQUIRE))
         cpu_pause();
     schedule_run();

@@ -11,16 +11,15 @@ struct cpu {
     struct cpu *self; /* at gs:0 */
     u32 id;
     u32 apic_id;
-    struct vcpu *loaded;      /* whose FPU state is in the registers; this CPU */
-    struct vcpu *current;     /* picked to run; under the lock */
-    u64 next_tick;            /* TSC; ~0 when this CPU has no ticks */
-    u64 timer_armed;          /* TSC deadline programmed into the LAPIC; ~0: none */
-    u64 irq_pending[4];       /* vectors whose interrupt arrived; set by this CPU's interrupt stubs, cleared by its run loop */
-    bool idle;                /* halted or about to; under the lock */
+    struct vcpu *loaded; /* whose FPU state is in the registers; this CPU */
+    u64 next_tick;       /* TSC; ~0 when this CPU has no ticks */
+    u64 timer_armed;     /* TSC deadline programmed into the LAPIC; ~0: none */
+    u64 irq_pending[4];  /* vectors whose interrupt arrived; set by its interrupt stubs, cleared by its run loop */
     bool online;
     u64 ticks;
-    void *host_save;          /* vendor: SVM host save area / VMXON region */
-    u64 host_state;           /* vendor: physical address of the page for VMSAVE of host state */
+    u32 next_driver; /* the scheduler's round robin */
+    u64 guest_waits; /* TSC since when the guest could run here but a driver VM does; 0: it does not wait */
+    u64 host_state;  /* vendor: physical address of the page for VMSAVE of host state */
     void *stack_top;
 };
 

@@ -11,6 +11,8 @@
 #include "hv/pci/pci.h"
 #include "shared/lib/printf.h"
 
+#define LINE_SIZE 256u
+
 u64 tsc_khz = 1000000; /* a guess until apic_calibrate(), for the first lines of the log */
 static u64 tsc_start;
 static u16 exit_port;
@@ -61,26 +63,24 @@ void machine_set_exit_port(u16 port)
     exit_port = port;
 }
 
-/* A line to the console. Returns where in `line` the text behind the prefix begins. */
-static const char *write_line(char line[LINE_SIZE], const char *prefix, const char *fmt, va_list args)
-{
-    size_t length = str_copy(line, LINE_SIZE, prefix);
-
-    bh_vsnprintf(line + length, LINE_SIZE - length, fmt, args);
-    console_line(line);
-    return line + length;
-}
-
 void hv_log(const char *fmt, ...)
 {
-    char prefix[32], line[LINE_SIZE];
+    char line[LINE_SIZE];
     u64 us = time_us();
+    int text = bh_snprintf(line, sizeof(line), "[hv %5lu.%06lu] ", us / 1000000, us % 1000000);
     va_list args;
 
-    bh_snprintf(prefix, sizeof(prefix), "[hv %5lu.%06lu] ", us / 1000000, us % 1000000);
     va_start(args, fmt);
-    event_add(EVENT_LOG, EVENT_NO_VM, "%s", write_line(line, prefix, fmt, args));
+    bh_vsnprintf(line + text, sizeof(line) - (size_t)text, fmt, args);
     va_end(args);
+    console_line(line);
+    event_add(EVENT_LOG, EVENT_NO_VM, "%s", line + text);
+}
+
+static _Noreturn void halt(void)
+{
+    for (;;)
+        __asm__ volatile("cli; hlt");
 }
 
 static void stop_other_cpus(void)
@@ -108,15 +108,9 @@ void machine_end(enum machine_end how)
     halt();
 }
 
-static _Noreturn void halt(void)
-{
-    for (;;)
-        __asm__ volatile("cli; hlt");
-}
-
 void panic(const char *fmt, ...)
 {
-    char text[200];
+    char text[LINE_SIZE];
     va_list args;
 
     va_start(args, fmt);
@@ -133,13 +127,13 @@ void panic(const char *fmt, ...)
 
 void boot_fail(const char *fmt, ...)
 {
-    char text[240], line[256];
+    char line[LINE_SIZE];
+    int text = bh_snprintf(line, sizeof(line), "bulkhead: ");
     va_list args;
 
     va_start(args, fmt);
-    bh_vsnprintf(text, sizeof(text), fmt, args);
+    bh_vsnprintf(line + text, sizeof(line) - (size_t)text, fmt, args);
     va_end(args);
-    bh_snprintf(line, sizeof(line), "bulkhead: %s", text);
     console_line(line);
     machine_end(MACHINE_BOOT_ERROR);
 }

@@ -16,7 +16,6 @@
 
 void hv_lock(void);
 void hv_unlock(void);
-bool hv_lock_held(void); /* by this CPU */
 
 /* One line to the console (COM1), "[hv  12.345678] text"; no newline in fmt. Also into the event log as EVENT_LOG. */
 void hv_log(const char *fmt, ...) PRINTF_LIKE(1, 2);

@@ -15,9 +15,6 @@
 #include "hv/iommu/iommu.h"
 #include "hv/platform/platform.h"
 
-static u64 guest_waits_since[CPU_MAX]; /* TSC since when the guest is runnable here but a driver VM runs; 0: it does not wait */
-static u32 next_driver[CPU_MAX];
-
 u32 schedule_home(const struct vm *vm)
 {
     if (cpu_count < 2)
@@ -33,62 +30,65 @@ static void console_poll(void)
     for (u32 i = 0; i < 64; i++) {
         if (!held && !console_get(&byte))
             return;
-        held = !main_guest || !platform_console_input(main_guest, byte);
+        held = !platform_console_input(main_guest, byte);
         if (held)
             return; /* the guest's FIFO is full: the byte waits here, the rest in the UART */
     }
 }
 
-/* Time-driven work: console, control port, detectors, time-outs. */
-static void tick(struct cpu *cpu, u64 now)
+static void drain_iommu_faults(void)
 {
-    cpu->ticks++;
-    if (cpu->id == 0) {
-        console_poll();
-        control_poll();
-        platform_tick(main_guest);
-        start_guest_when_ready();
-    }
-    for (u32 i = 0; i < driver_count; i++)
-        if (drivers[i]->vm->vcpu.cpu == cpu->id)
-            recovery_tick(drivers[i], now);
+    static bool more; /* the unit does not interrupt again for what a drain that was cut short has left */
+    bool overflow;
+
+    if (!interrupt_take(this_cpu(), VECTOR_IOMMU) && !more)
+        return;
+    more = iommu_drain_faults(recovery_iommu_fault, &overflow) >= IOMMU_DRAIN_MAX;
+    if (overflow)
+        event_add(EVENT_IOMMU_FAULT, EVENT_NO_VM, "more DMA faults came than the unit records");
 }
 
-static void take_device_interrupts(struct cpu *cpu)
+/* Time-driven work for the whole machine, on the first CPU. */
+static void tick(void)
 {
-    for (u32 i = 0; i < driver_count; i++) {
-        struct driver *driver = drivers[i];
-        if (driver->irq_vector && interrupt_take(cpu, (u8)driver->irq_vector)) {
-            driver->device_interrupts++;
-            driver_signal(driver, DRIVER_EVENT_INTERRUPT);
-        }
+    console_poll();
+    control_poll();
+    platform_tick(main_guest);
+    start_guest_when_ready();
+}
+
+static void serve_driver(struct cpu *cpu, struct driver *driver, u64 now, bool ticks)
+{
+    if (driver->irq_vector && interrupt_take(cpu, (u8)driver->irq_vector)) {
+        driver->device_interrupts++;
+        driver_signal(driver, DRIVER_EVENT_INTERRUPT);
     }
+    if (ticks)
+        recovery_tick(driver, now);
+    recovery_run(driver);
 }
 
 /* What interrupts and time have brought. Lock held. */
 static void take_events(struct cpu *cpu)
 {
     u64 now = tsc_now();
-    bool overflow;
+    bool ticks = now >= cpu->next_tick;
 
     if (interrupt_take(cpu, VECTOR_TIMER))
         cpu->timer_armed = ~0ull;
     interrupt_take(cpu, VECTOR_KICK);
-    if (interrupt_take(cpu, VECTOR_IOMMU)) {
-        iommu_drain_faults(recovery_iommu_fault, &overflow);
-        if (overflow)
-            event_add(EVENT_IOMMU_FAULT, EVENT_NO_VM, "more DMA faults came than the unit records");
-    }
-    take_device_interrupts(cpu);
-    if (now >= cpu->next_tick) {
+    drain_iommu_faults();
+    if (ticks) {
+        cpu->ticks++;
         cpu->next_tick = now + tsc_from_us(TICK_US);
-        tick(cpu, now);
+        if (cpu->id == 0)
+            tick();
     }
     if (main_guest->vcpu.cpu == cpu->id && now >= platform_timer_deadline(main_guest))
         platform_timer_expire(main_guest, now);
     for (u32 i = 0; i < driver_count; i++)
-        if (drivers[i]->vm->vcpu.cpu == cpu->id && recovery_due(drivers[i], now))
-            recovery_run(drivers[i]);
+        if (drivers[i]->vm->vcpu.cpu == cpu->id)
+            serve_driver(cpu, drivers[i], now, ticks);
 }
 
 static void arm_timer(struct cpu *cpu)
@@ -106,10 +106,10 @@ static void arm_timer(struct cpu *cpu)
 static struct vcpu *pick_driver(struct cpu *cpu)
 {
     for (u32 i = 0; i < driver_count; i++) {
-        u32 n = (next_driver[cpu->id] + i) % driver_count;
+        u32 n = (cpu->next_driver + i) % driver_count;
         struct vcpu *vcpu = &drivers[n]->vm->vcpu;
         if (vcpu->cpu == cpu->id && vcpu->state == VCPU_RUNNABLE) {
-            next_driver[cpu->id] = n + 1;
+            cpu->next_driver = n + 1;
             return vcpu;
         }
     }
@@ -120,16 +120,15 @@ static struct vcpu *pick(struct cpu *cpu)
 {
     struct vcpu *guest = &main_guest->vcpu;
     struct vcpu *driver = pick_driver(cpu);
-    u64 *waits = &guest_waits_since[cpu->id];
 
     if (guest->cpu != cpu->id || guest->state != VCPU_RUNNABLE)
         return driver;
-    if (!driver || (*waits && tsc_now() - *waits > tsc_from_us(GUEST_PATIENCE_US))) {
-        *waits = 0;
+    if (!driver || (cpu->guest_waits && tsc_now() - cpu->guest_waits > tsc_from_us(GUEST_PATIENCE_US))) {
+        cpu->guest_waits = 0;
         return guest;
     }
-    if (!*waits)
-        *waits = tsc_now();
+    if (!cpu->guest_waits)
+        cpu->guest_waits = tsc_now();
     return driver;
 }
 
@@ -163,10 +162,10 @@ static bool prepare(struct vcpu *vcpu)
 static void run_once(struct vcpu *vcpu)
 {
     struct vcpu_exit exit;
+    u64 entered = tsc_now();
 
-    vcpu->entered = tsc_now();
     vendor->enter(vcpu, &exit);
-    vcpu->run_ticks += tsc_now() - vcpu->entered;
+    vcpu->run_ticks += tsc_now() - entered;
     __atomic_store_n(&vcpu->in_guest, false, __ATOMIC_RELEASE);
     hv_lock();
     vcpu->exits++;
@@ -175,15 +174,20 @@ static void run_once(struct vcpu *vcpu)
     hv_unlock();
 }
 
+static bool ticks_here(const struct cpu *cpu)
+{
+    bool ticks = cpu->id == 0;
+
+    for (u32 i = 0; i < driver_count; i++)
+        ticks |= drivers[i]->vm->vcpu.cpu == cpu->id;
+    return ticks;
+}
+
 void schedule_run(void)
 {
     struct cpu *cpu = this_cpu();
 
-    if (cpu->id == 0)
-        cpu->next_tick = tsc_now();
-    for (u32 i = 0; i < driver_count; i++)
-        if (drivers[i]->vm->vcpu.cpu == cpu->id)
-            cpu->next_tick = tsc_now();
+    cpu->next_tick = ticks_here(cpu) ? tsc_now() : ~0ull;
     for (;;) {
         interrupts_window();
         hv_lock();

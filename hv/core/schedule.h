@@ -1,7 +1,7 @@
 /*
- * The run loop of each CPU, and which vCPU it runs: driver VMs before the main guest, round robin among them. Where they share a
- * CPU with the guest, a driver VM that has kept the guest waiting for GUEST_PATIENCE gives it one slice. With two or more CPUs the guest
- * has the last one for itself.
+ * The run loop of each CPU, and which vCPU it runs: driver VMs before the main guest, round robin among them. Where
+ * they share a CPU with the guest, a driver VM that has kept the guest waiting for GUEST_PATIENCE gives it one slice.
+ * With two or more CPUs the guest has the last one for itself.
  */
 #pragma once
 

@@ -37,8 +37,6 @@ static struct vm *create_vm(const struct manifest_vm *config)
     must(frame_alloc(&fpu), vm, "FPU state");
     vm->vcpu.vm = vm;
     vm->vcpu.fpu = hpa_to_ptr(fpu);
-    *(u16 *)vm->vcpu.fpu = 0x37f;                  /* FCW and MXCSR after reset (SDM 1 10.5.1.1) */
-    *(u32 *)((u8 *)vm->vcpu.fpu + 24) = 0x1f80;
     vms[vm_count++] = vm;
     return vm;
 }

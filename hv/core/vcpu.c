@@ -6,24 +6,52 @@
 #include "hv/arch/x86/vendor.h"
 #include "hv/core/cpu.h"
 #include "hv/core/hypervisor.h"
+#include "shared/lib/string.h"
+
+/* FXSAVE's layout and values after reset (SDM 1 10.5.1.1, 8.1.5) */
+#define FXSAVE_SIZE 512u
+#define FXSAVE_MXCSR 24u
+#define FCW_RESET 0x37fu
+#define MXCSR_RESET 0x1f80u
 
 const char *const exit_kind_name[EXIT_KINDS] = {
-    [EXIT_INTERRUPT] = "interrupt",    [EXIT_WINDOW] = "window",       [EXIT_HLT] = "hlt",
-    [EXIT_CPUID] = "cpuid",            [EXIT_PIO] = "pio",             [EXIT_MSR] = "msr",
-    [EXIT_NESTED_FAULT] = "nested",    [EXIT_HYPERCALL] = "hypercall", [EXIT_CR_WRITE] = "cr",
-    [EXIT_EXCEPTION] = "exception",    [EXIT_UNDEFINED] = "undefined", [EXIT_CACHE] = "cache",
-    [EXIT_SHUTDOWN] = "shutdown",      [EXIT_INVALID] = "invalid",     [EXIT_UNKNOWN] = "unknown",
+    [EXIT_INTERRUPT] = "interrupt",
+    [EXIT_WINDOW] = "window",
+    [EXIT_HLT] = "hlt",
+    [EXIT_CPUID] = "cpuid",
+    [EXIT_PIO] = "pio",
+    [EXIT_MSR] = "msr",
+    [EXIT_NESTED_FAULT] = "nested",
+    [EXIT_HYPERCALL] = "hypercall",
+    [EXIT_CR_WRITE] = "cr",
+    [EXIT_EXCEPTION] = "exception",
+    [EXIT_UNDEFINED] = "undefined",
+    [EXIT_CACHE] = "cache",
+    [EXIT_SHUTDOWN] = "shutdown",
+    [EXIT_INVALID] = "invalid",
+    [EXIT_UNKNOWN] = "unknown",
 };
+
+void vcpu_reset(struct vcpu *vcpu, u64 entry)
+{
+    struct cpu *cpu = &cpus[vcpu->cpu];
+
+    vcpu->regs = (struct vcpu_registers){0};
+    vcpu->rip = entry;
+    vcpu->rflags = RFLAGS_FIXED;
+    vcpu->flush_tlb = true;
+    memset(vcpu->fpu, 0, FXSAVE_SIZE);
+    *(u16 *)vcpu->fpu = FCW_RESET;
+    *(u32 *)((u8 *)vcpu->fpu + FXSAVE_MXCSR) = MXCSR_RESET;
+    /* What the registers of its CPU still hold is nobody's any more: the next entry loads the memory above. */
+    if (cpu->loaded == vcpu)
+        cpu->loaded = NULL;
+}
 
 void cpu_kick(u32 id)
 {
     if (id != this_cpu()->id)
         apic_send(cpus[id].apic_id, VECTOR_KICK);
-}
-
-static bool in_guest(const struct vcpu *vcpu)
-{
-    return __atomic_load_n(&vcpu->in_guest, __ATOMIC_ACQUIRE);
 }
 
 void vcpu_wake(struct vcpu *vcpu)
@@ -41,13 +69,17 @@ void vcpu_block(struct vcpu *vcpu)
         vcpu->state = VCPU_BLOCKED;
 }
 
+void vcpu_kick(struct vcpu *vcpu)
+{
+    if (__atomic_load_n(&vcpu->in_guest, __ATOMIC_ACQUIRE))
+        cpu_kick(vcpu->cpu);
+}
+
 /* The lock is ours, so once the vCPU has left guest mode its CPU waits for us before it could enter again. */
 static void force_out(struct vcpu *vcpu)
 {
-    if (!in_guest(vcpu))
-        return;
-    cpu_kick(vcpu->cpu);
-    while (in_guest(vcpu))
+    vcpu_kick(vcpu);
+    while (__atomic_load_n(&vcpu->in_guest, __ATOMIC_ACQUIRE))
         cpu_pause();
 }
 
@@ -61,12 +93,6 @@ void vcpu_shootdown(struct vcpu *vcpu)
 {
     force_out(vcpu);
     vcpu->flush_tlb = true;
-}
-
-void vcpu_kick(struct vcpu *vcpu)
-{
-    if (in_guest(vcpu))
-        cpu_kick(vcpu->cpu);
 }
 
 void vcpu_skip(struct vcpu *vcpu, const struct vcpu_exit *exit)

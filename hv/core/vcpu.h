@@ -15,9 +15,30 @@ struct vm;
 
 enum vcpu_state { VCPU_STOPPED, VCPU_BLOCKED, VCPU_RUNNABLE };
 
-struct vcpu_registers { /* order fixed: assembly uses it. rax and rsp live in the VMCB while loaded; the seam copies them. */
-    u64 rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp;
+/* In the order of their numbers in instructions (APM 3 table 1-10), as assembly knows, too. */
+struct vcpu_registers {
+    u64 rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi;
     u64 r8, r9, r10, r11, r12, r13, r14, r15;
+};
+
+enum exit_kind {
+    EXIT_UNKNOWN,
+    EXIT_INTERRUPT, /* a physical interrupt or NMI: nothing to do for the VM */
+    EXIT_WINDOW,    /* the guest can take an interrupt now */
+    EXIT_HLT,
+    EXIT_CPUID,
+    EXIT_PIO,
+    EXIT_MSR,
+    EXIT_NESTED_FAULT, /* access to guest-physical memory that the nested table does not allow */
+    EXIT_HYPERCALL,
+    EXIT_CR_WRITE,
+    EXIT_EXCEPTION, /* #DB or #AC, which could loop for ever in delivery (APM 2 15.12): looked at here, then given to
+                       the guest */
+    EXIT_UNDEFINED, /* an instruction that this machine does not have: VMRUN, MONITOR, XSETBV, ...: inject #UD */
+    EXIT_CACHE,     /* WBINVD, INVD: skipped */
+    EXIT_SHUTDOWN,  /* triple fault */
+    EXIT_INVALID,   /* the entry was refused: guest state invalid */
+    EXIT_KINDS
 };
 
 struct vcpu {
@@ -31,30 +52,9 @@ struct vcpu {
     u64 rflags; /* the same */
     void *arch; /* the vendor's part: VMCB page and so on */
     void *fpu;  /* FXSAVE area, 512 bytes, 16 aligned */
-    u64 exits;          /* all of them */
-    u64 exits_by_kind[16];
-    u64 run_ticks;      /* TSC ticks in guest mode */
-    u64 entered;        /* TSC at the last entry */
-    u64 slice_start;    /* scheduler: when it began to run without pause */
-};
-
-enum exit_kind {
-    EXIT_INTERRUPT,   /* a physical interrupt or NMI: nothing to do for the VM */
-    EXIT_WINDOW,      /* the guest can take an interrupt now */
-    EXIT_HLT,
-    EXIT_CPUID,
-    EXIT_PIO,
-    EXIT_MSR,
-    EXIT_NESTED_FAULT, /* access to guest-physical memory that the nested table does not allow */
-    EXIT_HYPERCALL,
-    EXIT_CR_WRITE,
-    EXIT_EXCEPTION,   /* #DB or #AC, which could loop for ever in delivery (APM 2 15.12): looked at here, then given to the guest */
-    EXIT_UNDEFINED,   /* an instruction that this machine does not have: VMRUN, MONITOR, XSETBV, ...: inject #UD */
-    EXIT_CACHE,       /* WBINVD, INVD: skipped */
-    EXIT_SHUTDOWN,    /* triple fault */
-    EXIT_INVALID,     /* the entry was refused: guest state invalid */
-    EXIT_UNKNOWN,
-    EXIT_KINDS
+    u64 exits;  /* all of them */
+    u64 exits_by_kind[EXIT_KINDS];
+    u64 run_ticks; /* TSC ticks in guest mode */
 };
 
 struct vcpu_exit {
@@ -78,8 +78,8 @@ struct vcpu_exit {
             bool table_walk; /* the access was the guest's own page walk */
         } nested;
         struct {
-            u32 cr; /* 0, 4, 8 */
-            u32 reg; /* index into vcpu_registers */
+            u32 cr;  /* 0, 4, 8 */
+            u32 reg; /* number of the register, 0 to 15 */
         } cr;
         struct {
             u8 vector;
@@ -92,7 +92,17 @@ struct vcpu_exit {
 /* Names for status and events, EXIT_KINDS entries. */
 extern const char *const exit_kind_name[EXIT_KINDS];
 
-/* Make a blocked vCPU runnable and, when its CPU is another one or idle, tell that CPU. Any state: a stopped one stays so. */
+/* The part of a vCPU's start state that no vendor keeps: registers 0 but RIP, FPU as after FNINIT. It does not run. */
+void vcpu_reset(struct vcpu *vcpu, u64 entry);
+
+/* The register of that number, 0 to 15. */
+static inline u64 *vcpu_register(struct vcpu *vcpu, u32 number)
+{
+    return (u64 *)&vcpu->regs + (number & 15);
+}
+
+/* Make a blocked vCPU runnable and, when its CPU is another one or idle, tell that CPU. Any state: a stopped one stays
+ * so. */
 void vcpu_wake(struct vcpu *vcpu);
 
 /* The vCPU waits for vcpu_wake(). Called in its own exit. */
@@ -102,8 +112,8 @@ void vcpu_block(struct vcpu *vcpu);
 void vcpu_stop(struct vcpu *vcpu);
 
 /*
- * Its nested page table lost rights: flush before the next entry, and if it is in guest mode on another CPU now, force it
- * out and wait until it is. When this returns no CPU uses the old entries for this VM.
+ * Its nested page table lost rights: flush before the next entry, and if it is in guest mode on another CPU now, force
+ * it out and wait until it is. When this returns no CPU uses the old entries for this VM.
  */
 void vcpu_shootdown(struct vcpu *vcpu);
 
@@ -117,8 +127,9 @@ void vcpu_skip(struct vcpu *vcpu, const struct vcpu_exit *exit);
 void vcpu_inject_exception(struct vcpu *vcpu, u8 vector, u32 error_code);
 
 /*
- * Copy up to len bytes of guest memory at virtual address `va`, through the guest's own page tables (paging off: physical).
- * Returns the number of bytes copied before something was not mapped or not RAM. All of the walk is untrusted.
+ * Copy up to len bytes of guest memory at virtual address `va`, through the guest's own page tables (paging off:
+ * physical). Returns the number of bytes copied before something was not mapped or not RAM. All of the walk is
+ * untrusted.
  */
 u32 vcpu_fetch(struct vcpu *vcpu, u64 va, void *out, u32 len);
 

@@ -94,13 +94,6 @@ static void on_msr(struct vcpu *vcpu, const struct vcpu_exit *exit)
     vcpu_skip(vcpu, exit);
 }
 
-static u64 *reg_of(struct vcpu *vcpu, u32 encoding)
-{
-    static const u8 order[16] = {0, 2, 3, 1, 7, 6, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15}; /* encoding -> vcpu_registers */
-
-    return (u64 *)&vcpu->regs + order[encoding & 15];
-}
-
 /* Registers of a device of the platform, accessed by an aligned move. */
 static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
@@ -120,20 +113,18 @@ static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)
         return;
     }
     if (move.write)
-        value = move.has_immediate ? move.immediate : decode_register_read(&move, *reg_of(vcpu, move.reg_base));
+        value = move.has_immediate ? move.immediate : decode_register_read(&move, *vcpu_register(vcpu, move.reg_base));
     /* What does not exist reads as ones and swallows writes, as on a bus. */
     if (!platform_memory(vcpu->vm, exit->nested.address, (u8)move.width, move.write, &value) && !move.write)
         value = ~0ull;
     if (!move.write)
-        decode_register_write(&move, reg_of(vcpu, move.reg_base), value);
+        decode_register_write(&move, vcpu_register(vcpu, move.reg_base), value);
     vendor->skip(vcpu, move.length);
 }
 
 static void on_cr_write(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
-    u64 value = ((u64 *)&vcpu->regs)[exit->cr.reg & 15];
-
-    if (exit->cr.cr != 4 || !vendor->cr4_write(vcpu, value))
+    if (exit->cr.cr != 4 || !vendor->cr4_write(vcpu, *vcpu_register(vcpu, exit->cr.reg)))
         vcpu_inject_exception(vcpu, VECTOR_GENERAL_PROTECTION, 0);
     else
         vcpu_skip(vcpu, exit);

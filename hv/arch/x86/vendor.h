@@ -1,6 +1,6 @@
 /*
- * The CPU seam: what SVM and VMX do differently, in one const table. Picked once at boot; nothing above knows the vendor.
- * Context: hv lock held, on the CPU that the vCPU belongs to, except enter() (lock not held).
+ * The CPU seam: what SVM and VMX do differently, in one const table. Picked once at boot; nothing above knows the
+ * vendor. Context: hv lock held, on the CPU that the vCPU belongs to, except enter() (lock not held).
  */
 #pragma once
 
@@ -20,7 +20,8 @@ struct vcpu_vendor {
     const struct page_format *nested_format;
     u32 hypercall_kind; /* enum driver_vendor_call */
 
-    /* Is this CPU of that vendor, with everything that is required? *why: what is missing (static text), or NULL when it is not that vendor. */
+    /* Is this CPU of that vendor, with everything that is required? *why: what is missing (static text), or NULL when
+     * it is not that vendor. */
     bool (*present)(const char **why);
     /* Switch virtualization on, this CPU. ERR_NO_MEMORY. */
     status_t (*cpu_init)(struct cpu *cpu);
@@ -30,11 +31,13 @@ struct vcpu_vendor {
     /* May the driver VM touch these ports without an exit? (Everything exits otherwise.) */
     void (*allow_ports)(struct vcpu *vcpu, u16 first, u32 count);
 
-    /* Start states: 64-bit flat with paging (GDT with null, code, data at gdt), or 32-bit flat without paging. General registers are zeroed. */
+    /* Start states: 64-bit flat with paging (GDT with null, code, data at gdt), or 32-bit flat without paging. General
+     * registers are zeroed. */
     void (*reset_long64)(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt);
     void (*reset_protected32)(struct vcpu *vcpu, u64 entry);
 
-    /* Run the guest until it exits; decode why. Interrupts off before and after; physical ones that came are pending. */
+    /* Run the guest until it exits; decode why. Interrupts off before and after; physical ones that came are pending.
+     */
     void (*enter)(struct vcpu *vcpu, struct vcpu_exit *exit);
 
     /* Something waits for injection already (a new exception, or one whose delivery was cut short by an exit). */
@@ -48,7 +51,8 @@ struct vcpu_vendor {
     /* The instruction was emulated: RIP moves on, the interrupt shadow ends. */
     void (*skip)(struct vcpu *vcpu, u32 length);
 
-    /* MSRs that live in the vendor's state (EFER, PAT, STAR ...). *known false: not one of these. Returns false: #GP. */
+    /* MSRs that live in the vendor's state (EFER, PAT, STAR ...). *known false: not one of these. Returns false: #GP.
+     */
     bool (*msr)(struct vcpu *vcpu, u32 index, bool write, u64 *value, bool *known);
     /* A write to CR4 that exited. False: #GP. */
     bool (*cr4_write)(struct vcpu *vcpu, u64 value);

@@ -38,17 +38,12 @@ static bool checksum_ok(const void *table, u32 length)
     return sum == 0;
 }
 
-static u32 read32(const u8 *at)
+/* A field of `width` bytes, aligned or not. */
+static u64 read_field(const u8 *at, u32 width)
 {
-    u32 v;
-    memcpy(&v, at, sizeof(v));
-    return v;
-}
+    u64 v = 0;
 
-static u64 read64(const u8 *at)
-{
-    u64 v;
-    memcpy(&v, at, sizeof(v));
+    memcpy(&v, at, width);
     return v;
 }
 
@@ -60,7 +55,7 @@ static void read_madt(const struct sdt_header *table, struct acpi_info *out)
         if (at[0] == MADT_LAPIC && at[1] >= 8 && (at[4] & MADT_ENABLED))
             out->cpu_apic_id[out->cpu_count++] = at[3];
         else if (at[0] == MADT_X2APIC && at[1] >= 16 && (at[8] & MADT_ENABLED))
-            out->cpu_apic_id[out->cpu_count++] = read32(at + 4);
+            out->cpu_apic_id[out->cpu_count++] = (u32)read_field(at + 4, 4);
         at += at[1];
     }
 }
@@ -72,7 +67,7 @@ static void read_mcfg(const struct sdt_header *table, struct acpi_info *out)
     for (; end - at >= 16; at += 16) {
         if (at[8] || at[9]) /* segment 0 only */
             continue;
-        out->ecam = read64(at);
+        out->ecam = read_field(at, 8);
         out->ecam_first_bus = at[10];
         out->ecam_last_bus = at[11];
         return;
@@ -86,7 +81,7 @@ static void read_table(const struct sdt_header *table, struct acpi_info *out)
     else if (!memcmp(table->signature, "MCFG", 4) && table->length >= 44)
         read_mcfg(table, out);
     else if (!memcmp(table->signature, "FACP", 4) && table->length >= FADT_PM_TIMER_OFFSET + 4)
-        out->pm_timer_port = (u16)read32((const u8 *)table + FADT_PM_TIMER_OFFSET);
+        out->pm_timer_port = (u16)read_field((const u8 *)table + FADT_PM_TIMER_OFFSET, 4);
     else if (!memcmp(table->signature, "DMAR", 4)) {
         out->dmar = table;
         out->dmar_size = table->length;
@@ -112,7 +107,7 @@ status_t acpi_read(u64 rsdp_address, struct acpi_info *out, const char **why)
     u32 width = wide ? 8 : 4;
     for (u32 at = sizeof(*root); at + width <= root->length; at += width) {
         const u8 *entry = (const u8 *)root + at;
-        const struct sdt_header *table = hpa_to_ptr(HPA(wide ? read64(entry) : read32(entry)));
+        const struct sdt_header *table = hpa_to_ptr(HPA(read_field(entry, width)));
         if (table->length < sizeof(*table) || table->length > TABLE_MAX || !checksum_ok(table, table->length))
             continue; /* one broken table of an option we may not need; what is needed and missing is found below */
         read_table(table, out);

@@ -1,6 +1,6 @@
 /*
- * What the hypervisor needs of the machine's ACPI tables (ACPI 6.4, 5.2). Firmware is trusted to be honest, not to be free of
- * errors: lengths and checksums are checked, lists are bounded.
+ * What the hypervisor needs of the machine's ACPI tables (ACPI 6.4, 5.2). Firmware is trusted to be honest, not to be
+ * free of errors: lengths and checksums are checked, lists are bounded.
  */
 #pragma once
 
@@ -18,5 +18,6 @@ struct acpi_info {
     u32 dmar_size;
 };
 
-/* Boot CPU, direct map in place. ERR_NOT_FOUND: no RSDP or no MADT; ERR_FORMAT: a checksum is wrong; *why names the table. */
+/* Boot CPU, direct map in place. ERR_NOT_FOUND: no RSDP or no MADT; ERR_FORMAT: a checksum is wrong; *why names the
+ * table. */
 NODISCARD status_t acpi_read(u64 rsdp, struct acpi_info *out, const char **why);

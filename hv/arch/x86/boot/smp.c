@@ -5,22 +5,30 @@
 #include "hv/arch/x86/cpu/interrupts.h"
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/arch/x86/paging/paging.h"
+#include "hv/arch/x86/vendor.h"
 #include "hv/core/cpu.h"
 #include "hv/core/hypervisor.h"
 #include "shared/lib/string.h"
 
+#define ARRIVAL_MAX_US 100000u
+
 extern const char trampoline_start[], trampoline_end[];
 extern const u64 trampoline_cr3, trampoline_stack, trampoline_entry;
 
-static struct cpu *volatile starting;
+static struct cpu *starting; /* waited for; taken by the CPU that arrives, or back when it does not come */
 static void (*run_loop)(void);
 
 static void cpu_arrived(void)
 {
-    struct cpu *cpu = starting;
+    struct cpu *cpu = __atomic_exchange_n(&starting, NULL, __ATOMIC_ACQ_REL);
 
+    while (!cpu) /* too late: the others go on without it */
+        __asm__ volatile("cli; hlt");
     cpu_init(cpu);
     apic_init_cpu();
+    if (vendor->cpu_init(cpu) != OK)
+        boot_fail("CPU with APIC id %u: virtualization cannot be switched on", cpu->apic_id);
+    /* Only now does the boot CPU go on: until then it allocates no frames and writes no log. */
     __atomic_store_n(&cpu->online, true, __ATOMIC_RELEASE);
     run_loop();
 }
@@ -53,20 +61,23 @@ static status_t start_one(struct cpu *cpu, u64 page)
     patch(copy, &trampoline_cr3, paging_root());
     patch(copy, &trampoline_stack, (u64)cpu->stack_top);
     patch(copy, &trampoline_entry, (u64)cpu_arrived);
-    starting = cpu;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    __atomic_store_n(&starting, cpu, __ATOMIC_RELEASE);
     apic_start_cpu(cpu->apic_id, (u8)(page / PAGE_SIZE));
 
-    u64 end = rdtsc() + tsc_from_us(100000);
-    while (!__atomic_load_n(&cpu->online, __ATOMIC_ACQUIRE) && rdtsc() < end)
+    u64 end = rdtsc() + tsc_from_us(ARRIVAL_MAX_US);
+    while (__atomic_load_n(&starting, __ATOMIC_ACQUIRE) && rdtsc() < end)
         cpu_pause();
-    return cpu->online ? OK : ERR_TIMEOUT;
+    if (__atomic_exchange_n(&starting, NULL, __ATOMIC_ACQ_REL))
+        return ERR_TIMEOUT;
+    while (!__atomic_load_n(&cpu->online, __ATOMIC_ACQUIRE))
+        cpu_pause();
+    return OK;
 }
 
 status_t smp_start(const struct acpi_info *acpi, const struct boot_info *boot, void (*run)(void))
 {
     u64 page = low_page(boot);
-    status_t status = OK;
+    status_t status;
 
     run_loop = run;
     if (!page || acpi->cpu_count < 2)
@@ -79,13 +90,12 @@ status_t smp_start(const struct acpi_info *acpi, const struct boot_info *boot, v
         cpu->id = cpu_count;
         cpu->apic_id = acpi->cpu_apic_id[i];
         status = start_one(cpu, page);
-        if (status == OK) {
-            cpu_count++;
-        } else if (status == ERR_TIMEOUT) {
-            /* It may still wake up on our trampoline: an INIT would be needed to be sure, so stop starting others. */
-            hv_log("CPU with APIC id %u does not start; going on with %u", cpu->apic_id, cpu_count);
-            return OK;
-        }
+        cpu_count += status == OK;
+    }
+    if (status == ERR_TIMEOUT) {
+        /* It may still come, over the trampoline: that stays as it is, so no other CPU is started. */
+        hv_log("CPU with APIC id %u does not start; going on with %u", cpus[cpu_count].apic_id, cpu_count);
+        return OK;
     }
     paging_unmap_trampoline(HPA(page));
     return status;

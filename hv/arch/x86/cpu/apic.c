@@ -123,14 +123,13 @@ void apic_calibrate(u16 pm_timer_port)
     u64 counts = 0xffffffff - apic_read(APIC_TIMER_CURRENT);
     apic_write(APIC_TIMER_INITIAL, 0);
 
-    tsc_khz = tsc * (PM_TIMER_HZ / 1000) / passed;
+    tsc_khz = tsc * PM_TIMER_HZ / passed / 1000;
     timer_per_tsc_q32 = (counts << 32) / tsc;
 }
 
 void apic_timer_arm(u64 deadline)
 {
     u64 now = rdtsc();
-    u64 counts;
 
     if (deadline == ~0ull) {
         apic_write(APIC_LVT_TIMER, APIC_MASKED);
@@ -140,7 +139,7 @@ void apic_timer_arm(u64 deadline)
     u64 ticks = deadline > now ? deadline - now : 0;
     if (ticks > tsc_khz * 1000) /* a second at most: the run loop arms again */
         ticks = tsc_khz * 1000;
-    counts = (u64)(((unsigned __int128)ticks * timer_per_tsc_q32) >> 32) + 1;
+    u64 counts = (u64)(((unsigned __int128)ticks * timer_per_tsc_q32) >> 32) + 1;
     apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
     apic_write(APIC_TIMER_INITIAL, counts > 0xffffffff ? 0xffffffff : (u32)counts);
 }

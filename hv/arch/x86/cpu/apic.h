@@ -1,6 +1,6 @@
 /*
- * The local APIC of the physical CPU (SDM 3A 10): xAPIC by MMIO, or x2APIC when firmware left it on. The timer is one-shot.
- * No lock needed: each function works on the calling CPU's own APIC.
+ * The local APIC of the physical CPU (SDM 3A 10): xAPIC by MMIO, or x2APIC when firmware left it on. The timer is
+ * one-shot. No lock needed: each function works on the calling CPU's own APIC.
  */
 #pragma once
 

@@ -6,13 +6,18 @@
 #include "hv/core/hypervisor.h"
 #include "shared/lib/string.h"
 
+#define EXCEPTIONS 32u
+#define STUB_SIZE 16ul /* vectors.S */
 #define VECTOR_NMI 2u
 #define KERNEL_CODE 0x08u
 #define KERNEL_DATA 0x10u
 #define IST_STACK_SIZE 4096u
-#define IST_DOUBLE_FAULT 1u
-#define IST_NMI 2u
-#define IST_MACHINE_CHECK 3u
+#define EXCEPTIONS 32u
+#define STUB_SIZE 16ul /* vectors.S */
+#define VECTOR_NMI 2u
+#define VECTOR_DOUBLE_FAULT 8u
+#define VECTOR_MACHINE_CHECK 18u
+#define IST_STACKS 3u
 
 struct tss { /* SDM 3A 8.7 */
     u32 reserved0;
@@ -45,28 +50,32 @@ extern char exception_stubs[], interrupt_stubs[], nmi_stub[];
 static struct gate idt[256];
 static u64 gdt[CPU_MAX][8];
 static struct tss tss[CPU_MAX];
-static u8 ist_stack[CPU_MAX][3][IST_STACK_SIZE] __attribute__((aligned(16)));
+static u8 ist_stack[CPU_MAX][IST_STACKS][IST_STACK_SIZE] __attribute__((aligned(16)));
+
+/* Exceptions that may come on a bad stack have their own (number of the TSS's stack, from 1). */
+static const u8 exception_stack[EXCEPTIONS] = {[VECTOR_DOUBLE_FAULT] = 1, [VECTOR_NMI] = 2, [VECTOR_MACHINE_CHECK] = 3};
 
 struct cpu cpus[CPU_MAX];
 u32 cpu_count = 1;
 
-static void set_gate(u32 vector, u64 offset, u8 ist)
+static void set_gate(u32 vector, const char *stub, u8 ist)
 {
-    idt[vector] = (struct gate){.offset_low = (u16)offset, .selector = KERNEL_CODE, .ist = ist, .type = 0x8e,
-                                .offset_middle = (u16)(offset >> 16), .offset_high = (u32)(offset >> 32)};
+    u64 offset = (u64)stub;
+
+    idt[vector] = (struct gate){.offset_low = (u16)offset,
+                                .selector = KERNEL_CODE,
+                                .ist = ist,
+                                .type = 0x8e,
+                                .offset_middle = (u16)(offset >> 16),
+                                .offset_high = (u32)(offset >> 32)};
 }
 
-/*
- * NMI returns like an interrupt: under an IOMMU without interrupt remapping, or one that lets old-format messages pass, a device
- * can send it, and nothing of ours depends on it.
- */
 static void build_idt(void)
 {
-    for (u32 v = 0; v < 32; v++)
-        set_gate(v, (u64)exception_stubs + v * 16ull, v == 8 ? IST_DOUBLE_FAULT : v == 18 ? IST_MACHINE_CHECK : 0);
-    set_gate(2, (u64)nmi_stub, IST_NMI);
-    for (u32 v = 32; v < 256; v++)
-        set_gate(v, (u64)interrupt_stubs + (v - 32) * 16ull, 0);
+    for (u32 v = 0; v < EXCEPTIONS; v++)
+        set_gate(v, exception_stubs + v * STUB_SIZE, exception_stack[v]);
+    for (u32 v = EXCEPTIONS; v < ARRAY_SIZE(idt); v++)
+        set_gate(v, interrupt_stubs + (v - EXCEPTIONS) * STUB_SIZE, 0);
 }
 
 static void build_gdt(struct cpu *cpu)
@@ -76,10 +85,11 @@ static void build_gdt(struct cpu *cpu)
 
     g[1] = 0x00af9b000000ffffull;
     g[2] = 0x00cf93000000ffffull;
-    g[TSS_SELECTOR / 8] = (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
+    g[TSS_SELECTOR / 8] =
+        (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
     g[TSS_SELECTOR / 8 + 1] = base >> 32;
     tss[cpu->id].io_map = sizeof(struct tss);
-    for (u32 i = 0; i < 3; i++)
+    for (u32 i = 0; i < IST_STACKS; i++)
         tss[cpu->id].ist[i] = (u64)&ist_stack[cpu->id][i][IST_STACK_SIZE];
 }
 
@@ -89,7 +99,6 @@ void cpu_init(struct cpu *cpu)
 
     cpu->self = cpu;
     cpu->timer_armed = ~0ull;
-    cpu->next_tick = ~0ull;
     if (!idt[0].selector)
         build_idt();
     build_gdt(cpu);
@@ -101,7 +110,9 @@ void cpu_init(struct cpu *cpu)
     __asm__ volatile("lidt %0" ::"m"(p));
     __asm__ volatile("ltr %w0" ::"r"(TSS_SELECTOR));
     msr_write(MSR_GS_BASE, (u64)cpu);
-    cr0_write((cr0_read() | CR0_NE | CR0_WP) & ~0xcull); /* no EM, no TS: FXSAVE works */
+    /* FXSAVE works without EM and TS. After INIT the caches are off (SDM 3A table 9-1): on again on CPUs that we
+     * started. */
+    cr0_write((cr0_read() | CR0_NE | CR0_WP) & ~(CR0_EM | CR0_TS | CR0_CD | CR0_NW));
     cr4_write(cr4_read() | CR4_OSFXSR | CR4_OSXMMEXCPT);
 }
 
@@ -132,12 +143,9 @@ _Noreturn void exception_panic(const struct exception_frame *f)
 {
     const u64 *stack = (const u64 *)f->rsp;
 
-    hv_log("exception %u error %llx rip %llx rsp %llx cr2 %llx", (u32)f->vector, (unsigned long long)f->error,
-           (unsigned long long)f->rip, (unsigned long long)f->rsp, (unsigned long long)cr2_read());
-    hv_log("rax %llx rbx %llx rcx %llx rdx %llx rsi %llx rdi %llx", (unsigned long long)f->rax, (unsigned long long)f->rbx,
-           (unsigned long long)f->rcx, (unsigned long long)f->rdx, (unsigned long long)f->rsi, (unsigned long long)f->rdi);
-    if (f->vector != 8 && (f->rsp & 7) == 0)
-        hv_log("stack %llx %llx %llx %llx", (unsigned long long)stack[0], (unsigned long long)stack[1],
-               (unsigned long long)stack[2], (unsigned long long)stack[3]);
+    hv_log("exception %lu error %lx rip %lx rsp %lx cr2 %lx", f->vector, f->error, f->rip, f->rsp, cr2_read());
+    hv_log("rax %lx rbx %lx rcx %lx rdx %lx rsi %lx rdi %lx", f->rax, f->rbx, f->rcx, f->rdx, f->rsi, f->rdi);
+    if (f->vector != VECTOR_DOUBLE_FAULT && (f->rsp & 7) == 0) /* a double fault may be a stack that is used up */
+        hv_log("stack %lx %lx %lx %lx", stack[0], stack[1], stack[2], stack[3]);
     panic("exception in the hypervisor");
 }

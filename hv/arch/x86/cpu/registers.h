@@ -4,13 +4,16 @@
 #include "shared/lib/types.h"
 
 #define CR0_PE (1ull << 0)
+#define CR0_EM (1ull << 2)
+#define CR0_TS (1ull << 3)
 #define CR0_ET (1ull << 4)
 #define CR0_NE (1ull << 5)
 #define CR0_WP (1ull << 16)
+#define CR0_NW (1ull << 29)
+#define CR0_CD (1ull << 30)
 #define CR0_PG (1ull << 31)
 #define CR4_PSE (1ull << 4)
 #define CR4_PAE (1ull << 5)
-#define CR4_PGE (1ull << 7)
 #define CR4_OSFXSR (1ull << 9)
 #define CR4_OSXMMEXCPT (1ull << 10)
 #define CR4_UMIP (1ull << 11)
@@ -54,46 +57,22 @@ static inline void cpuid(u32 leaf, u32 subleaf, u32 out[4])
 {
     __asm__ volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3]) : "a"(leaf), "c"(subleaf));
 }
-static inline u64 cr3_read(void)
-{
-    u64 v;
-    __asm__ volatile("mov %%cr3, %0" : "=r"(v));
-    return v;
-}
-static inline void cr3_write(u64 v)
-{
-    __asm__ volatile("mov %0, %%cr3" ::"r"(v) : "memory");
-}
-static inline u64 cr0_read(void)
-{
-    u64 v;
-    __asm__ volatile("mov %%cr0, %0" : "=r"(v));
-    return v;
-}
-static inline void cr0_write(u64 v)
-{
-    __asm__ volatile("mov %0, %%cr0" ::"r"(v) : "memory");
-}
-static inline u64 cr2_read(void)
-{
-    u64 v;
-    __asm__ volatile("mov %%cr2, %0" : "=r"(v));
-    return v;
-}
-static inline u64 cr4_read(void)
-{
-    u64 v;
-    __asm__ volatile("mov %%cr4, %0" : "=r"(v));
-    return v;
-}
-static inline void cr4_write(u64 v)
-{
-    __asm__ volatile("mov %0, %%cr4" ::"r"(v) : "memory");
-}
-static inline void invlpg(const void *at)
-{
-    __asm__ volatile("invlpg (%0)" ::"r"(at) : "memory");
-}
+/* cr0_read(), cr0_write() and so on */
+#define CONTROL_REGISTER(name)                                                                                         \
+    static inline u64 name##_read(void)                                                                                \
+    {                                                                                                                  \
+        u64 v;                                                                                                         \
+        __asm__ volatile("mov %%" #name ", %0" : "=r"(v));                                                             \
+        return v;                                                                                                      \
+    }                                                                                                                  \
+    static inline void name##_write(u64 v)                                                                             \
+    {                                                                                                                  \
+        __asm__ volatile("mov %0, %%" #name ::"r"(v) : "memory");                                                      \
+    }
+CONTROL_REGISTER(cr0)
+CONTROL_REGISTER(cr2)
+CONTROL_REGISTER(cr3)
+CONTROL_REGISTER(cr4)
 static inline void cpu_pause(void)
 {
     __asm__ volatile("pause");

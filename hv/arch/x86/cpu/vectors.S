@@ -23,21 +23,9 @@ exception_stubs:
     .endr
 
 exception_common:
-    push %r15
-    push %r14
-    push %r13
-    push %r12
-    push %r11
-    push %r10
-    push %r9
-    push %r8
-    push %rbp
-    push %rdi
-    push %rsi
-    push %rdx
-    push %rcx
-    push %rbx
-    push %rax
+    .irp register, r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax
+    push %\register
+    .endr
     cld
     mov %rsp, %rdi
     call exception_panic
@@ -61,25 +49,14 @@ interrupt_stubs:
     .endr
 
 interrupt_common:
-    push %rax
-    push %rcx
-    push %rdx
-    push %rsi
-    push %r8
-    push %r9
-    push %r10
-    push %r11
+    .irp register, rax, rcx, rdx, rsi, r8, r9, r10, r11
+    push %\register
+    .endr
     cld
     call interrupt_note
-    pop %r11
-    pop %r10
-    pop %r9
-    pop %r8
-    pop %rsi
-    pop %rdx
-    pop %rcx
-    pop %rax
-    pop %rdi
+    .irp register, r11, r10, r9, r8, rsi, rdx, rcx, rax, rdi
+    pop %\register
+    .endr
     iretq
 
     .section .note.GNU-stack, "", @progbits

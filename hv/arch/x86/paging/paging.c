@@ -54,7 +54,8 @@ static status_t map_image(const struct boot_info *boot)
     return OK;
 }
 
-/* All RAM, in 2 MiB steps: ranges of the map that share such a step are mapped once. MMIO holes stay out but for edges. */
+/* All RAM, in 2 MiB steps: ranges of the map that share such a step are mapped once. MMIO holes stay out but for edges.
+ */
 static status_t map_ram(const struct boot_info *boot)
 {
     u64 done = 0;
@@ -104,7 +105,7 @@ void *paging_map_device(hpa_t at, u64 size)
     if (bytes >= MIB(2)) /* the same offset in a 2 MiB page lets a large window (ECAM) take large pages */
         va = ((va + MIB(2) - 1) & ~(MIB(2) - 1)) + (first & (MIB(2) - 1));
     if (page_table_map(&tables, va, HPA(first), bytes, PAGE_READ | PAGE_WRITE | PAGE_UNCACHED) != OK)
-        panic("no memory to map the device at %llx", (unsigned long long)at.v);
+        panic("no memory to map the device at %lx", at.v);
     device_next = va + bytes + PAGE_SIZE; /* an unmapped page between devices */
     return (void *)(va + (at.v - first));
 }
@@ -132,6 +133,6 @@ status_t paging_map_trampoline(hpa_t page)
 void paging_unmap_trampoline(hpa_t page)
 {
     if (page_table_unmap(&tables, page.v, PAGE_SIZE) != OK)
-        panic("trampoline page %llx was not mapped", (unsigned long long)page.v);
-    invlpg((void *)page.v); /* other CPUs: they never use low addresses after their start, and reload CR3 when they arrive */
+        panic("trampoline page %lx was not mapped", page.v);
+    cr3_write(tables.root.v); /* other CPUs may remember the page, but use no low addresses after their start */
 }

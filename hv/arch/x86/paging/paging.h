@@ -18,7 +18,8 @@
 /* Build the tables and switch to them. Boot CPU, once, after frames_init(). */
 NODISCARD status_t paging_init(const struct boot_info *boot);
 
-/* Uncached mapping of a device's registers; also makes hpa_to_ptr()-like access by the returned pointer possible. Boot only; panics when out of space. */
+/* Uncached mapping of a device's registers; also makes hpa_to_ptr()-like access by the returned pointer possible. Boot
+ * only; panics when out of space. */
 void *paging_map_device(hpa_t at, u64 size);
 
 /* A stack for a CPU with a guard page below it; returns its top. ERR_NO_MEMORY. */
@@ -27,6 +28,7 @@ NODISCARD status_t paging_create_stack(u32 cpu, void **top);
 /* Physical address of the root, for CPUs that come up. */
 u64 paging_root(void);
 
-/* The start-up page of other CPUs below 1 MiB, mapped one to one and executable while they start; unmap when they run. */
+/* The start-up page of other CPUs below 1 MiB, mapped one to one and executable while they start; unmap when they run.
+ */
 NODISCARD status_t paging_map_trampoline(hpa_t page);
 void paging_unmap_trampoline(hpa_t page);

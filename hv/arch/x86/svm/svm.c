@@ -17,7 +17,7 @@
 #define IOPM_FRAMES 3u  /* 15.10.1: 12 KiB, one bit a port and a few more */
 
 static u32 asid_count;
-static u32 next_asid = 1; /* 0 is the host's */
+static u32 next_asid = 1;               /* 0 is the host's */
 static hpa_t closed_msrpm, closed_iopm; /* all ones: everything exits */
 
 static bool svm_present(const char **why)
@@ -59,8 +59,8 @@ static status_t svm_cpu_init(struct cpu *cpu)
 
     if ((status = frame_alloc(&save)) != OK || (status = frame_alloc(&state)) != OK)
         return status;
-    if (!closed_msrpm.v &&
-        ((status = closed_map(MSRPM_FRAMES, &closed_msrpm)) != OK || (status = closed_map(IOPM_FRAMES, &closed_iopm)) != OK))
+    if (!closed_msrpm.v && ((status = closed_map(MSRPM_FRAMES, &closed_msrpm)) != OK ||
+                            (status = closed_map(IOPM_FRAMES, &closed_iopm)) != OK))
         return status;
     cpu->host_state = state.v;
     msr_write(MSR_EFER, msr_read(MSR_EFER) | EFER_SVME | EFER_NXE);
@@ -68,21 +68,15 @@ static status_t svm_cpu_init(struct cpu *cpu)
     return OK;
 }
 
-static void set_intercepts(struct vcpu *vcpu, struct svm_vmcb *vmcb)
+/* CR4 of the guest is checked (no XSAVE, no bits that VMRUN refuses); a driver VM has no business with any but CR2, nor
+ * with DRs. */
+static void set_intercepts(struct svm_vmcb *vmcb, bool driver)
 {
-    bool driver = vcpu->vm->driver;
-
-    /* CR4 is checked (no XSAVE, no bits that VMRUN refuses); a driver VM has no business with any control or debug register. */
-    vmcb->intercept_cr = driver ? 0xffff0000u & ~(1u << (16 + 2)) : 1u << (16 + 4);
-    vmcb->intercept_dr = driver ? 0xffffffffu : 0;
-    vmcb->intercept_exceptions = 1u << 1 | 1u << 17; /* #DB, #AC: their delivery can loop without end */
-    vmcb->intercept3 = SVM_INTERCEPT_INTR | SVM_INTERCEPT_NMI | SVM_INTERCEPT_SMI | SVM_INTERCEPT_INIT | SVM_INTERCEPT_RDPMC |
-                       SVM_INTERCEPT_CPUID | SVM_INTERCEPT_INVD | SVM_INTERCEPT_HLT | SVM_INTERCEPT_INVLPGA |
-                       SVM_INTERCEPT_IOIO | SVM_INTERCEPT_MSR | SVM_INTERCEPT_TASK_SWITCH | SVM_INTERCEPT_FERR_FREEZE |
-                       SVM_INTERCEPT_SHUTDOWN;
-    vmcb->intercept4 = SVM_INTERCEPT_VMRUN | SVM_INTERCEPT_VMMCALL | SVM_INTERCEPT_VMLOAD | SVM_INTERCEPT_VMSAVE |
-                       SVM_INTERCEPT_STGI | SVM_INTERCEPT_CLGI | SVM_INTERCEPT_SKINIT | SVM_INTERCEPT_ICEBP |
-                       SVM_INTERCEPT_WBINVD | SVM_INTERCEPT_MONITOR | SVM_INTERCEPT_MWAIT | SVM_INTERCEPT_XSETBV;
+    vmcb->intercept[0] = driver ? 0xffff0000u & ~(1u << (16 + 2)) : 1u << (16 + 4);
+    vmcb->intercept[1] = driver ? 0xffffffffu : 0;
+    vmcb->intercept[2] = 1u << 1 | 1u << 17; /* #DB, #AC: their delivery can loop without end (15.12) */
+    vmcb->intercept[3] = svm_intercepts(3) | 1u << SVM_EXIT_TASK_SWITCH % 32 | 1u << SVM_EXIT_FERR_FREEZE % 32;
+    vmcb->intercept[4] = svm_intercepts(4) | 1u << SVM_EXIT_ICEBP % 32;
 }
 
 static status_t svm_create(struct vcpu *vcpu)
@@ -97,7 +91,7 @@ static status_t svm_create(struct vcpu *vcpu)
         return ERR_NO_SPACE;
     vcpu->arch = svm;
     svm->vmcb = hpa_to_ptr(svm->vmcb_hpa);
-    set_intercepts(vcpu, svm->vmcb);
+    set_intercepts(svm->vmcb, vcpu->vm->driver);
     svm->vmcb->iopm = closed_iopm.v;
     svm->vmcb->msrpm = closed_msrpm.v;
     svm->vmcb->asid = next_asid++;
@@ -144,9 +138,7 @@ static void svm_enter(struct vcpu *vcpu, struct vcpu_exit *exit)
     vcpu->regs.rsp = vmcb->rsp;
     if (vmcb->exit_int_info & SVM_EVENT_VALID) /* 15.7.2: the exit cut a delivery short; do it again */
         svm->injection = vmcb->exit_int_info;
-    /* The window is asked for anew before each entry that needs it. */
-    vmcb->intercept3 &= ~SVM_INTERCEPT_VINTR;
-    vmcb->int_control = SVM_V_INTR_MASKING;
+    vmcb->int_control = SVM_V_INTR_MASKING; /* a window is asked for anew before each entry that needs it */
     svm_decode_exit(vcpu, exit);
 }
 
@@ -162,7 +154,7 @@ static bool svm_can_take_interrupt(const struct vcpu *vcpu)
 
 static void svm_inject_interrupt(struct vcpu *vcpu, u8 vector)
 {
-    svm_of(vcpu)->injection = SVM_EVENT_VALID | SVM_EVENT_INTERRUPT | vector;
+    svm_of(vcpu)->injection = SVM_EVENT_VALID | vector;
 }
 
 static void svm_inject_exception(struct vcpu *vcpu, u8 vector, bool has_error, u32 error_code)
@@ -173,10 +165,8 @@ static void svm_inject_exception(struct vcpu *vcpu, u8 vector, bool has_error, u
 
 static void svm_request_window(struct vcpu *vcpu)
 {
-    struct svm_vmcb *vmcb = svm_of(vcpu)->vmcb;
-
-    vmcb->intercept3 |= SVM_INTERCEPT_VINTR; /* a virtual interrupt that is never taken: the intercept comes first */
-    vmcb->int_control = SVM_V_INTR_MASKING | SVM_V_IRQ | SVM_V_PRIORITY_MAX | SVM_V_IGNORE_TPR;
+    /* A virtual interrupt that is never taken: the intercept comes first. */
+    svm_of(vcpu)->vmcb->int_control = SVM_V_INTR_MASKING | SVM_V_IRQ | SVM_V_PRIORITY_MAX | SVM_V_IGNORE_TPR;
 }
 
 static void svm_skip(struct vcpu *vcpu, u32 length)

@@ -7,7 +7,7 @@
 struct svm_vcpu {
     struct svm_vmcb *vmcb;
     hpa_t vmcb_hpa;
-    u8 *iopm; /* own I/O permission map of a driver VM (APM 2 15.10.1); the guest shares the closed one */
+    u8 *iopm;      /* own I/O permission map of a driver VM (APM 2 15.10.1); the guest shares the closed one */
     u64 injection; /* EVENTINJ of the next entry; 0: none */
 };
 
@@ -18,8 +18,9 @@ static inline struct svm_vcpu *svm_of(const struct vcpu *vcpu)
 
 void svm_run(u64 guest_vmcb, u64 host_state, struct vcpu_registers *regs);
 
-/* exit.c: VMCB -> neutral record. */
+/* exit.c: VMCB -> neutral record, and which bits of that intercept word (3 or 4) it knows the exits of. */
 void svm_decode_exit(struct vcpu *vcpu, struct vcpu_exit *exit);
+u32 svm_intercepts(u32 word);
 
 /* state.c: start states, MSRs and control registers that live in the VMCB. */
 void svm_reset_long64(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt);

@@ -3,38 +3,11 @@
 
 #include "shared/lib/types.h"
 
-/* Control area offsets of the four intercept words that matter: vector 3 and 4 (APM 2 table B-1). */
-#define SVM_INTERCEPT_INTR (1u << 0)
-#define SVM_INTERCEPT_NMI (1u << 1)
-#define SVM_INTERCEPT_SMI (1u << 2)
-#define SVM_INTERCEPT_INIT (1u << 3)
-#define SVM_INTERCEPT_VINTR (1u << 4)
-#define SVM_INTERCEPT_RDPMC (1u << 15)
-#define SVM_INTERCEPT_CPUID (1u << 18)
-#define SVM_INTERCEPT_INVD (1u << 22)
-#define SVM_INTERCEPT_HLT (1u << 24)
-#define SVM_INTERCEPT_INVLPGA (1u << 26)
-#define SVM_INTERCEPT_IOIO (1u << 27)
-#define SVM_INTERCEPT_MSR (1u << 28)
-#define SVM_INTERCEPT_TASK_SWITCH (1u << 29)
-#define SVM_INTERCEPT_FERR_FREEZE (1u << 30)
-#define SVM_INTERCEPT_SHUTDOWN (1u << 31)
-/* word 4 */
-#define SVM_INTERCEPT_VMRUN (1u << 0)
-#define SVM_INTERCEPT_VMMCALL (1u << 1)
-#define SVM_INTERCEPT_VMLOAD (1u << 2)
-#define SVM_INTERCEPT_VMSAVE (1u << 3)
-#define SVM_INTERCEPT_STGI (1u << 4)
-#define SVM_INTERCEPT_CLGI (1u << 5)
-#define SVM_INTERCEPT_SKINIT (1u << 6)
-#define SVM_INTERCEPT_ICEBP (1u << 8)
-#define SVM_INTERCEPT_WBINVD (1u << 9)
-#define SVM_INTERCEPT_MONITOR (1u << 10)
-#define SVM_INTERCEPT_MWAIT (1u << 11)
-#define SVM_INTERCEPT_XSETBV (1u << 13)
-
-#define SVM_EXIT_CR_WRITE 0x10u /* + CR number, up to 0x1f */
-#define SVM_EXIT_DR_READ 0x20u  /* to 0x3f: debug registers */
+/*
+ * Exit codes. Below 0xa0 they number the intercepts as well: code / 32 is the word of the intercept vector, code % 32
+ * its bit (tables B-1 and C-1).
+ */
+#define SVM_EXIT_CR_WRITE 0x10u  /* + CR number, up to 0x1f */
 #define SVM_EXIT_EXCEPTION 0x40u /* + vector, up to 0x5f */
 #define SVM_EXIT_INTR 0x60u
 #define SVM_EXIT_NMI 0x61u
@@ -48,11 +21,14 @@
 #define SVM_EXIT_INVLPGA 0x7au
 #define SVM_EXIT_IOIO 0x7bu
 #define SVM_EXIT_MSR 0x7cu
+#define SVM_EXIT_TASK_SWITCH 0x7du
+#define SVM_EXIT_FERR_FREEZE 0x7eu
 #define SVM_EXIT_SHUTDOWN 0x7fu
 #define SVM_EXIT_VMRUN 0x80u
 #define SVM_EXIT_VMMCALL 0x81u
-#define SVM_EXIT_VMLOAD 0x82u /* .. SKINIT 0x86 */
+#define SVM_EXIT_VMLOAD 0x82u /* VMSAVE, STGI, CLGI */
 #define SVM_EXIT_SKINIT 0x86u
+#define SVM_EXIT_ICEBP 0x88u
 #define SVM_EXIT_WBINVD 0x89u
 #define SVM_EXIT_MONITOR 0x8au
 #define SVM_EXIT_MWAIT 0x8bu
@@ -63,8 +39,6 @@
 /* EVENTINJ and EXITINTINFO (15.20) */
 #define SVM_EVENT_VALID (1ull << 31)
 #define SVM_EVENT_ERROR (1ull << 11)
-#define SVM_EVENT_INTERRUPT (0ull << 8)
-#define SVM_EVENT_NMI (2ull << 8)
 #define SVM_EVENT_EXCEPTION (3ull << 8)
 
 /* int_control, offset 0x60 (15.21) */
@@ -89,10 +63,7 @@ struct svm_segment {
 
 struct svm_vmcb {
     /* control area */
-    u32 intercept_cr;  /* 0x000: reads low, writes high half */
-    u32 intercept_dr;  /* 0x004 */
-    u32 intercept_exceptions; /* 0x008 */
-    u32 intercept3, intercept4, intercept5; /* 0x00c */
+    u32 intercept[6]; /* 0x000: control registers (reads, then writes), debug registers, exceptions, the rest */
     u8 reserved0[0x40 - 0x18];
     u64 iopm, msrpm, tsc_offset; /* 0x040 */
     u32 asid;                    /* 0x058 */
