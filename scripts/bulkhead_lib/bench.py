@@ -27,7 +27,7 @@ def run(arguments):
     kind = session.choose_accel(arguments.accel)
     if arguments.icount:
         arguments.cpus = 1
-    # Figures are of the release build: the debug build recomputes its tables after each exit.
+    # Figures are of the release build: the debug build is compiled for the debugger.
     build.build("release", verbose=arguments.verbose)
     modes = ("sticky", "strict") if arguments.grants == "both" else (arguments.grants,)
     manifest = session.read_manifest(None)

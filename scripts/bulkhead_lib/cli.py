@@ -81,7 +81,7 @@ def _add_run(run):
     run.add_argument("--disk", metavar="IMAGE", help="raw or qcow2 (default: a scratch disk of 256 MiB)")
     run.add_argument("--disk-snapshot", action="store_true", help="leave the image as it is: writes are forgotten")
     run.add_argument("--manifest", metavar="FILE", help="which VMs there are (default: manifests/default.ini)")
-    run.add_argument("--preset", choices=("debug", "release"), default="debug", help="(default: %(default)s)")
+    run.add_argument("--preset", choices=("debug", "release"), default="release", help="(default: %(default)s)")
     run.add_argument("--exec", metavar="'CMD; CMD'", dest="commands",
                      help="type these at the guest's prompt, print what they print, power off; "
                           "the exit code is the last one's status")

@@ -8,6 +8,7 @@ from .machine import Instance
 from .ui import Failure, print_json, say, table
 
 RECOVERY_SECONDS = 15
+WIDE = 8  # more columns than this are printed as rows
 
 
 def connect(arguments):
@@ -32,6 +33,13 @@ def _show(arguments, command):
             print(kind)
             for key, value in rows[0].items():
                 print(f"  {key:<24} {value}")
+        elif len(set().union(*rows)) > WIDE:
+            # A column for each thing, and a row for each property that is not zero or empty everywhere.
+            keys = dict.fromkeys(key for row in rows for key in row if key != "name")
+            names = [str(row.get("name", row.get("id", n))) for n, row in enumerate(rows)]
+            cells = [{kind: key, **{name: row.get(key, "") for name, row in zip(names, rows)}}
+                     for key in keys if any(row.get(key, "") not in ("", 0, "0") for row in rows)]
+            table(cells)
         else:
             print(f"{kind}:")
             table(rows)

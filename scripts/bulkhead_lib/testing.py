@@ -52,7 +52,7 @@ def run(arguments):
     for preset in presets:
         build.build(preset, verbose=arguments.verbose)
     if system:
-        build.build("debug", verbose=arguments.verbose)
+        build.build("release", verbose=arguments.verbose)
     jobs = [job for preset in presets for job in ctest_jobs(preset)] + system
     if not jobs:
         raise Failure("there is nothing to test")
