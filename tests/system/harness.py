@@ -5,7 +5,7 @@ A test file says LABEL and TIMEOUT, marks its cases with @case and ends with mai
 needs with lab.machine(...), and raises (assert, check) when something is wrong. Everything random comes from lab.random,
 whose seed is printed. Waiting is for events with a deadline; nothing sleeps.
 
-By hand: /usr/bin/python3 tests/system/test_boot.py [--seed N] [--case NAME] [-v], after scripts/bulkhead built `debug`.
+By hand: /usr/bin/python3 tests/system/test_boot.py [--seed N] [--case NAME] [-v], after scripts/bulkhead built `release`.
 """
 
 import argparse
@@ -173,7 +173,7 @@ class Lab:
         self.random = random.Random(seed)
         self.verbose = verbose
         self.machines = 0
-        self.images = paths.images(os.environ.get("BULKHEAD_PRESET", "debug"))
+        self.images = paths.images(os.environ.get("BULKHEAD_PRESET", "release"))
 
     def say(self, text):
         print(text, flush=True)
