@@ -12,38 +12,40 @@
 #define REG_TABLE 0x10u
 #define VERSION (0x11u | (IOAPIC_PINS - 1) << 16)
 
-#define ENTRY_MESSAGE 0x7ffu /* vector and delivery mode, as in the data of a message */
-#define ENTRY_LOGICAL (1ull << 11)
-#define ENTRY_MASKED (1ull << 16)
-#define ENTRY_WRITABLE 0xff00000000012fffull /* not the delivery status, remote IRR and trigger mode */
+/* An entry has two halves: the lower one's bits 10:0 are as in the data of a message, the upper one's 31:24 say to
+ * whom. */
+#define ENTRY_MESSAGE 0x7ffu
+#define ENTRY_LOGICAL (1u << 11)
+#define ENTRY_MASKED (1u << 16)
+static const u32 entry_writable[2] = {0x00012fff,
+                                      0xff000000}; /* not the delivery status, remote IRR and trigger mode */
 #define MESSAGE_LOGICAL 4u
 
 /* An entry is a message in another layout. An edge at a masked pin is lost, as the data sheet says. */
 void ioapic_set_pin(struct vm *vm, u32 pin, bool level)
 {
     struct ioapic *ioapic = &vm->platform->ioapic;
-    u64 entry = ioapic->entry[pin];
+    u32 low = ioapic->entry[pin][0], high = ioapic->entry[pin][1];
     bool rising = level && !(ioapic->level >> pin & 1);
     ioapic->level = (ioapic->level & ~(1u << pin)) | (u32)level << pin;
-    if (rising && !(entry & ENTRY_MASKED))
-        platform_message(vm, PLATFORM_LAPIC_BASE | entry >> 56 << 12 | (entry & ENTRY_LOGICAL ? MESSAGE_LOGICAL : 0),
-                         entry & ENTRY_MESSAGE);
+    if (rising && !(low & ENTRY_MASKED))
+        platform_message(vm, PLATFORM_LAPIC_BASE | high >> 24 << 12 | (low & ENTRY_LOGICAL ? MESSAGE_LOGICAL : 0),
+                         low & ENTRY_MESSAGE);
 }
 
 static u32 read_register(const struct ioapic *ioapic)
 {
-    u32 index = ioapic->select - REG_TABLE; /* wraps for the others */
-    if (index < IOAPIC_PINS * 2)
-        return (u32)(ioapic->entry[index / 2] >> index % 2 * 32);
+    u32 half = ioapic->select - REG_TABLE; /* wraps for the others */
+    if (half < IOAPIC_PINS * 2)
+        return ioapic->entry[half / 2][half % 2];
     return ioapic->select == REG_VERSION ? VERSION : 0; /* its ID is 0 */
 }
 
 static void write_register(struct ioapic *ioapic, u32 value)
 {
-    u32 index = ioapic->select - REG_TABLE;
-    u64 half = 0xffffffffull << index % 2 * 32, wanted = (u64)value << index % 2 * 32;
-    if (index < IOAPIC_PINS * 2)
-        ioapic->entry[index / 2] = (ioapic->entry[index / 2] & ~half) | (wanted & ENTRY_WRITABLE);
+    u32 half = ioapic->select - REG_TABLE;
+    if (half < IOAPIC_PINS * 2)
+        ioapic->entry[half / 2][half % 2] = value & entry_writable[half % 2];
 }
 
 void ioapic_memory(struct ioapic *ioapic, u32 offset, u8 width, bool write, u64 *value)
@@ -67,5 +69,5 @@ void ioapic_memory(struct ioapic *ioapic, u32 offset, u8 width, bool write, u64 
 void ioapic_reset(struct ioapic *ioapic)
 {
     for (u32 pin = 0; pin < IOAPIC_PINS; pin++)
-        ioapic->entry[pin] = ENTRY_MASKED;
+        ioapic->entry[pin][0] = ENTRY_MASKED;
 }

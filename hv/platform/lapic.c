@@ -187,21 +187,6 @@ void platform_timer_expire(struct vm *vm, u64 now)
      REG_BIT(REG_CURRENT_COUNT))
 #define WRITABLE (READ_WRITE | REG_BIT(REG_EOI) | REG_BIT(REG_SELF_IPI))
 
-static void write_lvt(struct lapic *lapic, u32 reg, u64 value)
-{
-    lapic->reg[reg] = value & lvt_writable[reg - REG_TIMER];
-    if (!IN_DEADLINE_MODE(lapic)) /* leaving the mode disarms the timer */
-        lapic->deadline = 0;
-}
-
-/* The guest ends an interrupt with an exit; an offer to do it without one is void then. */
-static void write_eoi(struct vm *vm)
-{
-    vm->platform->stats.eoi_exits++;
-    pv_eoi_withdraw(vm);
-    lapic_end_interrupt(vm);
-}
-
 /* reg is one of WRITABLE. False: a reserved bit is set (10.12.1.2); local vectors and SVR drop what they do not have.
  */
 static bool write_register(struct vm *vm, u32 reg, u64 value)
@@ -211,16 +196,21 @@ static bool write_register(struct vm *vm, u32 reg, u64 value)
         return send_ipi(vm, value);
     if (value > (reg == REG_EOI || reg == REG_ESR ? 0 : reg == REG_TPR || reg == REG_SELF_IPI ? 0xff : 0xffffffff))
         return false;
-    if (reg == REG_TPR)
+    if (reg == REG_TPR) {
         lapic->reg[REG_TPR] = value;
-    else if (reg == REG_EOI)
-        write_eoi(vm);
-    else if (reg == REG_SVR)
+    } else if (reg == REG_EOI) {
+        vm->platform->stats.eoi_exits++;
+        pv_eoi_withdraw(vm); /* an offer to do it without an exit is void then */
+        lapic_end_interrupt(vm);
+    } else if (reg == REG_SVR) {
         lapic->reg[REG_SVR] = value & SVR_WRITABLE;
-    else if (reg == REG_SELF_IPI)
+    } else if (reg == REG_SELF_IPI) {
         request(vm, (u8)value);
-    else if (reg >= REG_TIMER && reg < REG_TIMER + LVTS)
-        write_lvt(lapic, reg, value);
+    } else if (reg >= REG_TIMER && reg < REG_TIMER + LVTS) {
+        lapic->reg[reg] = value & lvt_writable[reg - REG_TIMER];
+        if (!IN_DEADLINE_MODE(lapic)) /* leaving the mode disarms the timer */
+            lapic->deadline = 0;
+    }
     return true; /* ESR and the count modes' registers stay zero */
 }
 

@@ -37,12 +37,9 @@ static void config_access(u32 address, u8 width, bool write, u32 *value)
 void pci_bus_port(struct vm *vm, u32 offset, u8 width, bool write, u32 *value)
 {
     u32 *address = &vm->platform->pci_address;
-    if (offset >= DATA_OFFSET) {
-        /* No access runs over the data register's end: offset + width stays in its four bytes when both are aligned. */
-        if (offset % width == 0)
-            config_access(*address | (offset - DATA_OFFSET), width, write, value);
-        return;
-    }
+    /* No access runs over the data register's end: offset + width stays in its four bytes when both are aligned. */
+    if (offset >= DATA_OFFSET && offset % width == 0)
+        config_access(*address | (offset - DATA_OFFSET), width, write, value);
     /* Narrower accesses to the address register are ordinary I/O cycles to ports where nothing is. */
     if (offset != 0 || width != sizeof(u32))
         return;

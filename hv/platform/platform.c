@@ -112,17 +112,6 @@ void platform_restart(struct vm *vm)
     vm->platform->restarting = true;
 }
 
-/* Requests of the old guest may still write into memory by DMA: nothing of the new one may be there before they are
- * through. There are no new ones, since its vCPU is stopped and its devices are reset. */
-static bool requests_drained(void)
-{
-    for (u32 slot = 0; slot < VM_MAX; slot++) {
-        if (relays[slot] && relay_in_flight(relays[slot]))
-            return false;
-    }
-    return true;
-}
-
 static void start_again(struct vm *vm)
 {
     const char *why = "the guest image does not load again";
@@ -136,15 +125,23 @@ static void start_again(struct vm *vm)
     vcpu_wake(&vm->vcpu);
 }
 
+/*
+ * Requests of the old guest may still write into memory by DMA: nothing of the new one may be there before they are
+ * through. There are no new ones, since its vCPU is stopped and its devices are reset.
+ */
 void platform_tick(struct vm *vm)
 {
     struct platform *platform = vm->platform;
-    if (!platform->restarting || !requests_drained())
+    if (!platform->restarting)
         return;
+    for (u32 slot = 0; slot < VM_MAX; slot++) {
+        if (relays[slot] && relay_in_flight(relays[slot]))
+            return;
+    }
     u64 left = vm->ram_size - platform->wiped;
     u64 step = left < WIPE_STEP ? left : WIPE_STEP;
     memset(platform->ram + platform->wiped, 0, step);
     platform->wiped += step;
-    if (platform->wiped == vm->ram_size)
+    if (step == left)
         start_again(vm);
 }

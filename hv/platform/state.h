@@ -25,8 +25,8 @@ struct lapic {    /* SDM 3A 10.12; always in x2APIC mode, its ID is 0 */
 #define IOAPIC_PINS 24u
 
 struct ioapic {
-    u64 entry[IOAPIC_PINS]; /* redirection table */
-    u32 level;              /* pins that are asserted now */
+    u32 entry[IOAPIC_PINS][2]; /* redirection table */
+    u32 level;                 /* pins that are asserted now */
     u32 select;
 };
 

@@ -1,7 +1,7 @@
 /*
  * A 16550A at 0x3F8, IRQ 4 (PC16550D data sheet). The transmitter is always empty: a byte leaves for the console at
  * once. The receiver holds 16 bytes and interrupts from the first on; platform_console_input() refuses more, so it
- * never overruns. Byte accesses only.
+ * never overruns. There is no loop-back, which Linux does not try on a PC's ports. Byte accesses only.
  */
 #include "hv/control/console.h"
 #include "hv/platform/state.h"
@@ -30,7 +30,6 @@ enum uart_register {
 #define FCR_ENABLE 1u
 #define FCR_CLEAR_RECEIVER 2u
 #define LCR_DIVISOR_ACCESS 0x80u
-#define MCR_LOOP 0x10u
 #define LSR_DATA 0x01u
 #define LSR_EMPTY 0x60u     /* holding register and transmitter */
 #define MSR_CONNECTED 0xb0u /* CTS, DSR, DCD */
@@ -75,13 +74,6 @@ static u8 read_iir(struct uart *uart)
     return iir | (uart->reg[REG_IIR_FCR] & FCR_ENABLE ? IIR_FIFO_ON : 0);
 }
 
-/* In loop-back, by which Linux tells a UART, the modem's inputs are its outputs: DTR to DSR, RTS to CTS, OUT1 to RI,
- * OUT2 to DCD. */
-static u8 read_msr(u8 mcr)
-{
-    return mcr & MCR_LOOP ? (u8)((mcr & 1) << 5 | (mcr & 2) << 3 | (mcr & 0xc) << 4) : MSR_CONNECTED;
-}
-
 static u8 read_register(struct uart *uart, u32 reg)
 {
     switch (reg) {
@@ -92,7 +84,7 @@ static u8 read_register(struct uart *uart, u32 reg)
     case REG_LSR:
         return LSR_EMPTY | (uart->count ? LSR_DATA : 0);
     case REG_MSR:
-        return read_msr(uart->reg[REG_MCR]);
+        return MSR_CONNECTED;
     default:
         return uart->reg[reg];
     }
@@ -105,8 +97,6 @@ static void write_data(struct vm *vm, u8 byte)
     uart->transmit_pending = false;
     update_pin(vm);
     uart->transmit_pending = true;
-    if (uart->reg[REG_MCR] & MCR_LOOP)
-        return; /* the byte ends here: the line is cut off, and there is no way back to the receiver */
     vm->platform->stats.console_out++;
     console_guest_put(byte);
 }

@@ -13,7 +13,6 @@
 #define IIR (BASE + 2)
 #define FCR (BASE + 2)
 #define LCR (BASE + 3)
-#define MCR (BASE + 4)
 #define LSR (BASE + 5)
 #define MSR (BASE + 6)
 #define SCRATCH (BASE + 7)
@@ -208,19 +207,6 @@ static void uart_identification_by_priority(void **state)
     assert_int_equal(in(IIR, 1), 0x04);
 }
 
-static void uart_loopback(void **state)
-{
-    out(MCR, 1, 0x1a); /* RTS, OUT2: what Linux's probe writes */
-    assert_int_equal(in(MSR, 1), 0x90);
-    out(MCR, 1, 0x15);
-    assert_int_equal(in(MSR, 1), 0x60);
-    out(BASE, 1, 'q');
-    assert_int_equal(machine.output_length, 0);
-    assert_int_equal(in(LSR, 1), 0x60); /* the byte went nowhere */
-    out(MCR, 1, 0);
-    assert_int_equal(in(MSR, 1), 0xb0);
-}
-
 static void uart_interrupts_through_the_ioapic(void **state)
 {
     entry(4, 0x44, 0);
@@ -262,7 +248,6 @@ int main(void)
         TEST(uart_output),
         TEST(uart_fifo),
         TEST(uart_identification_by_priority),
-        TEST(uart_loopback),
         TEST(uart_interrupts_through_the_ioapic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -169,16 +169,16 @@ static status_t try_image(struct machine_image image, u64 size, const char *expe
 static void images_that_do_not_fit(void **state)
 {
     struct machine_image image = machine_image_at(MIB(1), 4096);
-    assert_int_equal(try_image(machine_image_at(MIB(4) - 4096, 4097), sizeof(image), "does not fit"), ERR_RANGE);
-    assert_int_equal(try_image(machine_image_at(MIB(1), MIB(3) + 1), sizeof(image), "does not fit"), ERR_RANGE);
-    assert_int_equal(try_image(machine_image_at(GIB(4), 4096), sizeof(image), "does not fit"), ERR_RANGE);
+    assert_int_equal(try_image(machine_image_at(MIB(4) - 4096, 4097), sizeof(image), "does not fit"), ERR_INVALID);
+    assert_int_equal(try_image(machine_image_at(MIB(1), MIB(3) + 1), sizeof(image), "does not fit"), ERR_INVALID);
+    assert_int_equal(try_image(machine_image_at(GIB(4), 4096), sizeof(image), "does not fit"), ERR_INVALID);
     assert_int_equal(try_image(machine_image_at(0x9f000 - 64, 65), sizeof(image), "overlaps"), ERR_INVALID);
     assert_int_equal(try_image(machine_image_at(0xfffff, 64), sizeof(image), "overlaps"), ERR_INVALID);
     assert_int_equal(try_image(machine_image_at(0x1000, MIB(2)), sizeof(image), "overlaps"), ERR_INVALID);
     image.note.entry = MIB(1) + 4096;
-    assert_int_equal(try_image(image, sizeof(image), "outside its segments"), ERR_FORMAT);
+    assert_int_equal(try_image(image, sizeof(image), "outside its segments"), ERR_INVALID);
     image.header.phnum = 1; /* without the note */
-    assert_int_equal(try_image(image, sizeof(image), "no PVH entry"), ERR_FORMAT);
+    assert_int_equal(try_image(image, sizeof(image), "no PVH entry"), ERR_INVALID);
 }
 
 static void images_that_fit_exactly(void **state)
