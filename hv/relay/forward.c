@@ -74,6 +74,7 @@ static bool forward_queue(struct relay *relay, struct relay_queue *queue)
         vq->last_avail++;
         relay->stats.requests++;
     }
+    grants_settle(relay);
     relay_publish(relay, queue); /* answers only; completions publish themselves */
     if (queue->produced == before)
         return false;
@@ -161,6 +162,7 @@ void relay_replay(struct relay *relay)
             ring_write(queue, tag, &relay->chain, slot->id);
             relay->stats.replayed++;
         }
+        grants_settle(relay);
         relay_publish(relay, queue);
         ring_publish(queue);
     }

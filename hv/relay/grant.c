@@ -2,20 +2,16 @@
  * Grants: which pages of the guest a driver VM and its device reach now, at DRIVER_WINDOW_BASE + guest address in both
  * the nested table and the IOMMU domain.
  *
- * Order of taking back: unmap in both tables, vcpu_shootdown(), IOTLB flush. Only after that is a page unreachable, so
- * only after that may what was released be published (strict) or the device be called reset. Giving needs no flush:
- * neither TLB keeps not-present entries (APM 2 15.25, VT-d 6.2 with CM = 0; the IOMMU's driver handles CM = 1).
+ * What was taken back, or given more rights, may live on in TLBs as it was. Such pages are collected in `stale`, and
+ * grants_settle() ends that: vcpu_shootdown() and one IOTLB flush for all of them. It comes before a request is shown
+ * to the driver and before a completion is shown to the guest. A page that is given anew needs no flush: neither TLB
+ * keeps not-present entries (APM 2 15.25, VT-d 6.2 with CM = 0; the IOMMU's driver handles CM = 1).
  */
 #include "hv/core/hypervisor.h"
 #include "hv/relay/internal.h"
 #include "shared/lib/string.h"
 
 #define FLUSH_PAGES_MAX 64u /* a wider span is cheaper as one invalidation of the domain */
-
-struct span { /* of pages that were unmapped and still have to be flushed */
-    u64 first, last;
-    u32 count;
-};
 
 status_t grants_create(struct relay *relay)
 {
@@ -27,8 +23,8 @@ status_t grants_create(struct relay *relay)
     grants->page_count = main_guest->ram_size / PAGE_SIZE;
     if (grants->capacity > grants->page_count)
         grants->capacity = (u32)grants->page_count;
-    u64 list_size = PAGE_UP(grants->capacity * sizeof(u32)),
-        page_size = PAGE_UP(grants->page_count * sizeof(struct grant));
+    u64 list_size = PAGE_UP(grants->capacity * sizeof(u32));
+    u64 page_size = PAGE_UP(grants->page_count * sizeof(struct grant));
     status_t status = frames_alloc(list_size / PAGE_SIZE, PAGE_SIZE, &list);
     if (status == OK)
         status = frames_alloc(page_size / PAGE_SIZE, PAGE_SIZE, &page);
@@ -39,36 +35,41 @@ status_t grants_create(struct relay *relay)
     return OK;
 }
 
-static void page_unmap(struct relay *relay, u64 page, struct span *span)
+static void mark_stale(struct grants *grants, u64 first, u64 last)
 {
-    u64 at = DRIVER_WINDOW_BASE + page * PAGE_SIZE;
-    status_t status = page_table_unmap(&relay->driver->vm->npt, at, PAGE_SIZE);
-    ASSERT_HV(status == OK);
-    if (relay->driver->domain != NULL) {
-        status = iommu_unmap(relay->driver->domain, IOVA(at), PAGE_SIZE);
-        ASSERT_HV(status == OK);
-    }
-    relay->grants.page[page] = (struct grant){0};
-    if (span->count == 0 || page < span->first)
-        span->first = page;
-    if (span->count == 0 || page > span->last)
-        span->last = page;
-    span->count++;
+    if (grants->stale.any && grants->stale.first < first)
+        first = grants->stale.first;
+    if (grants->stale.any && grants->stale.last > last)
+        last = grants->stale.last;
+    grants->stale = (struct page_span){.any = true, .first = first, .last = last};
 }
 
-static void span_flush(struct relay *relay, const struct span *span)
+static void flush_stale(struct relay *relay)
 {
     struct iommu_domain *domain = relay->driver->domain;
-    u64 pages = span->last - span->first + 1;
-    if (span->count == 0)
+    struct page_span span = relay->grants.stale;
+    u64 pages = span.last - span.first + 1;
+    if (!span.any)
         return;
+    relay->grants.stale.any = false;
     vcpu_shootdown(&relay->driver->vm->vcpu);
     if (domain == NULL)
         return;
     if (pages <= FLUSH_PAGES_MAX)
-        iommu_flush_pages(domain, IOVA(DRIVER_WINDOW_BASE + span->first * PAGE_SIZE), pages);
+        iommu_flush_pages(domain, IOVA(DRIVER_WINDOW_BASE + span.first * PAGE_SIZE), pages);
     else
         iommu_flush_domain(domain);
+}
+
+/* Out of both tables; pages that are not in them are skipped. */
+static void pages_unmap(struct relay *relay, u64 first, u64 count)
+{
+    u64 at = DRIVER_WINDOW_BASE + first * PAGE_SIZE, size = count * PAGE_SIZE;
+    status_t status = page_table_unmap(&relay->driver->vm->npt, at, size);
+    if (status == OK && relay->driver->domain != NULL)
+        status = iommu_unmap(relay->driver->domain, IOVA(at), size);
+    ASSERT_HV(status == OK);
+    mark_stale(&relay->grants, first, first + count - 1);
 }
 
 /*
@@ -78,8 +79,8 @@ static void span_flush(struct relay *relay, const struct span *span)
 static u32 sweep(struct relay *relay, u32 want, bool all)
 {
     struct grants *grants = &relay->grants;
-    struct span span = {0};
-    for (u64 steps = 2ull * grants->count; steps != 0 && grants->unused != 0 && span.count < want; steps--) {
+    u32 taken = 0;
+    for (u64 steps = 2ull * grants->count; steps != 0 && grants->unused != 0 && taken < want; steps--) {
         if (grants->hand >= grants->count)
             grants->hand = 0;
         u64 page = grants->list[grants->hand];
@@ -92,11 +93,12 @@ static u32 sweep(struct relay *relay, u32 want, bool all)
         } else {
             grants->list[grants->hand] = grants->list[--grants->count];
             grants->unused--;
-            page_unmap(relay, page, &span);
+            *grant = (struct grant){0};
+            pages_unmap(relay, page, 1);
+            taken++;
         }
     }
-    span_flush(relay, &span);
-    return span.count;
+    return taken;
 }
 
 static status_t page_map(struct relay *relay, u64 page, u8 rights)
@@ -105,7 +107,7 @@ static status_t page_map(struct relay *relay, u64 page, u8 rights)
     struct driver *driver = relay->driver;
     u64 at = DRIVER_WINDOW_BASE + page * PAGE_SIZE;
     hpa_t frame = HPA(main_guest->ram.v + page * PAGE_SIZE);
-    if (grants->count == grants->capacity) { /* in batches: one flush pays for all of them */
+    if (grants->count == grants->capacity) { /* in batches, so that it is seldom */
         u32 evicted = sweep(relay, grants->capacity / 16 + 1, false);
         relay->stats.grants_evicted += evicted;
         if (evicted == 0)
@@ -117,16 +119,12 @@ static status_t page_map(struct relay *relay, u64 page, u8 rights)
     if (driver->domain != NULL)
         status = iommu_map(driver->domain, IOVA(at), frame, PAGE_SIZE, rights);
     if (status != OK) {
-        /* The vCPU may run on another CPU and have walked it already: take it back in full. */
-        status_t undone = page_table_unmap(&driver->vm->npt, at, PAGE_SIZE);
-        ASSERT_HV(undone == OK);
-        vcpu_shootdown(&driver->vm->vcpu);
+        pages_unmap(relay, page, 1); /* the vCPU may run on another CPU and have walked it already */
         return status;
     }
     grants->page[page].rights = rights;
     grants->list[grants->count++] = (u32)page;
     grants->unused++;
-    relay->stats.grants_new++;
     return OK;
 }
 
@@ -138,14 +136,22 @@ static void page_grow(struct relay *relay, u64 page, u8 rights)
     u64 at = DRIVER_WINDOW_BASE + page * PAGE_SIZE;
     grant->rights |= rights;
     status_t status = page_table_protect(&driver->vm->npt, at, grant->rights | PAGE_USER);
-    ASSERT_HV(status == OK);
-    driver->vm->vcpu.flush_tlb = true;
-    if (driver->domain != NULL) {
+    if (status == OK && driver->domain != NULL)
         status = iommu_protect(driver->domain, IOVA(at), grant->rights);
-        ASSERT_HV(status == OK);
-        iommu_flush_pages(driver->domain, IOVA(at), 1);
-    }
-    relay->stats.grants_new++;
+    ASSERT_HV(status == OK);
+    mark_stale(&relay->grants, page, page);
+}
+
+/* A page that a chain needs and that lacks rights. */
+static status_t page_grant(struct relay *relay, u64 page, u8 rights)
+{
+    status_t status = OK;
+    if (relay->grants.page[page].rights != 0)
+        page_grow(relay, page, rights);
+    else
+        status = page_map(relay, page, rights);
+    relay->stats.grants_new += status == OK;
+    return status;
 }
 
 static void segment_release(struct grants *grants, const struct chain_segment *segment, u64 end_page)
@@ -170,10 +176,8 @@ static status_t segment_take(struct relay *relay, const struct chain_segment *se
         struct grant *grant = &grants->page[page];
         if ((grant->rights & rights) == rights) {
             relay->stats.grants_hit++;
-        } else if (grant->rights != 0) {
-            page_grow(relay, page, rights);
         } else {
-            status_t status = page_map(relay, page, rights);
+            status_t status = page_grant(relay, page, rights);
             if (status != OK) {
                 segment_release(grants, segment, page);
                 return status;
@@ -203,7 +207,6 @@ status_t grants_take(struct relay *relay, const struct chain *chain)
         if (status != OK) {
             for (u32 k = i + 1; k < chain->count; k++)
                 segment_release(&relay->grants, &chain->segment[k], segment_end_page(&chain->segment[k]));
-            grants_settle(relay);
             return status;
         }
     }
@@ -220,17 +223,19 @@ void grants_settle(struct relay *relay)
 {
     if (relay->grants.strict && relay->grants.unused != 0)
         relay->stats.grants_revoked += sweep(relay, relay->grants.unused, true);
+    flush_stale(relay);
 }
 
 void grants_revoke_all(struct relay *relay)
 {
     struct grants *grants = &relay->grants;
-    struct span span = {0};
+    if (grants->count != 0)
+        pages_unmap(relay, 0, grants->page_count); /* one pass over the tables, not a walk for each page */
     for (u32 i = 0; i < grants->count; i++)
-        page_unmap(relay, grants->list[i], &span);
+        grants->page[grants->list[i]] = (struct grant){0};
     relay->stats.grants_revoked += grants->count;
     grants->count = grants->unused = grants->hand = 0;
-    span_flush(relay, &span);
+    flush_stale(relay);
     for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
         for (u32 tag = 0; tag < RING_TAGS; tag++)
             relay->queue[q].log.slot[tag].granted = false;

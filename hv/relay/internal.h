@@ -99,6 +99,10 @@ struct grant {     /* of one page of the guest */
     u8 rights;     /* PAGE_READ, PAGE_WRITE; 0: not granted */
     u8 referenced; /* the eviction clock's second chance */
 };
+struct page_span {
+    bool any;
+    u64 first, last;
+};
 struct grants {
     bool strict;
     u32 capacity, count, unused; /* pages: at most, granted, of these without users */
@@ -106,6 +110,7 @@ struct grants {
     u32 *list;                   /* the granted pages, unordered */
     struct grant *page;          /* one for each page of guest RAM */
     u64 page_count;
+    struct page_span stale; /* covers the pages that TLBs may remember with other rights than they have */
 };
 
 enum relay_state { RELAY_CLOSED, RELAY_OPEN, RELAY_DEAD };
@@ -178,13 +183,16 @@ static inline u32 inflight_count(const struct inflight *log)
 
 NODISCARD status_t grants_create(struct relay *relay);
 /*
- * Make every page of the chain reachable with its rights and count a user. ERR_NO_SPACE, ERR_NO_MEMORY: not now;
- * ERR_RANGE: never, the chain has more pages than the cache. On error none of its pages has a user more.
+ * Make every page of the chain reachable with its rights and count a user; grants_settle() before the driver sees it.
+ * ERR_NO_SPACE, ERR_NO_MEMORY: not now; ERR_RANGE: never, the chain has more pages than the cache. On error none of its
+ * pages has a user more.
  */
 NODISCARD status_t grants_take(struct relay *relay, const struct chain *chain);
 /* The chain's pages lose a user each. They stay granted until grants_settle() or eviction. */
 void grants_release(struct relay *relay, const struct chain *chain);
-/* Strict mode: take back every page without users, invalidations done on return. Before anything released is published.
+/*
+ * Before anything is published in either direction: in strict mode take back every page without users; then make all
+ * changes since the last time take effect. On return nothing is reachable that is not granted.
  */
 void grants_settle(struct relay *relay);
 /* Take back everything, users or not; slots in the logs no longer count as users. */

@@ -1,6 +1,7 @@
 /*
  * The data path: the guest's virtqueues on one side, a driver VM's request and completion rings on the other. The
- * hypervisor is the only writer of the guest's used rings. One struct relay a driver VM = one virtio-pci device of the main guest.
+ * hypervisor is the only writer of the guest's used rings. One struct relay a driver VM = one virtio-pci device of the
+ * main guest.
  *
  *   virtio_pci.c   registers, configuration space, MSI-X of the device      guest -> relay_kick()
  *   queue.c        split virtqueue: read a chain once, check it; publish    pure on top of vm_ram()
@@ -9,8 +10,8 @@
  *   complete.c     completion ring -> check against the log, publish, MSI-X
  *   inflight.c     the log: the chain behind each tag, in submission order
  *
- * Errors: what breaks a rule of VirtIO sets the device broken (DEVICE_NEEDS_RESET, configuration interrupt) until the guest resets it.
- * What breaks a rule of the rings is reported as FAULT_COMPLETION_RING of the driver VM.
+ * Errors: what breaks a rule of VirtIO sets the device broken (DEVICE_NEEDS_RESET, configuration interrupt) until the
+ * guest resets it. What breaks a rule of the rings is reported as FAULT_COMPLETION_RING of the driver VM.
  *
  *   CLOSED --relay_offer--> OPEN --relay_close--> CLOSED(log kept) --relay_reopen--> OPEN
  *                             \--relay_give_up--> DEAD (requests get the device's error) --relay_offer--> OPEN
@@ -31,21 +32,26 @@ struct relay_stats {
     u32 in_flight;
 };
 
-/* A relay for the driver VM, with rings mapped into it (DRIVER_RINGS_ADDRESS), log and grant table for the main guest's RAM. At boot. */
+/* A relay for the driver VM, with rings mapped into it (DRIVER_RINGS_ADDRESS), log and grant table for the main guest's
+ * RAM. At boot. */
 NODISCARD status_t relay_create(struct driver *driver, struct relay **out);
 
 /*
- * The driver VM's offer, copied already. First one: creates the guest's PCI device (slot in order of the manifest). Later: must
- * match (ERR_INVALID otherwise); then in-flight requests are replayed in submission order and the relay opens.
+ * The driver VM's offer, copied already. First one: creates the guest's PCI device (slot in order of the manifest).
+ * Later: must match (ERR_INVALID otherwise); then in-flight requests are replayed in submission order and the relay
+ * opens.
  */
 NODISCARD status_t relay_offer(struct relay *relay, const struct driver_offer *offer);
 NODISCARD status_t relay_config(struct relay *relay, const u8 *config, u32 length);
 
-/* Take what the guest made available (all queues); returns true when new cells went into a request ring. Stops when the ring is full. */
+/* Take what the guest made available (all queues); returns true when new cells went into a request ring. Stops when the
+ * ring is full. */
 bool relay_forward(struct relay *relay);
-/* Take what the driver completed; publishes and interrupts the guest. A violation is reported to recovery (then returns). Returns how many. */
+/* Take what the driver completed; publishes and interrupts the guest. A violation is reported to recovery (then
+ * returns). Returns how many. */
 u32 relay_complete(struct relay *relay);
-/* The driver is about to sleep: let the guest kick (EVENT_IDX or flags), then look again: true when there is new work after all. */
+/* The driver is about to sleep: let the guest kick (EVENT_IDX or flags), then look again: true when there is new work
+ * after all. */
 bool relay_arm_kicks(struct relay *relay);
 /* The driver runs: the guest need not kick. */
 void relay_suppress_kicks(struct relay *relay);
@@ -54,11 +60,13 @@ bool relay_driver_has_work(const struct relay *relay);
 
 /* quiesce: take nothing more from the guest or from the driver's rings; the log stays. */
 void relay_close(struct relay *relay);
-/* quiesce, after the device is blocked: take back every grant (nested table, IOMMU domain, invalidations done on return). */
+/* quiesce, after the device is blocked: take back every grant (nested table, IOMMU domain, invalidations done on
+ * return). */
 void relay_revoke_all(struct relay *relay);
 /* restart: empty rings for the successor. */
 void relay_reset_rings(struct relay *relay);
-/* Policy gave up: answer all in flight and all later requests with the device's error bytes (or, silent, not at all). */
+/* Policy gave up: answer all in flight and all later requests with the device's error bytes (or, silent, not at all).
+ */
 void relay_give_up(struct relay *relay, bool answer);
 
 /* TSC of the oldest request in flight (since its submission or, after a replay, since the replay); ~0 when none. */
@@ -87,8 +95,9 @@ void relay_port_write(struct relay *relay, u32 offset, u32 width, u32 value);
 u64 relay_memory_read(struct relay *relay, u32 offset, u32 width);
 void relay_memory_write(struct relay *relay, u32 offset, u32 width, u64 value);
 /*
- * The main guest is being reset: the device goes to its reset state. Requests in flight are withdrawn when the driver completes
- * them; until relay_in_flight() is 0 the device may still write into their pages, so the guest's memory is not for reuse yet.
+ * The main guest is being reset: the device goes to its reset state. Requests in flight are withdrawn when the driver
+ * completes them; until relay_in_flight() is 0 the device may still write into their pages, so the guest's memory is
+ * not for reuse yet.
  */
 void relay_guest_reset(struct relay *relay);
 

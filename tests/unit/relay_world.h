@@ -110,11 +110,13 @@ static status_t world_map(struct world_page *pages, u64 at, hpa_t hpa, u64 size,
     return OK;
 }
 
+/* A range, of which parts may be absent. */
 static status_t world_unmap(struct world_page *pages, u64 at, u64 size)
 {
-    u64 page = (at - DRIVER_WINDOW_BASE) / PAGE_SIZE;
-    CHECK(size == PAGE_SIZE && page < WORLD_PAGES && pages[page].rights != 0);
-    pages[page].rights = 0;
+    u64 first = (at - DRIVER_WINDOW_BASE) / PAGE_SIZE, count = size / PAGE_SIZE;
+    CHECK((at | size) % PAGE_SIZE == 0 && count != 0 && first < WORLD_PAGES && count <= WORLD_PAGES - first);
+    for (u64 page = first; page < first + count; page++)
+        pages[page].rights = 0;
     return OK;
 }
 
@@ -191,6 +193,7 @@ void iommu_flush_domain(struct iommu_domain *domain)
 void vcpu_shootdown(struct vcpu *vcpu)
 {
     CHECK(vcpu == &world.driver_vm.vcpu);
+    vcpu->flush_tlb = true;
     world_flush(world.npt, 0, WORLD_PAGES);
 }
 
