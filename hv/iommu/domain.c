@@ -5,9 +5,7 @@
 #include "shared/lib/checked.h"
 
 #define CONTEXT_ENTRIES 256u
-#define FLUSH_RANGES UNIT_BATCH /* more pieces than this: the whole domain is cheaper */
-#define INTERRUPT_RANGE                                                                                                \
-    0xfee00000ull /* VT-d 3, interrupt address range: writes there are interrupts, never translated */
+#define INTERRUPT_RANGE 0xfee00000ull /* VT-d 3: writes there are interrupts, never translated */
 
 static struct page_format format; /* VT-d's, as this unit can do it */
 static struct iommu_domain domains[IOMMU_MAX_DOMAINS];
@@ -20,11 +18,11 @@ static void table_written(const u64 *first, u32 count)
     unit_publish(first, count * sizeof(*first));
 }
 
-static status_t create(struct iommu_domain **out)
+status_t iommu_domain_create(struct iommu_domain **out)
 {
-    u32 limit = 1u << (4 + 2 * CAP_DOMAINS(iommu_unit.capability));
-
-    if (domain_count == IOMMU_MAX_DOMAINS || domain_count + 1 >= limit)
+    if (!iommu_unit.present)
+        return ERR_STATE;
+    if (domain_count == IOMMU_MAX_DOMAINS)
         return ERR_NO_SPACE;
     struct iommu_domain *domain = &domains[domain_count];
     *domain = (struct iommu_domain){.id = (u16)(domain_count + 1)}; /* 0 is reserved with caching mode (VT-d 6.1) */
@@ -36,22 +34,15 @@ static status_t create(struct iommu_domain **out)
     return OK;
 }
 
-status_t iommu_domain_create(struct iommu_domain **out)
-{
-    return iommu_unit.present ? create(out) : ERR_STATE;
-}
-
+/* NULL: there is no device on that bus, or no unit. */
 static struct vtd_entry *context_entry(u16 bdf)
 {
-    const struct vtd_entry *root = &root_table[bdf >> 8];
+    u64 root = iommu_unit.present ? root_table[bdf >> 8].low : 0;
 
-    if (!(root->low & VTD_PRESENT))
-        return NULL;
-    return (struct vtd_entry *)hpa_to_ptr(HPA(root->low & VTD_TABLE_MASK)) + (bdf & 0xff);
+    return root & VTD_PRESENT ? (struct vtd_entry *)hpa_to_ptr(HPA(root & VTD_TABLE_MASK)) + (bdf & 0xff) : NULL;
 }
 
-/* A bus gets its table of blocking entries. Before that its absent root entry blocks as well, with another fault
- * reason. */
+/* A bus gets its table of blocking entries. Without one its absent root entry blocks as well, with another reason. */
 static status_t add_bus(u8 bus)
 {
     hpa_t page;
@@ -83,41 +74,33 @@ status_t domain_init(void)
     format.superpages = CAP_SUPERPAGES(iommu_unit.capability) << 1;
     format.wrote = iommu_unit.extended & ECAP_COHERENT ? NULL : table_written;
     domain_count = 0;
-    status = create(&blocking);
+    status = iommu_domain_create(&blocking);
     for (u32 i = 0; status == OK && i < pci_device_count; i++)
         status = add_bus((u8)(pci_devices[i].bdf >> 8));
-    return status;
+    if (status != OK)
+        return status;
+
+    /* The root table counts from SET_ROOT on; what was cached before goes, contexts first (VT-d 6.5). */
+    unit_write64(VTD_ROOT_TABLE, page.v);
+    unit_command(VTD_SET_ROOT, true);
+    unit_invalidate(vtd_invalidate_contexts(VTD_ALL, 0, 0));
+    unit_invalidate(vtd_invalidate_iotlb(VTD_ALL, 0, IOVA(0), 0, iommu_unit.capability));
+    return OK;
 }
 
-hpa_t domain_root_table(void)
-{
-    return ptr_to_hpa(root_table);
-}
-
-static status_t check_range(iova_t at, u64 size)
+status_t iommu_map(struct iommu_domain *domain, iova_t at, hpa_t hpa, u64 size, u32 rights)
 {
     u64 end;
 
     if (!add_u64(at.v, size, &end) || end > 1ull << iommu_unit.address_bits ||
         ranges_overlap(at.v, size, INTERRUPT_RANGE, MIB(1)))
         return ERR_RANGE;
-    return OK;
-}
-
-status_t iommu_map(struct iommu_domain *domain, iova_t at, hpa_t hpa, u64 size, u32 rights)
-{
-    status_t status = check_range(at, size);
-
-    if (status == OK && (!rights || (rights & ~(PAGE_READ | PAGE_WRITE))))
-        status = ERR_INVALID;
-    if (status == OK)
-        status = page_table_map(&domain->table, at.v, hpa, size, rights);
+    status_t status = page_table_map(&domain->table, at.v, hpa, size, rights);
     if (status != OK)
         return status;
     domain->maps++;
-    /* Real units hold no absent entries in their caches; one that says it does must be told (VT-d 6.1), or about its
-     * write buffer. */
-    if (iommu_unit.capability & (CAP_CACHING_MODE | CAP_WRITE_BUFFER))
+    /* Real units hold no absent entries in their caches; one that says it does must be told (VT-d 6.1). */
+    if (iommu_unit.capability & CAP_CACHING_MODE)
         iommu_flush_pages(domain, at, size / PAGE_SIZE);
     return OK;
 }
@@ -133,57 +116,35 @@ status_t iommu_unmap(struct iommu_domain *domain, iova_t at, u64 size)
 
 status_t iommu_protect(struct iommu_domain *domain, iova_t at, u32 rights)
 {
-    if (!rights || (rights & ~(PAGE_READ | PAGE_WRITE)))
-        return ERR_INVALID;
     return page_table_protect(&domain->table, at.v, rights);
 }
 
 void iommu_flush_domain(struct iommu_domain *domain)
 {
-    struct vtd_entry descriptor = vtd_invalidate_domain(domain->id, iommu_unit.capability);
-
     domain->flushes++;
-    unit_invalidate(&descriptor, 1);
+    unit_invalidate(vtd_invalidate_iotlb(VTD_DOMAIN, domain->id, IOVA(0), 0, iommu_unit.capability));
 }
 
-/* The largest naturally aligned run of pages that starts at `page`, as the unit takes them (VT-d 6.5.2, IOTLB
- * invalidate: address mask). */
-static u32 aligned_order(u64 page, u64 pages)
-{
-    u32 order = 0, max = CAP_MASK_MAX(iommu_unit.capability);
-
-    while (order < max && !(page & ((2ull << order) - 1)) && 2ull << order <= pages)
-        order++;
-    return order;
-}
-
+/* One descriptor takes 2^order pages, aligned to that (VT-d 6.5.2): too much is better than several round trips. */
 void iommu_flush_pages(struct iommu_domain *domain, iova_t at, u64 pages)
 {
-    struct vtd_entry list[FLUSH_RANGES];
-    u32 count = 0;
+    u64 first = at.v / PAGE_SIZE, last = first + pages - 1;
+    u32 order = 0;
 
-    if (!(iommu_unit.capability & CAP_PAGE_SELECTIVE)) {
+    while (first >> order != last >> order)
+        order++;
+    if (order > CAP_MASK_MAX(iommu_unit.capability)) {
         iommu_flush_domain(domain);
         return;
     }
-    for (u64 page = at.v / PAGE_SIZE; pages > 0;) {
-        if (count == FLUSH_RANGES) {
-            iommu_flush_domain(domain);
-            return;
-        }
-        u32 order = aligned_order(page, pages);
-        list[count++] = vtd_invalidate_pages(domain->id, IOVA(page * PAGE_SIZE), order, iommu_unit.capability);
-        page += 1ull << order;
-        pages -= 1ull << order;
-    }
     domain->flushes++;
-    unit_invalidate(list, count);
+    iova_t block = IOVA((first >> order << order) * PAGE_SIZE);
+    unit_invalidate(vtd_invalidate_iotlb(VTD_ONE, domain->id, block, order, iommu_unit.capability));
 }
 
 /* The unit may look at any time, and must not see one half of the entry with the old other half: absent in between. */
-static void set_context(u16 bdf, const struct iommu_domain *domain)
+static void set_context(u16 bdf, struct vtd_entry *entry, const struct iommu_domain *domain)
 {
-    struct vtd_entry *entry = context_entry(bdf);
     struct vtd_entry wanted = vtd_context_entry(domain->table.root, iommu_unit.levels, domain->id);
     u16 old = vtd_context_domain(entry);
 
@@ -195,31 +156,31 @@ static void set_context(u16 bdf, const struct iommu_domain *domain)
 
     /* Caches are tagged with the domain that the entry named before. Contexts first, or the IOTLB could be filled from
      * an old one. */
-    struct vtd_entry context = vtd_invalidate_context(old, bdf);
-    struct vtd_entry iotlb = vtd_invalidate_domain(old, iommu_unit.capability);
-    unit_invalidate(&context, 1);
-    unit_invalidate(&iotlb, 1);
+    unit_invalidate(vtd_invalidate_contexts(VTD_ONE, old, bdf));
+    unit_invalidate(vtd_invalidate_iotlb(VTD_DOMAIN, old, IOVA(0), 0, iommu_unit.capability));
 }
 
 status_t iommu_attach(u16 bdf, struct iommu_domain *domain)
 {
-    status_t status = iommu_unit.present ? add_bus((u8)(bdf >> 8)) : ERR_STATE;
+    struct vtd_entry *entry = context_entry(bdf);
 
-    if (status == OK)
-        set_context(bdf, domain);
-    return status;
+    if (!entry)
+        return ERR_STATE;
+    set_context(bdf, entry, domain);
+    return OK;
 }
 
 void iommu_block(u16 bdf)
 {
-    if (iommu_unit.present && context_entry(bdf))
-        set_context(bdf, blocking);
+    struct vtd_entry *entry = context_entry(bdf);
+
+    if (entry)
+        set_context(bdf, entry, blocking);
 }
 
 bool iommu_is_blocked(u16 bdf)
 {
-    if (!iommu_unit.present)
-        return false;
     const struct vtd_entry *entry = context_entry(bdf);
-    return !entry || vtd_context_domain(entry) == blocking->id;
+
+    return entry ? vtd_context_domain(entry) == blocking->id : iommu_unit.present;
 }

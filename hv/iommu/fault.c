@@ -2,7 +2,12 @@
 #include "hv/core/hypervisor.h"
 #include "hv/iommu/unit.h"
 
-#define FAULT_PRESENT (1u << 31) /* in the last of a record's four words; write one to clear */
+#define STATUS_OVERFLOW (1u << 0)
+#define STATUS_PENDING (1u << 1)
+#define STATUS_INDEX(status) ((status) >> 8 & 0xff)
+#define CONTROL_MASK (1u << 31)
+#define RECORD_SIZE 16u
+#define RECORD_PRESENT (1u << 31) /* in the last of a record's four words; write one to clear */
 
 static const char *const reason_text[] = {
     [0x01] = "no root entry for its bus",
@@ -36,12 +41,12 @@ const char *iommu_reason_text(u8 reason)
 /* Record i, if it holds a fault; then it is free for the next one. */
 static bool take_record(u32 index, struct iommu_fault *out)
 {
-    u32 at = CAP_FAULT_OFFSET(iommu_unit.capability) + index * FAULT_RECORD_SIZE;
+    u32 at = CAP_FAULT_OFFSET(iommu_unit.capability) + index * RECORD_SIZE;
 
-    if (!(unit_read32(at + 12) & FAULT_PRESENT))
+    if (!(unit_read32(at + 12) & RECORD_PRESENT))
         return false;
     *out = vtd_fault_decode(unit_read64(at), unit_read64(at + 8));
-    unit_write32(at + 12, FAULT_PRESENT);
+    unit_write32(at + 12, RECORD_PRESENT);
     return true;
 }
 
@@ -56,13 +61,13 @@ u32 iommu_drain_faults(void (*each)(const struct iommu_fault *fault), bool *over
     /* A fault that comes while others are pending raises no interrupt (VT-d 7, fault events): look until none is. */
     for (;;) {
         u32 status = unit_read32(VTD_FAULT_STATUS);
-        if (status & FAULT_STATUS_OVERFLOW) {
+        if (status & STATUS_OVERFLOW) {
             *overflow = true;
-            unit_write32(VTD_FAULT_STATUS, FAULT_STATUS_OVERFLOW);
+            unit_write32(VTD_FAULT_STATUS, STATUS_OVERFLOW);
         }
-        if (!(status & FAULT_STATUS_PENDING))
+        if (!(status & STATUS_PENDING))
             return taken;
-        u32 first = FAULT_STATUS_INDEX(status) % records, before = taken;
+        u32 first = STATUS_INDEX(status) % records, before = taken;
         for (u32 i = 0; i < records && taken < IOMMU_DRAIN_MAX; i++) {
             if (!take_record((first + i) % records, &fault))
                 continue;
@@ -78,10 +83,10 @@ void fault_init(u8 vector, u8 apic_id)
 {
     struct iommu_fault stale;
 
-    unit_write32(VTD_FAULT_CONTROL, FAULT_CONTROL_MASK);
+    unit_write32(VTD_FAULT_CONTROL, CONTROL_MASK);
     for (u32 i = 0; i < CAP_FAULT_COUNT(iommu_unit.capability); i++)
         (void)take_record(i, &stale);
-    unit_write32(VTD_FAULT_STATUS, FAULT_STATUS_OVERFLOW);
+    unit_write32(VTD_FAULT_STATUS, STATUS_OVERFLOW);
 
     /* The unit's own messages are not remapped (VT-d 5.1). */
     unit_write32(VTD_FAULT_DATA, vector);

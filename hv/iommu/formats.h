@@ -53,47 +53,30 @@ static inline u64 vtd_plain_message_address(u8 apic_id)
     return 0xfee00000ull | (u64)apic_id << 12;
 }
 
-/* Invalidation descriptors (VT-d 6.5.2). Granularity: 1 all, 2 one domain, 3 one source id or one range of pages. */
-static inline struct vtd_entry vtd_invalidate_all_contexts(void)
+/* Invalidation descriptors (VT-d 6.5.2): what of a cache goes. */
+enum vtd_granularity { VTD_ALL = 1, VTD_DOMAIN = 2, VTD_ONE = 3 };
+
+/* VTD_ALL, or VTD_ONE: what was cached for source id `bdf` while its entry named `domain`. */
+static inline struct vtd_entry vtd_invalidate_contexts(enum vtd_granularity what, u16 domain, u16 bdf)
 {
-    return (struct vtd_entry){.low = 1 | 1ull << 4};
+    return (struct vtd_entry){.low = 1 | (u64)what << 4 | (u64)domain << 16 | (u64)bdf << 32};
 }
 
-static inline struct vtd_entry vtd_invalidate_context(u16 domain, u16 bdf)
+/*
+ * VTD_ALL, VTD_DOMAIN, or VTD_ONE: 2^order pages of the domain at `at`, which is aligned to that. Hint 0: tables above
+ * the leaf may have changed too. The bits that drain writes and reads (6, 7) are reserved where the capability register
+ * lacks them (54, 55).
+ */
+static inline struct vtd_entry vtd_invalidate_iotlb(enum vtd_granularity what, u16 domain, iova_t at, u32 order,
+                                                    u64 capability)
 {
-    return (struct vtd_entry){.low = 1 | 3ull << 4 | (u64)domain << 16 | (u64)bdf << 32};
+    return (struct vtd_entry){.low = 2 | (u64)what << 4 | (capability >> 54 & 3) << 6 | (u64)domain << 16,
+                              .high = at.v | order};
 }
 
-/* The drain bits are reserved where the capability register lacks them. */
-static inline u64 vtd_drains(u64 capability)
-{
-    return ((capability >> 54 & 1) << 6) | ((capability >> 55 & 1) << 7);
-}
-
-static inline struct vtd_entry vtd_invalidate_all_iotlb(u64 capability)
-{
-    return (struct vtd_entry){.low = 2 | 1ull << 4 | vtd_drains(capability)};
-}
-
-static inline struct vtd_entry vtd_invalidate_domain(u16 domain, u64 capability)
-{
-    return (struct vtd_entry){.low = 2 | 2ull << 4 | vtd_drains(capability) | (u64)domain << 16};
-}
-
-/* 2^order pages at `at`, aligned to that. Hint 0: tables above the leaf may have changed too. */
-static inline struct vtd_entry vtd_invalidate_pages(u16 domain, iova_t at, u32 order, u64 capability)
-{
-    return (struct vtd_entry){.low = 2 | 3ull << 4 | vtd_drains(capability) | (u64)domain << 16, .high = at.v | order};
-}
-
-static inline struct vtd_entry vtd_invalidate_all_interrupts(void)
+static inline struct vtd_entry vtd_invalidate_interrupts(void)
 {
     return (struct vtd_entry){.low = 4};
-}
-
-static inline struct vtd_entry vtd_invalidate_interrupt(u16 index)
-{
-    return (struct vtd_entry){.low = 4 | 1ull << 4 | (u64)index << 32};
 }
 
 /* When all before it is done, the unit writes `value` to `status`. */

@@ -5,6 +5,8 @@
 
 #define VECTOR_FIRST 16u /* SDM 3A 10.5.2: those below are illegal */
 #define APIC_ID_BROADCAST 0xffu
+#define ENTRIES 256u  /* one page */
+#define SIZE_FIELD 7u /* 2^(7+1) entries */
 
 static struct vtd_entry *table;
 static u32 used;
@@ -12,7 +14,6 @@ static u32 used;
 status_t interrupt_remap_init(void)
 {
     hpa_t page;
-    struct vtd_entry all = vtd_invalidate_all_interrupts();
     status_t status = frame_alloc(&page);
 
     if (status != OK)
@@ -21,19 +22,14 @@ status_t interrupt_remap_init(void)
     used = 0;
     unit_publish(table, PAGE_SIZE);
     /* 8-bit destinations (EIME = 0). An absent entry faults: all interrupts are blocked that were not given out. */
-    unit_write64(VTD_INTERRUPT_TABLE, page.v | INTERRUPT_TABLE_SIZE_FIELD);
+    unit_write64(VTD_INTERRUPT_TABLE, page.v | SIZE_FIELD);
     unit_command(VTD_SET_INTERRUPT_TABLE, true);
-    unit_invalidate(&all, 1);
+    unit_invalidate(vtd_invalidate_interrupts());
     unit_command(VTD_REMAP_INTERRUPTS, true);
     if (unit_read32(VTD_STATUS) & VTD_COMPATIBILITY)
         panic("VT-d unit at 0x%llx: lets plain interrupt messages pass", (unsigned long long)iommu_unit.base);
     iommu_unit.remaps_interrupts = true;
     return OK;
-}
-
-bool iommu_remaps_interrupts(void)
-{
-    return iommu_unit.remaps_interrupts;
 }
 
 status_t iommu_message_create(u16 bdf, u8 vector, u32 apic_id, u64 *address, u32 *data)
@@ -45,16 +41,15 @@ status_t iommu_message_create(u16 bdf, u8 vector, u32 apic_id, u64 *address, u32
         *data = vector;
         return OK;
     }
-    if (used == INTERRUPT_TABLE_ENTRIES)
+    if (used == ENTRIES)
         return ERR_NO_SPACE;
 
     u16 index = (u16)used++;
     struct vtd_entry entry = vtd_interrupt_entry(bdf, vector, (u8)apic_id);
-    struct vtd_entry invalidate = vtd_invalidate_interrupt(index);
     table[index].high = entry.high;
     __atomic_store_n(&table[index].low, entry.low, __ATOMIC_RELEASE); /* the present bit last */
     unit_publish(&table[index], sizeof(table[index]));
-    unit_invalidate(&invalidate, 1);
+    unit_invalidate(vtd_invalidate_interrupts());
     *address = vtd_message_address(index);
     *data = 0;
     return OK;

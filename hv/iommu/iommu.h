@@ -1,6 +1,7 @@
 /*
  * VT-d (Intel VT-d specification 4.0): DMA remapping, interrupt remapping, faults. One remapping unit that covers all
- * devices is supported (INCLUDE_PCI_ALL or the only one); others are a boot error with their address.
+ * devices is supported; others are a boot error with their address. Firmware's reserved memory (VT-d 8.4, RMRR) is
+ * mapped for no device: none keeps the DMA that firmware set up.
  *
  * Promises: after iommu_init() every source id without an owner is in the blocking domain (present context entry, empty
  * table, so that its DMA is recorded as a fault). Mapping takes effect at once; unmapping when iommu_flush_*()
@@ -35,29 +36,31 @@ struct iommu_fault {
  */
 NODISCARD status_t iommu_init(const void *dmar, u32 dmar_size, u8 fault_vector, u32 apic_id);
 bool iommu_present(void);
-/* For the boot log: "VT-d 1.0 at 0xfed90000, 48-bit, 2M+1G pages, interrupt remapping, 65536 domains". */
+/* For the boot log: "VT-d at 0xfed90000, 48-bit, 2M+1G pages, interrupt remapping, 65536 domains". */
 const char *iommu_description(void);
 
 /* Never destroyed. ERR_STATE (no IOMMU), ERR_NO_SPACE, ERR_NO_MEMORY. */
 NODISCARD status_t iommu_domain_create(struct iommu_domain **out);
 
 /*
- * As page_table_map / unmap / protect on the domain's table; rights PAGE_READ and PAGE_WRITE only. ERR_RANGE too:
- * beyond what the unit translates, or in 0xfee00000..0xfeefffff, which is interrupts to every device. After unmap and
- * protect the old right lives on in the IOTLB until iommu_flush_*(); that holds for added rights too.
+ * As page_table_map / unmap / protect on the domain's table; of the rights PAGE_READ and PAGE_WRITE count. ERR_RANGE
+ * too: beyond what the unit translates, or in 0xfee00000..0xfeefffff, which is interrupts to every device. After unmap
+ * and protect the old right lives on in the IOTLB until iommu_flush_*(); that holds for added rights too.
  */
 NODISCARD status_t iommu_map(struct iommu_domain *domain, iova_t at, hpa_t hpa, u64 size, u32 rights);
 NODISCARD status_t iommu_unmap(struct iommu_domain *domain, iova_t at, u64 size);
 NODISCARD status_t iommu_protect(struct iommu_domain *domain, iova_t at, u32 rights);
 
-/* Invalidate the IOTLB for [at, at + pages*4096), or for the whole domain, drain reads and writes, and wait until it is
- * done. */
+/*
+ * Invalidate the IOTLB for the whole domain, or for at least [at, at + pages*4096), pages > 0: for the smallest aligned
+ * power of two of pages that holds it. Reads and writes are drained on return.
+ */
 void iommu_flush_pages(struct iommu_domain *domain, iova_t at, u64 pages);
 void iommu_flush_domain(struct iommu_domain *domain);
 
 /*
  * Point a source id at a domain, or at the blocking domain; context cache and IOTLB invalidated, DMA drained on return.
- * attach: ERR_STATE (no IOMMU), ERR_NO_MEMORY. Without an IOMMU nothing is blocked.
+ * attach: ERR_STATE (no IOMMU, or no device is on that bus). Without an IOMMU nothing is blocked.
  */
 NODISCARD status_t iommu_attach(u16 bdf, struct iommu_domain *domain);
 void iommu_block(u16 bdf);
@@ -69,8 +72,6 @@ bool iommu_is_blocked(u16 bdf);
  * ERR_NO_SPACE, ERR_RANGE (vector below 16, APIC id that needs x2APIC).
  */
 NODISCARD status_t iommu_message_create(u16 bdf, u8 vector, u32 apic_id, u64 *address, u32 *data);
-
-bool iommu_remaps_interrupts(void);
 
 /*
  * Read and clear recorded faults, oldest first; `each` is called per fault. Returns how many. *overflow: some were

@@ -39,16 +39,17 @@ static void messages(void **state)
 
 static void invalidations(void **state)
 {
-    expect(vtd_invalidate_all_contexts(), 0, 0x11);
-    expect(vtd_invalidate_context(0xabcd, 0x00fa), 0, 0x00faabcd0031);
-    expect(vtd_invalidate_all_iotlb(0), 0, 0x12);
-    expect(vtd_invalidate_all_iotlb(DRAINS), 0, 0xd2);
-    expect(vtd_invalidate_domain(0xabcd, DRAINS), 0, 0xabcd00e2);
-    expect(vtd_invalidate_domain(0xabcd, 1ull << 54), 0, 0xabcd0062); /* writes only */
-    expect(vtd_invalidate_pages(2, IOVA(0x1000203000), 0, DRAINS), 0x1000203000, 0x000200f2);
-    expect(vtd_invalidate_pages(2, IOVA(0x1000200000), 9, 0), 0x1000200009, 0x00020032);
-    expect(vtd_invalidate_all_interrupts(), 0, 0x04);
-    expect(vtd_invalidate_interrupt(0x1234), 0, 0x123400000014);
+    const iova_t none = IOVA(0);
+
+    expect(vtd_invalidate_contexts(VTD_ALL, 0, 0), 0, 0x11);
+    expect(vtd_invalidate_contexts(VTD_ONE, 0xabcd, 0x00fa), 0, 0x00faabcd0031);
+    expect(vtd_invalidate_iotlb(VTD_ALL, 0, none, 0, 0), 0, 0x12);
+    expect(vtd_invalidate_iotlb(VTD_ALL, 0, none, 0, DRAINS), 0, 0xd2);
+    expect(vtd_invalidate_iotlb(VTD_DOMAIN, 0xabcd, none, 0, DRAINS | 1ull << 56), 0, 0xabcd00e2);
+    expect(vtd_invalidate_iotlb(VTD_DOMAIN, 0xabcd, none, 0, 1ull << 54), 0, 0xabcd0062); /* writes only */
+    expect(vtd_invalidate_iotlb(VTD_ONE, 2, IOVA(0x1000203000), 0, DRAINS), 0x1000203000, 0x000200f2);
+    expect(vtd_invalidate_iotlb(VTD_ONE, 2, IOVA(0x1000200000), 9, 0), 0x1000200009, 0x00020032);
+    expect(vtd_invalidate_interrupts(), 0, 0x04);
     expect(vtd_wait(HPA(0x5000), 0xdeadbeef), 0x5000, 0xdeadbeef00000065);
 }
 
