@@ -23,7 +23,7 @@ u32 driver_count;
 struct driver *driver_by_bdf(u16 bdf)
 {
     for (u32 i = 0; i < driver_count; i++)
-        if (drivers[i]->pci && drivers[i]->pci->bdf == bdf)
+        if (drivers[i]->pci->bdf == bdf)
             return drivers[i];
     return NULL;
 }
@@ -37,7 +37,8 @@ static void load_image(struct driver *driver, u8 *memory)
     /* Checked by plan_check(), and nobody writes loader memory since: a failure here is our own bug. */
     ASSERT_HV(elf_parse(driver->image, driver->image_size, &elf, &why) == OK);
     for (u32 i = 0; i < elf.count; i++)
-        memcpy(memory + elf.segment[i].paddr, (const u8 *)driver->image + elf.segment[i].offset, elf.segment[i].file_size);
+        memcpy(memory + elf.segment[i].paddr, (const u8 *)driver->image + elf.segment[i].offset,
+               elf.segment[i].file_size);
     driver->entry = elf.entry;
 }
 
@@ -102,23 +103,21 @@ static void fill_info(struct driver *driver)
                                  .tsc_khz = tsc_khz,
                                  .window_size = main_guest->ram_size,
                                  .interrupts = driver->irq_vector ? 1 : 0,
-                                 .stash_length = driver->stash_length};
+                                 .stash_length = driver->stash_length,
+                                 .pci_bdf = driver->pci->bdf,
+                                 .pci_vendor = driver->pci->vendor,
+                                 .pci_device = driver->pci->device,
+                                 .pci_class = driver->pci->class_code};
     if (!driver->domain) { /* dma = unprotected: the device sees host addresses */
         info->dma_ram_offset = driver->vm->ram.v;
         info->dma_window_offset = main_guest->ram.v - DRIVER_WINDOW_BASE;
     }
     str_copy(info->name, sizeof(info->name), driver->vm->name);
-    if (!driver->pci)
-        return;
-    info->pci_bdf = driver->pci->bdf;
-    info->pci_vendor = driver->pci->vendor;
-    info->pci_device = driver->pci->device;
-    info->pci_class = driver->pci->class_code;
     for (u32 i = 0; i < 6; i++) {
         const struct pci_bar *bar = &driver->pci->bar[i];
         if (bar->size)
-            info->bar[i] = (struct driver_bar){.address = bar->address, .size = bar->size,
-                                               .kind = bar->memory ? DRIVER_BAR_MEMORY : DRIVER_BAR_PORTS};
+            info->bar[i] = (struct driver_bar){
+                .address = bar->address, .size = bar->size, .kind = bar->memory ? DRIVER_BAR_MEMORY : DRIVER_BAR_PORTS};
     }
 }
 
@@ -150,17 +149,12 @@ void driver_signal(struct driver *driver, u32 events)
 
 status_t driver_enable_dma(struct driver *driver)
 {
-    if (!driver->pci)
-        return ERR_NOT_FOUND;
     if (driver->state != DRIVER_STARTING && driver->state != DRIVER_RUNNING)
         return ERR_STATE;
     if (!driver->domain && !driver->config->dma_unprotected)
         return ERR_DENIED;
-    if (driver->domain) {
-        status_t status = iommu_attach(driver->pci->bdf, driver->domain);
-        if (status != OK)
-            return status;
-    }
-    pci_set_bus_master(driver->pci, true);
-    return OK;
+    status_t status = driver->domain ? iommu_attach(driver->pci->bdf, driver->domain) : OK;
+    if (status == OK)
+        pci_set_bus_master(driver->pci, true);
+    return status;
 }

@@ -40,15 +40,15 @@ struct driver {
     u32 stash_length;
     u32 stash_checksum; /* of the first stash_length bytes */
 
-    bool waiting;       /* blocked in `wait` */
-    u64 wait_deadline;  /* TSC; ~0 when none */
-    u64 progress;       /* hypercalls + accepted completions + heartbeat changes: any change is progress */
+    bool waiting;      /* blocked in `wait` */
+    u64 wait_deadline; /* TSC; ~0 when none */
+    u64 progress;      /* hypercalls + accepted completions + heartbeat changes: any change is progress */
     u64 hypercalls;
     u64 device_interrupts;
-    u32 irq_vector;     /* host vector of its MSI; 0: none */
+    u32 irq_vector;      /* host vector of its MSI; 0: none */
     u64 message_address; /* what pci_enable_message() gets, at boot and again at each restart */
     u32 message_data;
-    u64 started;        /* TSC of the last driver_start() */
+    u64 started; /* TSC of the last driver_start() */
 };
 
 extern struct driver *drivers[VM_MAX];

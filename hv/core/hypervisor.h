@@ -3,11 +3,11 @@
  *
  * Locking: one lock (docs/decisions/002). It is held whenever hypervisor code runs on shared state: from a VM exit to
  * the next entry, in boot after other CPUs run, while draining interrupts. It is not held in guest mode and while idle.
- * Every function of hv/ needs it unless its header says otherwise. Hypervisor code runs with interrupts off; the interrupt
- * stubs only set flags, in the windows that the run loop opens.
+ * Every function of hv/ needs it unless its header says otherwise. Hypervisor code runs with interrupts off; the
+ * interrupt stubs only set flags, in the windows that the run loop opens.
  *
- * Severities, never mixed: a request error is answered to its sender; a VM fault (recovery_report, vm_fail) costs that VM;
- * panic() is for broken hypervisor invariants only and must not be reachable by anyone's data.
+ * Severities, never mixed: a request error is answered to its sender; a VM fault (recovery_report, vm_fail) costs that
+ * VM; panic() is for broken hypervisor invariants only and must not be reachable by anyone's data.
  */
 #pragma once
 

@@ -5,14 +5,26 @@
 #include "hv/platform/platform.h"
 #include "shared/lib/checked.h"
 #include "shared/lib/elf.h"
+#include "shared/lib/printf.h"
 #include "shared/lib/string.h"
 
-#define FILE_NAME "manifest.ini"
 #define DRIVER_STACK_MIN KIB(16)
 
 /* Frames that a VM takes beside its RAM: VMCB, maps, log, grant table, page tables. Generous; the rest stays free. */
 #define DRIVER_OVERHEAD MIB(8)
 #define GUEST_OVERHEAD MIB(4)
+
+/* A boot error that names VM and line of the manifest. */
+static _Noreturn void PRINTF_LIKE(3, 4) refuse(const struct manifest_vm *config, u32 line, const char *fmt, ...)
+{
+    char text[200];
+    va_list args;
+
+    va_start(args, fmt);
+    bh_vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    boot_fail("manifest.ini:%u: vm %s: %s", line, config->name, text);
+}
 
 const struct boot_module *boot_find_module(const struct boot_info *boot, const char *name)
 {
@@ -24,135 +36,88 @@ const struct boot_module *boot_find_module(const struct boot_info *boot, const c
 
 struct pci_device *start_find_device(const struct manifest_device *device)
 {
-    struct pci_device *found = NULL;
+    struct pci_device *found = device->kind == MANIFEST_DEVICE_PCI
+                                   ? pci_find_address(device->bdf)
+                                   : pci_find_class(device->class_code, device->class_mask);
 
-    if (device->kind == MANIFEST_DEVICE_PCI)
-        found = pci_find_address(device->bdf);
-    else if (device->kind == MANIFEST_DEVICE_CLASS)
-        found = pci_find_class(device->class_code, device->class_mask);
     return found && !found->assigned && found->header_type == 0 ? found : NULL;
 }
 
-static const struct boot_module *check_image(const struct boot_info *boot, const struct manifest_vm *config,
-                                             struct elf_image *elf)
+/* All of the image must fit [first, end) of the VM's memory. */
+static void check_image(const struct boot_info *boot, const struct manifest_vm *config, u64 first, u64 end)
 {
     const struct boot_module *module = boot_find_module(boot, config->image);
+    struct elf_image elf;
     const char *why = "";
 
     if (!module)
-        boot_fail(FILE_NAME ":%u: vm %s: image %s was not loaded", config->line_image, config->name, config->image);
-    if (elf_parse(hpa_to_ptr(HPA(module->base)), module->size, elf, &why) != OK)
-        boot_fail(FILE_NAME ":%u: vm %s: image %s (%llu bytes) is damaged or truncated: %s", config->line_image, config->name,
-                  config->image, (unsigned long long)module->size, why);
-    return module;
-}
-
-static void check_driver_image(const struct boot_info *boot, const struct manifest_vm *config)
-{
-    struct elf_image elf;
-
-    check_image(boot, config, &elf);
+        refuse(config, config->line_image, "image %s was not loaded", config->image);
+    if (elf_parse(hpa_to_ptr(HPA(module->base)), module->size, &elf, &why) != OK)
+        refuse(config, config->line_image, "image %s (%lu bytes) is damaged or truncated: %s", config->image,
+               module->size, why);
     for (u32 i = 0; i < elf.count; i++)
-        if (!range_inside(elf.segment[i].paddr, elf.segment[i].mem_size, DRIVER_LOAD_ADDRESS,
-                          config->memory - DRIVER_LOAD_ADDRESS - DRIVER_STACK_MIN))
-            boot_fail(FILE_NAME ":%u: vm %s: image %s needs memory at %llx..%llx, beyond memory = %lluK less the stack",
-                      config->line_memory, config->name, config->image, (unsigned long long)elf.segment[i].paddr,
-                      (unsigned long long)(elf.segment[i].paddr + elf.segment[i].mem_size),
-                      (unsigned long long)(config->memory >> 10));
-}
-
-static void check_guest(const struct boot_info *boot, const struct manifest_vm *config)
-{
-    struct elf_image elf;
-
-    check_image(boot, config, &elf);
-    if (config->memory > PLATFORM_MMIO_BASE)
-        boot_fail(FILE_NAME ":%u: vm %s: memory = %lluM: a guest may have at most %lluM", config->line_memory, config->name,
-                  (unsigned long long)(config->memory >> 20), (unsigned long long)(PLATFORM_MMIO_BASE >> 20));
-    for (u32 i = 0; i < elf.count; i++)
-        if (!range_inside(elf.segment[i].paddr, elf.segment[i].mem_size, 0, config->memory))
-            boot_fail(FILE_NAME ":%u: vm %s: image %s does not fit: it needs memory up to %lluM, memory = %lluM",
-                      config->line_memory, config->name, config->image,
-                      (unsigned long long)((elf.segment[i].paddr + elf.segment[i].mem_size + MIB(1) - 1) >> 20),
-                      (unsigned long long)(config->memory >> 20));
-}
-
-/* A BAR smaller than a page shares it with whatever lies beside it: that must not be another device. */
-static const struct pci_device *bar_neighbour(const struct pci_device *dev)
-{
-    for (u32 i = 0; i < 6; i++) {
-        const struct pci_bar *bar = &dev->bar[i];
-        if (!bar->size || !bar->memory)
-            continue;
-        u64 first = PAGE_DOWN(bar->address), bytes = PAGE_UP(bar->address + bar->size) - first;
-        for (u32 d = 0; d < pci_device_count; d++)
-            for (u32 b = 0; b < 6 && &pci_devices[d] != dev; b++)
-                if (pci_devices[d].bar[b].size && pci_devices[d].bar[b].memory &&
-                    ranges_overlap(first, bytes, pci_devices[d].bar[b].address, pci_devices[d].bar[b].size))
-                    return &pci_devices[d];
-    }
-    return NULL;
+        if (!range_inside(elf.segment[i].paddr, elf.segment[i].mem_size, first, end - first))
+            refuse(config, config->line_memory,
+                   "image %s does not fit: it needs memory at %lx..%lx, memory = %luK has room at %lx..%lx",
+                   config->image, elf.segment[i].paddr, elf.segment[i].paddr + elf.segment[i].mem_size,
+                   config->memory >> 10, first, end);
 }
 
 static void check_device(const struct manifest_vm *config)
 {
-    struct pci_device *dev = start_find_device(&config->device);
     const struct manifest_device *want = &config->device;
-    const struct pci_device *neighbour;
+    struct pci_device *dev = start_find_device(want);
 
     if (!dev && want->kind == MANIFEST_DEVICE_PCI) {
-        struct pci_device *taken = pci_find_address(want->bdf);
-        boot_fail(FILE_NAME ":%u: vm %s: device pci:%02x:%02x.%x %s", config->line_device, config->name, want->bdf >> 8,
-                  want->bdf >> 3 & 31, want->bdf & 7,
-                  !taken            ? "is not in this machine"
-                  : taken->assigned ? "already belongs to another driver VM"
-                                    : "is a bridge");
+        const struct pci_device *taken = pci_find_address(want->bdf);
+        refuse(config, config->line_device, "device pci:%02x:%02x.%x %s", want->bdf >> 8, want->bdf >> 3 & 31,
+               want->bdf & 7,
+               !taken            ? "is not in this machine"
+               : taken->assigned ? "already belongs to another driver VM"
+                                 : "is a bridge");
     }
     if (!dev)
-        boot_fail(FILE_NAME ":%u: vm %s: no free device of class %06x in this machine", config->line_device, config->name,
-                  want->class_code);
-    neighbour = bar_neighbour(dev);
-    if (neighbour)
-        boot_fail(FILE_NAME ":%u: vm %s: a page of the device's registers also holds registers of %02x:%02x.%x",
-                  config->line_device, config->name, neighbour->bdf >> 8, neighbour->bdf >> 3 & 31, neighbour->bdf & 7);
+        refuse(config, config->line_device, "no free device of class %06x in this machine", want->class_code);
     if (!iommu_present() && !config->dma_unprotected)
-        boot_fail(FILE_NAME ":%u: vm %s: this machine has no IOMMU, so the device could reach all memory; "
-                            "'dma = unprotected' accepts that",
-                  config->line_device, config->name);
+        refuse(config, config->line_device,
+               "this machine has no IOMMU, so the device could reach all memory; 'dma = unprotected' accepts that");
     dev->assigned = true; /* for the duplicates check of those that follow */
 }
 
-static void check_memory(const struct manifest *manifest)
+/* sum: what the VMs before it need. */
+static void check_memory(const struct manifest_vm *config, u64 *sum)
 {
-    u64 free = frames_free_count() * PAGE_SIZE, sum = 0;
+    u64 free = frames_free_count() * PAGE_SIZE, largest = frames_largest_run(MIB(2)) * PAGE_SIZE;
+    bool driver = config->kind == MANIFEST_DRIVER; /* twice: its RAM and the pristine copy */
+    u64 need = driver ? 2 * config->memory + DRIVER_OVERHEAD : config->memory + GUEST_OVERHEAD;
 
-    for (u32 i = 0; i < manifest->vm_count; i++) {
-        const struct manifest_vm *config = &manifest->vm[i];
-        bool driver = config->kind == MANIFEST_DRIVER; /* twice: its RAM and the pristine copy */
-        u64 need = driver ? 2 * config->memory + DRIVER_OVERHEAD : config->memory + GUEST_OVERHEAD;
-        if (!add_u64(sum, need, &sum) || sum > free)
-            boot_fail(FILE_NAME ":%u: vm %s: memory = %lluM does not add up: %lluM are free, the VMs up to this one need %lluM",
-                      config->line_memory, config->name, (unsigned long long)(config->memory >> 20),
-                      (unsigned long long)(free >> 20), (unsigned long long)(sum >> 20));
-        if (config->memory > frames_largest_run(MIB(2)) * PAGE_SIZE)
-            boot_fail(FILE_NAME ":%u: vm %s: memory = %lluM: the largest piece of free memory has %lluM", config->line_memory,
-                      config->name, (unsigned long long)(config->memory >> 20),
-                      (unsigned long long)(frames_largest_run(MIB(2)) * PAGE_SIZE >> 20));
-    }
+    if (!add_u64(*sum, need, sum) || *sum > free)
+        refuse(config, config->line_memory,
+               "memory = %luM does not add up: %luM are free, the VMs up to this one need %luM", config->memory >> 20,
+               free >> 20, *sum >> 20);
+    if (config->memory > largest)
+        refuse(config, config->line_memory, "memory = %luM: the largest piece of free memory has %luM",
+               config->memory >> 20, largest >> 20);
 }
 
 void plan_check(const struct boot_info *boot, const struct manifest *manifest)
 {
+    u64 sum = 0;
+
     for (u32 i = 0; i < manifest->vm_count; i++) {
         const struct manifest_vm *config = &manifest->vm[i];
-        if (config->kind == MANIFEST_GUEST) {
-            check_guest(boot, config);
+        if (config->kind == MANIFEST_DRIVER) {
+            check_image(boot, config, DRIVER_LOAD_ADDRESS, config->memory - DRIVER_STACK_MIN);
+            check_device(config);
             continue;
         }
-        check_driver_image(boot, config);
-        check_device(config);
+        check_image(boot, config, 0, config->memory);
+        if (config->memory > PLATFORM_MMIO_BASE)
+            refuse(config, config->line_memory, "memory = %luM: a guest may have at most %lluM", config->memory >> 20,
+                   PLATFORM_MMIO_BASE >> 20);
     }
-    check_memory(manifest);
+    for (u32 i = 0; i < manifest->vm_count; i++)
+        check_memory(&manifest->vm[i], &sum);
     for (u32 i = 0; i < pci_device_count; i++)
         pci_devices[i].assigned = false;
 }

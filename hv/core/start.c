@@ -10,7 +10,6 @@
 #include "hv/core/schedule.h"
 #include "hv/platform/platform.h"
 #include "hv/relay/relay.h"
-#include "shared/lib/string.h"
 
 static struct vm vm_pool[VM_MAX];
 static struct driver driver_pool[VM_MAX];
@@ -22,21 +21,24 @@ static void must(status_t status, const struct vm *vm, const char *what)
         boot_fail("vm %s: %s: %s", vm->name, what, status_text(status));
 }
 
-static struct vm *create_vm(const struct manifest_vm *config)
+static struct vm *create_vm(const struct manifest_vm *config, struct driver *driver)
 {
     struct vm *vm = &vm_pool[vm_count];
-    hpa_t fpu;
 
     vm->id = vm_count;
     vm->name = config->name;
     vm->config = config;
+    vm->driver = driver;
     vm->ram_size = config->memory;
     must(frames_alloc(vm->ram_size / PAGE_SIZE, MIB(2), &vm->ram), vm, "memory");
     must(page_table_create(&vm->npt, vendor->nested_format, 4), vm, "nested page table");
-    must(page_table_map(&vm->npt, 0, vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE | PAGE_EXECUTE | PAGE_USER), vm, "memory map");
-    must(frame_alloc(&fpu), vm, "FPU state");
+    must(page_table_map(&vm->npt, 0, vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE | PAGE_EXECUTE | PAGE_USER), vm,
+         "memory map");
+    if (!driver)
+        main_guest = vm;
     vm->vcpu.vm = vm;
-    vm->vcpu.fpu = hpa_to_ptr(fpu);
+    vm->vcpu.cpu = schedule_home(vm);
+    must(vendor->create(&vm->vcpu), vm, "virtual CPU");
     vms[vm_count++] = vm;
     return vm;
 }
@@ -81,8 +83,8 @@ static void assign_device(struct driver *driver)
         driver->isolation = "iommu";
     }
     driver->irq_vector = VECTOR_DEVICE_FIRST + vm->id;
-    must(iommu_message_create(driver->pci->bdf, (u8)driver->irq_vector, cpus[vm->vcpu.cpu].apic_id, &driver->message_address,
-                              &driver->message_data),
+    must(iommu_message_create(driver->pci->bdf, (u8)driver->irq_vector, cpus[vm->vcpu.cpu].apic_id,
+                              &driver->message_address, &driver->message_data),
          vm, "interrupt");
     if (pci_enable_message(driver->pci, driver->message_address, driver->message_data) != OK)
         driver->irq_vector = 0; /* neither MSI nor MSI-X: the driver polls */
@@ -90,17 +92,14 @@ static void assign_device(struct driver *driver)
 
 static void create_driver(const struct boot_info *boot, const struct manifest_vm *config)
 {
-    struct vm *vm = create_vm(config);
     struct driver *driver = &driver_pool[driver_count];
+    struct vm *vm = create_vm(config, driver);
     const struct boot_module *module = boot_find_module(boot, config->image);
 
-    vm->driver = driver;
-    vm->vcpu.cpu = schedule_home(vm);
     driver->vm = vm;
     driver->config = config;
     driver->image = hpa_to_ptr(HPA(module->base));
     driver->image_size = module->size;
-    must(vendor->create(&vm->vcpu), vm, "virtual CPU");
     map_page(driver, DRIVER_INFO_ADDRESS, &driver->info_page, PAGE_READ);
     map_page(driver, DRIVER_EVENTS_ADDRESS, &driver->events_page, PAGE_READ);
     map_page(driver, DRIVER_STASH_ADDRESS, &driver->stash_page, PAGE_READ | PAGE_WRITE);
@@ -108,21 +107,19 @@ static void create_driver(const struct boot_info *boot, const struct manifest_vm
     assign_device(driver);
     must(relay_create(driver, &driver->relay), vm, "relay");
     drivers[driver_count++] = driver;
-    hv_log("%s: %s drives %02x:%02x.%x [%04x:%04x class %06x], isolation %s, interrupts %s, reset %s, grants %s", vm->name,
-           config->image, driver->pci->bdf >> 8, driver->pci->bdf >> 3 & 31, driver->pci->bdf & 7, driver->pci->vendor,
-           driver->pci->device, driver->pci->class_code, driver->isolation, driver->irq_vector ? "MSI" : "polled",
-           pci_reset_name[pci_reset_kind(driver->pci)], config->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky");
+    hv_log("%s: %s drives %02x:%02x.%x [%04x:%04x class %06x], isolation %s, interrupts %s, reset %s, grants %s",
+           vm->name, config->image, driver->pci->bdf >> 8, driver->pci->bdf >> 3 & 31, driver->pci->bdf & 7,
+           driver->pci->vendor, driver->pci->device, driver->pci->class_code, driver->isolation,
+           driver->irq_vector ? "MSI" : "polled", pci_reset_name[pci_reset_kind(driver->pci)],
+           config->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky");
 }
 
 static void create_guest(const struct boot_info *boot, const struct manifest_vm *config)
 {
-    struct vm *vm = create_vm(config);
+    struct vm *vm = create_vm(config, NULL);
     const struct boot_module *module = boot_find_module(boot, config->image);
     const char *why = "";
 
-    main_guest = vm;
-    vm->vcpu.cpu = schedule_home(vm);
-    must(vendor->create(&vm->vcpu), vm, "virtual CPU");
     if (platform_create(vm, hpa_to_ptr(HPA(module->base)), module->size, &why) != OK)
         boot_fail("manifest.ini:%u: vm %s: image %s: %s", config->line_image, vm->name, config->image, why);
     vm->vcpu.state = VCPU_STOPPED; /* until its devices are there */
@@ -153,8 +150,8 @@ void start_guest_when_ready(void)
         if (drivers[i]->state != DRIVER_RUNNING && drivers[i]->state != DRIVER_FAILED)
             return;
     guest_started = true;
-    hv_log("%s starts: %s, %lluM, CPU %u", main_guest->name, main_guest->config->image,
-           (unsigned long long)(main_guest->ram_size >> 20), main_guest->vcpu.cpu);
+    hv_log("%s starts: %s, %luM, CPU %u", main_guest->name, main_guest->config->image, main_guest->ram_size >> 20,
+           main_guest->vcpu.cpu);
     main_guest->vcpu.state = VCPU_BLOCKED;
     vcpu_wake(&main_guest->vcpu);
 }

@@ -1,17 +1,19 @@
 /*
- * From the manifest to running VMs, in two steps: plan_check() looks at everything that can be wrong and changes nothing;
- * what follows cannot fail for a reason that the manifest's author could mend. So nothing is ever half started.
- * Boot CPU, before other CPUs run, unless said otherwise.
+ * From the manifest to running VMs, in two steps: plan_check() looks at everything that can be wrong and changes
+ * nothing; what follows cannot fail for a reason that the manifest's author could mend. So nothing is ever half
+ * started. Boot CPU, before other CPUs run, unless said otherwise.
  */
 #pragma once
 
 #include "hv/core/vm.h"
 #include "shared/abi/boot_info.h"
 
-/* Everything the manifest asks for against this machine: images, devices, IOMMU, memory. Ends in boot_fail() with file and line. */
+/* Everything the manifest asks for against this machine: images, devices, IOMMU, memory. Ends in boot_fail() with file
+ * and line. */
 void plan_check(const struct boot_info *boot, const struct manifest *manifest);
 
-/* Make all VMs: memory, nested tables, devices in their domains (blocked), relays, platform. After smp_start(): needs cpu_count. */
+/* Make all VMs: memory, nested tables, devices in their domains (blocked), relays, platform. After smp_start(): needs
+ * cpu_count. */
 void start_create_vms(const struct boot_info *boot, const struct manifest *manifest);
 
 /* Let the driver VMs run. The main guest follows when each of them has offered its device or failed for good. */

@@ -9,7 +9,6 @@
 #include "shared/lib/string.h"
 
 /* FXSAVE's layout and values after reset (SDM 1 10.5.1.1, 8.1.5) */
-#define FXSAVE_SIZE 512u
 #define FXSAVE_MXCSR 24u
 #define FCW_RESET 0x37fu
 #define MXCSR_RESET 0x1f80u
@@ -42,7 +41,7 @@ void vcpu_reset(struct vcpu *vcpu, u64 entry)
     vcpu->flush_tlb = true;
     memset(vcpu->fpu, 0, FXSAVE_SIZE);
     *(u16 *)vcpu->fpu = FCW_RESET;
-    *(u32 *)((u8 *)vcpu->fpu + FXSAVE_MXCSR) = MXCSR_RESET;
+    *(u32 *)(vcpu->fpu + FXSAVE_MXCSR) = MXCSR_RESET;
     /* What the registers of its CPU still hold is nobody's any more: the next entry loads the memory above. */
     if (cpu->loaded == vcpu)
         cpu->loaded = NULL;

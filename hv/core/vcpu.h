@@ -11,6 +11,8 @@
 #include "shared/lib/status.h"
 #include "shared/lib/types.h"
 
+#define FXSAVE_SIZE 512u /* SDM 1 10.5.1 */
+
 struct vm;
 
 enum vcpu_state { VCPU_STOPPED, VCPU_BLOCKED, VCPU_RUNNABLE };
@@ -51,8 +53,8 @@ struct vcpu {
     u64 rip;    /* valid after an exit; written back before the entry */
     u64 rflags; /* the same */
     void *arch; /* the vendor's part: VMCB page and so on */
-    void *fpu;  /* FXSAVE area, 512 bytes, 16 aligned */
-    u64 exits;  /* all of them */
+    u8 fpu[FXSAVE_SIZE] __attribute__((aligned(16)));
+    u64 exits; /* all of them */
     u64 exits_by_kind[EXIT_KINDS];
     u64 run_ticks; /* TSC ticks in guest mode */
 };

@@ -49,15 +49,14 @@ struct vm *vm_find(const char *name)
 void vm_fail(struct vm *vm, const char *reason, u64 detail)
 {
     if (vm->driver) {
-        recovery_report(vm->driver, FAULT_UNEXPECTED_EXIT, detail, vm->vcpu.rip, "%s (%llx) at rip %llx", reason,
-                        (unsigned long long)detail, (unsigned long long)vm->vcpu.rip);
+        recovery_report(vm->driver, FAULT_UNEXPECTED_EXIT, detail, vm->vcpu.rip, "%s (%lx) at rip %lx", reason, detail,
+                        vm->vcpu.rip);
         return;
     }
     if (vm->failed)
         return;
     vm->failed = reason;
     vcpu_stop(&vm->vcpu);
-    hv_log("%s has ended: %s (%llx) at rip %llx", vm->name, reason, (unsigned long long)detail,
-           (unsigned long long)vm->vcpu.rip);
-    event_add(EVENT_GUEST, vm->id, "ended: %s (%llx)", reason, (unsigned long long)detail);
+    hv_log("%s has ended: %s (%lx) at rip %lx", vm->name, reason, detail, vm->vcpu.rip);
+    event_add(EVENT_GUEST, vm->id, "ended: %s (%lx)", reason, detail);
 }

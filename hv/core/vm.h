@@ -16,10 +16,10 @@ struct driver;
 struct platform;
 
 struct vm {
-    u32 id;      /* index in vms[] and the VM's number in events */
+    u32 id; /* index in vms[] and the VM's number in events */
     const char *name;
     const struct manifest_vm *config;
-    hpa_t ram;   /* 2 MiB aligned */
+    hpa_t ram; /* 2 MiB aligned */
     u64 ram_size;
     struct page_table npt;
     struct vcpu vcpu;
@@ -43,7 +43,7 @@ NODISCARD status_t vm_write(const struct vm *vm, gpa_t gpa, const void *data, u6
 struct vm *vm_find(const char *name);
 
 /*
- * The VM cannot go on: the main guest is stopped for good with this reason (static text), a driver VM is reported to recovery as
- * an unexpected exit. The hypervisor and all other VMs go on.
+ * The VM cannot go on: the main guest is stopped for good with this reason (static text), a driver VM is reported to
+ * recovery as an unexpected exit. The hypervisor and all other VMs go on.
  */
 void vm_fail(struct vm *vm, const char *reason, u64 detail);

@@ -9,8 +9,10 @@ void exit_dispatch(struct vcpu *vcpu, const struct vcpu_exit *exit)
 
     if (!vcpu->vm->driver)
         platform_after_exit(vcpu->vm);
-    if (exit->kind < EXIT_KINDS && table[exit->kind])
+    if (exit->kind == EXIT_INTERRUPT || exit->kind == EXIT_WINDOW)
+        return; /* the run loop takes what came, and finds the window open before the next entry */
+    if (table[exit->kind])
         table[exit->kind](vcpu, exit);
     else
-        vm_fail(vcpu->vm, "unexpected exit", exit->code);
+        vm_fail(vcpu->vm, exit->kind == EXIT_INVALID ? "CPU state that no CPU enters" : "unexpected exit", exit->code);
 }

@@ -1,4 +1,5 @@
-/* VM exits: one table a kind of VM, one handler an exit. An exit that the table does not name fails that VM, never the machine. */
+/* VM exits: one table a kind of VM, one handler an exit. An exit that the table does not name fails that VM, never the
+ * machine. */
 #pragma once
 
 #include "hv/core/vm.h"

@@ -3,12 +3,6 @@
 #include "hv/exit/dispatch.h"
 #include "hv/exit/hypercall.h"
 
-static void on_interrupt(struct vcpu *vcpu, const struct vcpu_exit *exit)
-{
-    (void)vcpu;
-    (void)exit; /* the run loop takes it */
-}
-
 static void on_hypercall(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
     vcpu_skip(vcpu, exit);
@@ -25,23 +19,23 @@ static void on_cpuid(struct vcpu *vcpu, const struct vcpu_exit *exit)
 static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
     recovery_report(vcpu->vm->driver, FAULT_NESTED_PAGE, vcpu->rip, exit->nested.address.v,
-                    "%s at %llx outside its memory, rip %llx",
+                    "%s at %lx outside its memory, rip %lx",
                     exit->nested.fetch   ? "fetch"
                     : exit->nested.write ? "store"
                                          : "load",
-                    (unsigned long long)exit->nested.address.v, (unsigned long long)vcpu->rip);
+                    exit->nested.address.v, vcpu->rip);
 }
 
 static void on_shutdown(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
     (void)exit;
-    recovery_report(vcpu->vm->driver, FAULT_EXCEPTION, 0, vcpu->rip, "triple fault, rip %llx", (unsigned long long)vcpu->rip);
+    recovery_report(vcpu->vm->driver, FAULT_EXCEPTION, 0, vcpu->rip, "triple fault, rip %lx", vcpu->rip);
 }
 
 static void on_exception(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
-    recovery_report(vcpu->vm->driver, FAULT_EXCEPTION, exit->exception.vector, vcpu->rip, "exception %u, rip %llx",
-                    exit->exception.vector, (unsigned long long)vcpu->rip);
+    recovery_report(vcpu->vm->driver, FAULT_EXCEPTION, exit->exception.vector, vcpu->rip, "exception %u, rip %lx",
+                    exit->exception.vector, vcpu->rip);
 }
 
 static void on_port(struct vcpu *vcpu, const struct vcpu_exit *exit)
@@ -54,14 +48,12 @@ static void on_msr(struct vcpu *vcpu, const struct vcpu_exit *exit)
     vm_fail(vcpu->vm, exit->msr.write ? "MSR write" : "MSR read", exit->msr.index);
 }
 
-static void on_invalid(struct vcpu *vcpu, const struct vcpu_exit *exit)
-{
-    vm_fail(vcpu->vm, "CPU state that no CPU enters", exit->code);
-}
-
 const exit_handler exit_driver_handlers[EXIT_KINDS] = {
-    [EXIT_INTERRUPT] = on_interrupt, [EXIT_WINDOW] = on_interrupt,          [EXIT_HYPERCALL] = on_hypercall,
-    [EXIT_CPUID] = on_cpuid,         [EXIT_NESTED_FAULT] = on_nested_fault, [EXIT_SHUTDOWN] = on_shutdown,
-    [EXIT_EXCEPTION] = on_exception, [EXIT_PIO] = on_port,                  [EXIT_MSR] = on_msr,
-    [EXIT_INVALID] = on_invalid,
+    [EXIT_HYPERCALL] = on_hypercall,
+    [EXIT_CPUID] = on_cpuid,
+    [EXIT_NESTED_FAULT] = on_nested_fault,
+    [EXIT_SHUTDOWN] = on_shutdown,
+    [EXIT_EXCEPTION] = on_exception,
+    [EXIT_PIO] = on_port,
+    [EXIT_MSR] = on_msr,
 };

@@ -26,12 +26,6 @@ void exit_guest_prepare(struct vcpu *vcpu)
     vendor->inject_interrupt(vcpu, (u8)vector);
 }
 
-static void on_interrupt(struct vcpu *vcpu, const struct vcpu_exit *exit)
-{
-    (void)vcpu;
-    (void)exit; /* the run loop takes it, or prepare() finds the window open */
-}
-
 static void on_hlt(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
     vcpu_skip(vcpu, exit);
@@ -51,20 +45,11 @@ static void on_cpuid(struct vcpu *vcpu, const struct vcpu_exit *exit)
     vcpu_skip(vcpu, exit);
 }
 
-/* The low `width` bytes of a register take a value; 32-bit results clear the upper half, smaller ones keep the rest (SDM 1 3.4.1.1). */
-static u64 merge(u64 old, u64 value, u32 width)
-{
-    if (width == 8)
-        return value;
-    if (width == 4)
-        return (u32)value;
-    u64 mask = (1ull << width * 8) - 1;
-    return (old & ~mask) | (value & mask);
-}
-
+/* IN and OUT are moves between a port and the low bytes of RAX. */
 static void on_port(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
-    u32 value = (u32)merge(0, vcpu->regs.rax, exit->pio.width);
+    const struct decoded_move move = {.width = exit->pio.width, .reg_width = exit->pio.width};
+    u32 value = (u32)decode_register_read(&move, vcpu->regs.rax);
 
     if (exit->pio.string) {
         vcpu_inject_exception(vcpu, VECTOR_GENERAL_PROTECTION, 0); /* docs/PLATFORM.md: no string I/O */
@@ -73,7 +58,7 @@ static void on_port(struct vcpu *vcpu, const struct vcpu_exit *exit)
     vcpu_skip(vcpu, exit); /* first: a write may restart the guest and with it RIP */
     platform_port(vcpu->vm, exit->pio.port, exit->pio.width, exit->pio.write, &value);
     if (!exit->pio.write)
-        vcpu->regs.rax = merge(vcpu->regs.rax, value, exit->pio.width);
+        decode_register_write(&move, &vcpu->regs.rax, value);
 }
 
 static void on_msr(struct vcpu *vcpu, const struct vcpu_exit *exit)
@@ -152,15 +137,16 @@ static void on_shutdown(struct vcpu *vcpu, const struct vcpu_exit *exit)
     vm_fail(vcpu->vm, "triple fault", 0);
 }
 
-static void on_invalid(struct vcpu *vcpu, const struct vcpu_exit *exit)
-{
-    vm_fail(vcpu->vm, "CPU state that no CPU enters", exit->code);
-}
-
 const exit_handler exit_guest_handlers[EXIT_KINDS] = {
-    [EXIT_INTERRUPT] = on_interrupt, [EXIT_WINDOW] = on_interrupt, [EXIT_HLT] = on_hlt,
-    [EXIT_CPUID] = on_cpuid,         [EXIT_PIO] = on_port,         [EXIT_MSR] = on_msr,
-    [EXIT_NESTED_FAULT] = on_nested_fault, [EXIT_HYPERCALL] = on_undefined, [EXIT_CR_WRITE] = on_cr_write,
-    [EXIT_EXCEPTION] = on_exception, [EXIT_UNDEFINED] = on_undefined, [EXIT_CACHE] = on_cache,
-    [EXIT_SHUTDOWN] = on_shutdown,   [EXIT_INVALID] = on_invalid,
+    [EXIT_HLT] = on_hlt,
+    [EXIT_CPUID] = on_cpuid,
+    [EXIT_PIO] = on_port,
+    [EXIT_MSR] = on_msr,
+    [EXIT_NESTED_FAULT] = on_nested_fault,
+    [EXIT_HYPERCALL] = on_undefined,
+    [EXIT_CR_WRITE] = on_cr_write,
+    [EXIT_EXCEPTION] = on_exception,
+    [EXIT_UNDEFINED] = on_undefined,
+    [EXIT_CACHE] = on_cache,
+    [EXIT_SHUTDOWN] = on_shutdown,
 };

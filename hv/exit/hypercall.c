@@ -144,38 +144,26 @@ static i64 call_time(struct driver *driver, const struct hypercall_arguments *ar
 
 static i64 call_fault(struct driver *driver, const struct hypercall_arguments *args)
 {
-    unsigned long long detail = args->b;
-    u32 vector = (u32)(detail >> 56);
-    u64 rip = detail & 0xffffffffffffffull;
+    u64 kind = args->a, detail = args->b;
+    u64 rip = detail & 0xffffffffffffffull; /* of an exception, below its vector */
 
-    switch (args->a) {
-    case DRIVER_FAULT_EXCEPTION:
-        recovery_report(driver, FAULT_EXCEPTION, detail, rip, "exception %u at 0x%llx", vector,
-                        (unsigned long long)rip);
-        break;
-    case DRIVER_FAULT_ASSERT:
-        recovery_report(driver, FAULT_DECLARED, args->a, detail, "assertion in line %llu", detail);
-        break;
-    case DRIVER_FAULT_DEVICE:
-        recovery_report(driver, FAULT_DECLARED, args->a, detail, "its device fails, code 0x%llx", detail);
-        break;
-    default:
-        recovery_report(driver, FAULT_DECLARED, args->a, detail, "gave up on itself, code 0x%llx detail 0x%llx",
-                        (unsigned long long)args->a, detail);
-    }
+    if (kind == DRIVER_FAULT_EXCEPTION)
+        recovery_report(driver, FAULT_EXCEPTION, detail, rip, "exception %lu at 0x%lx", detail >> 56, rip);
+    else if (kind == DRIVER_FAULT_ASSERT)
+        recovery_report(driver, FAULT_DECLARED, kind, detail, "assertion in line %lu", detail);
+    else if (kind == DRIVER_FAULT_DEVICE)
+        recovery_report(driver, FAULT_DECLARED, kind, detail, "its device fails, code 0x%lx", detail);
+    else
+        recovery_report(driver, FAULT_DECLARED, kind, detail, "gave up on itself, code 0x%lx detail 0x%lx", kind,
+                        detail);
     return 0;
-}
-
-static bool fits_u32(u64 value)
-{
-    return value <= 0xffffffffu;
 }
 
 static i64 call_pci_read(struct driver *driver, const struct hypercall_arguments *args)
 {
     u32 value;
 
-    if (!fits_u32(args->a) || !fits_u32(args->b))
+    if ((args->a | args->b) >> 32)
         return result(ERR_INVALID);
     status_t status = pci_driver_read(driver->pci, (u32)args->a, (u32)args->b, &value);
     return status == OK ? (i64)value : result(status);
@@ -185,7 +173,7 @@ static i64 call_pci_write(struct driver *driver, const struct hypercall_argument
 {
     bool bus_master = false;
 
-    if (!fits_u32(args->a) || !fits_u32(args->b) || !fits_u32(args->c))
+    if ((args->a | args->b | args->c) >> 32)
         return result(ERR_INVALID);
     status_t status = pci_driver_write(driver->pci, (u32)args->a, (u32)args->b, (u32)args->c, &bus_master);
     if (status == OK && bus_master)
