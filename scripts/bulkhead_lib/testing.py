@@ -135,7 +135,7 @@ def _run_job(job, timeout, environment, lead):
                     log.flush()
                     lines.append(line.rstrip("\n"))
                     # Long tests tell how they stand: on a terminal the line is replaced by the verdict.
-                    if job.cases and RESULT.match(line):
+                    if job.cases and (RESULT.match(line) or line.startswith(("| ", "report: "))):
                         print(f"  {line.rstrip()}", flush=True)
             except BaseException:
                 timer.kill()

@@ -3,6 +3,7 @@ Five kinds of faults at random moments of a verifying read/write load. Each must
 VM must come back, and no request may fail, get lost, complete twice or carry wrong data.
 """
 
+import io
 import time
 
 from harness import MIB, case, check, check_load, driver, faultlog, find_json, guest, main, manifest
@@ -91,10 +92,11 @@ def publish(lab, records):
     for fault in list(DETECTORS) + ["all"]:
         chosen = [record for record in records if fault in ("all", record.injected)]
         rows = faultlog.summary(chosen)
-        lab.say(f"\n{fault}: {len(chosen)} faults, times in µs")
-        table(rows)
+        text = io.StringIO()
+        table(rows, out=text)
+        for line in [f"{fault}: {len(chosen)} faults, times in µs", *text.getvalue().splitlines()]:
+            lab.say(f"| {line}")
         report[fault] = rows
-    lab.say("")
     lab.report("faults", {"unit": "us", "summary": report, "records": [record.as_dict() for record in records]})
 
 
