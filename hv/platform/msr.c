@@ -48,21 +48,8 @@ static bool constant_msr(u32 index, bool write, u64 *value)
     return false;
 }
 
-/* One of KVM's: names a place in the guest's memory, which set() checks. It reads as it was written. */
-static bool place_msr(struct vm *vm, u64 *msr, bool (*set)(struct vm *vm, u64 value), bool write, u64 *value)
-{
-    if (!write)
-        *value = *msr;
-    else if (set(vm, *value))
-        *msr = *value;
-    else
-        return false;
-    return true;
-}
-
 bool platform_msr(struct vm *vm, u32 index, bool write, u64 *value)
 {
-    struct platform *platform = vm->platform;
     switch (index) {
     case MSR_TSC_DEADLINE:
     case MSR_LAPIC ... MSR_LAPIC_LAST:
@@ -75,12 +62,12 @@ bool platform_msr(struct vm *vm, u32 index, bool write, u64 *value)
         if (!write)
             *value = tsc_now();
         return !write;
-    case MSR_WALL_CLOCK:
-        return place_msr(vm, &platform->wall_clock_msr, clock_set_wall, write, value);
+    case MSR_WALL_CLOCK: /* KVM's are write-only here: each names a place in the guest's memory */
+        return write && clock_set_wall(vm, *value);
     case MSR_SYSTEM_TIME:
-        return place_msr(vm, &platform->system_time_msr, clock_set_system_time, write, value);
+        return write && clock_set_system_time(vm, *value);
     case MSR_PV_EOI:
-        return place_msr(vm, &platform->pv_eoi_msr, pv_eoi_set, write, value);
+        return write && pv_eoi_set(vm, *value);
     default:
         return constant_msr(index, write, value);
     }

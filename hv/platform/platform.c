@@ -12,9 +12,8 @@
 #define WIPE_STEP MIB(2)
 
 /* The sleep and reset registers that the FADT names (ACPI 6.4 4.8.3.7, 4.8.3.6) */
-#define SLEEP_ENABLE 0x20u
-#define SLEEP_TYPE(value) ((value) >> 2 & 7)
-#define SLEEP_TYPE_S5 5u /* what \_S5 in the DSDT says */
+#define SLEEP_MASK 0x3cu           /* SLP_EN, SLP_TYP; the rest is ignored */
+#define SLEEP_S5 (0x20u | 5u << 2) /* the type is what \_S5 in the DSDT says */
 #define RESET_VALUE 1u
 
 #define PCI_CONFIG_PORT 0xcf8u
@@ -27,7 +26,7 @@ static void power_port(struct vm *vm, u16 port, u8 width, bool write, u32 *value
         return;
     if (!write) {
         *value = 0; /* nothing is pending; the machine never wakes, it starts */
-    } else if (port == PLATFORM_SLEEP_PORT && *value & SLEEP_ENABLE && SLEEP_TYPE(*value) == SLEEP_TYPE_S5) {
+    } else if (port == PLATFORM_SLEEP_PORT && (*value & SLEEP_MASK) == SLEEP_S5) {
         hv_log("%s: power off", vm->name);
         machine_end(MACHINE_POWER_OFF);
     } else if (port == PLATFORM_RESET_PORT && *value == RESET_VALUE) {

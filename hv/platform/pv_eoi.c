@@ -57,6 +57,7 @@ bool pv_eoi_set(struct vm *vm, u64 value)
 {
     if (value & PV_EOI_RESERVED || (value & PV_EOI_ENABLED && !flag_of(vm, value)))
         return false;
-    pv_eoi_withdraw(vm); /* from the place that the MSR names until now */
+    pv_eoi_withdraw(vm); /* from the place that the MSR named until now */
+    vm->platform->pv_eoi_msr = value;
     return true;
 }

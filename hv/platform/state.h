@@ -35,7 +35,7 @@ struct ioapic {
 struct uart {
     u8 reg[10]; /* as written; the last two are the divisor */
     u8 fifo[UART_FIFO];
-    u32 head, count;
+    u32 head, tail;        /* counted on for ever: their difference is what it holds */
     bool transmit_pending; /* the transmitter became empty and IIR was not read since */
 };
 
@@ -43,7 +43,7 @@ struct platform {
     struct lapic lapic;
     struct ioapic ioapic;
     struct uart uart;
-    u64 system_time_msr, wall_clock_msr, pv_eoi_msr; /* as written */
+    u64 pv_eoi_msr;      /* as written */
     bool pv_eoi_offered; /* the guest's flag is set: it may end the interrupt without an exit */
     u64 clock_start;     /* TSC at the guest's start: zero of its kvm-clock */
     u32 pci_address;     /* 0xCF8 */

@@ -37,7 +37,7 @@ enum uart_register {
 /* The interrupt of the highest priority (data sheet table IV), IIR_NONE when there is none. */
 static u8 identify(const struct uart *uart)
 {
-    if (uart->reg[REG_IER] & IER_RECEIVED && uart->count)
+    if (uart->reg[REG_IER] & IER_RECEIVED && uart->head != uart->tail)
         return IIR_RECEIVED;
     return uart->reg[REG_IER] & IER_TRANSMIT && uart->transmit_pending ? IIR_TRANSMIT : IIR_NONE;
 }
@@ -50,20 +50,12 @@ static void update_pin(struct vm *vm)
 bool platform_console_input(struct vm *vm, u8 byte)
 {
     struct uart *uart = &vm->platform->uart;
-    if (uart->count == UART_FIFO)
+    if (uart->tail - uart->head == UART_FIFO)
         return false;
-    uart->fifo[(uart->head + uart->count++) % UART_FIFO] = byte;
+    uart->fifo[uart->tail++ % UART_FIFO] = byte;
     vm->platform->stats.console_in++;
     update_pin(vm);
     return true;
-}
-
-static u8 read_data(struct uart *uart)
-{
-    if (!uart->count)
-        return 0;
-    uart->count--;
-    return uart->fifo[uart->head++ % UART_FIFO];
 }
 
 static u8 read_iir(struct uart *uart)
@@ -78,11 +70,11 @@ static u8 read_register(struct uart *uart, u32 reg)
 {
     switch (reg) {
     case REG_DATA:
-        return read_data(uart);
+        return uart->head == uart->tail ? 0 : uart->fifo[uart->head++ % UART_FIFO];
     case REG_IIR_FCR:
         return read_iir(uart);
     case REG_LSR:
-        return LSR_EMPTY | (uart->count ? LSR_DATA : 0);
+        return LSR_EMPTY | (uart->head != uart->tail ? LSR_DATA : 0);
     case REG_MSR:
         return MSR_CONNECTED;
     default:
@@ -90,28 +82,22 @@ static u8 read_register(struct uart *uart, u32 reg)
     }
 }
 
-static void write_data(struct vm *vm, u8 byte)
-{
-    struct uart *uart = &vm->platform->uart;
-    /* Full, then empty again: the pin must fall in between, or the entry would miss the second of two writes. */
-    uart->transmit_pending = false;
-    update_pin(vm);
-    uart->transmit_pending = true;
-    vm->platform->stats.console_out++;
-    console_guest_put(byte);
-}
-
 static void write_register(struct vm *vm, u32 reg, u8 value)
 {
     struct uart *uart = &vm->platform->uart;
     if (reg == REG_DATA) {
-        write_data(vm, value);
+        /* Full, then empty again: the pin must fall in between, or the entry would miss the second of two writes. */
+        uart->transmit_pending = false;
+        update_pin(vm);
+        uart->transmit_pending = true;
+        vm->platform->stats.console_out++;
+        console_guest_put(value);
         return;
     }
     if (reg == REG_IER && value & ~uart->reg[REG_IER] & IER_TRANSMIT) /* enabled while empty: interrupts at once */
         uart->transmit_pending = true;
     if (reg == REG_IIR_FCR && value & FCR_CLEAR_RECEIVER)
-        uart->count = 0;
+        uart->head = uart->tail;
     uart->reg[reg] = reg == REG_IER ? value & IER_WRITABLE : value; /* line and modem status are never read from here */
 }
 
