@@ -300,7 +300,7 @@ static void forged_completion(u64 tag)
 
 static void jumping_produced(u64 by)
 {
-    __atomic_fetch_add(&driver_rings[1].completion->produced, (u32)by, __ATOMIC_RELEASE);
+    __atomic_fetch_add(&driver_rings[0].completion->produced, (u32)by, __ATOMIC_RELEASE);
     hypercall(HYPERCALL_WAIT, 0, 0, 0);
     survived(by);
 }
@@ -315,11 +315,20 @@ static void jumping_consumed(u64 by)
 #define OUT(port, value) ((u64)(value) << 16 | (port))
 #define CONFIG(offset, width) ((u64)(width) << 16 | (offset))
 
-static const struct {
+struct cpu_attempt {
     const char *what;
     void (*make)(u64 argument);
     u64 argument;
-} attempts[] = {
+};
+
+static const struct cpu_attempt offer_attempts[] = {
+    {"offer from 1G", bad_offer_address, GIB(1)},
+    {"offer from the edge", bad_offer_address, ~0ull - 8},
+    {"offer of 0 queues", bad_offer, 0},
+    {"offer of 5 queues", bad_offer, RING_MAX_QUEUES + 1},
+};
+
+static const struct cpu_attempt attempts[] = {
     {"load past RAM", load_past_ram, 0},
     {"load far past RAM", load_past_ram, MIB(1)},
     {"store past RAM", store_past_ram, 0},
@@ -403,10 +412,7 @@ static const struct {
     {"config endless", bad_config, ~0ull},
     {"stash too long", bad_stash, DRIVER_STASH_SIZE + 1},
     {"stash endless", bad_stash, ~0ull},
-    {"offer from 1G", bad_offer_address, GIB(1)},
-    {"offer from the edge", bad_offer_address, ~0ull - 8},
-    {"offer of 0 queues", bad_offer, 0},
-    {"offer of 5 queues", bad_offer, RING_MAX_QUEUES + 1},
+    {"second offer", bad_offer, 1},
     {"BAR 0", bad_pci_write, CONFIG(0x10, 4)},
     {"BAR 1", bad_pci_write, CONFIG(0x14, 4)},
     {"ROM BAR", bad_pci_write, CONFIG(0x30, 4)},
@@ -425,6 +431,12 @@ static const struct {
     {"consumed jumps", jumping_consumed, 77},
 };
 
+static void make(const struct cpu_attempt *attempt)
+{
+    log_line("rogue: %u cpu %s", rogue_score.next - 1, attempt->what);
+    attempt->make(attempt->argument);
+}
+
 static u32 count(void)
 {
     return ARRAY_SIZE(attempts);
@@ -432,8 +444,18 @@ static u32 count(void)
 
 static void attempt(u32 n)
 {
-    log_line("rogue: %u cpu %s", rogue_score.next - 1, attempts[n].what);
-    attempts[n].make(attempts[n].argument);
+    make(&attempts[n]);
+}
+
+static u32 offer_count(void)
+{
+    return ARRAY_SIZE(offer_attempts);
+}
+
+static void offer_attempt(u32 n)
+{
+    make(&offer_attempts[n]);
 }
 
 const struct rogue_group rogue_cpu = {.count = count, .attempt = attempt};
+const struct rogue_group rogue_offer = {.count = offer_count, .attempt = offer_attempt};

@@ -15,7 +15,7 @@
 #define EDU_DMA_TO_MEMORY 2u
 #define EDU_BUFFER 0x40000u /* 4 KiB inside the device; QEMU aborts when a transfer leaves it */
 
-#define TRANSFER 512u
+#define TRANSFER ROGUE_TRANSFER
 #define MARKER 0xa5
 #define POISON 0x5a
 #define DMA_TIMEOUT_US 2000000u
@@ -42,14 +42,14 @@ static bool edu_dma(u64 source, u64 target, u32 bytes, u32 direction)
     return true;
 }
 
-static bool device_reads(u64 address, u32 bytes)
+bool rogue_device_reads(u64 address)
 {
-    return edu_dma(address, EDU_BUFFER, bytes, 0);
+    return edu_dma(address, EDU_BUFFER, TRANSFER, 0);
 }
 
-static bool device_writes(u64 address, u32 bytes)
+bool rogue_device_writes(u64 address)
 {
-    return edu_dma(EDU_BUFFER, address, bytes, EDU_DMA_TO_MEMORY);
+    return edu_dma(EDU_BUFFER, address, TRANSFER, EDU_DMA_TO_MEMORY);
 }
 
 static bool all_bytes_are(const u8 *bytes, u8 value)
@@ -60,11 +60,16 @@ static bool all_bytes_are(const u8 *bytes, u8 value)
     return true;
 }
 
-/* Fill the device's own buffer with one value, by way of our page. */
-static bool load_buffer(u8 value)
+bool rogue_fill_buffer(u8 value)
 {
     memset(memory, value, TRANSFER);
-    return device_reads((u64)memory, TRANSFER);
+    return rogue_device_reads((u64)memory);
+}
+
+bool rogue_buffer_holds(u8 value)
+{
+    memset(memory, (u8)~value, TRANSFER);
+    return rogue_device_writes((u64)memory) && all_bytes_are(memory, value);
 }
 
 status_t rogue_dma_open(void)
@@ -83,18 +88,23 @@ status_t rogue_dma_open(void)
     if (!memory)
         return ERR_NO_MEMORY;
     /* A predecessor's transfer may still be under way: the device has no reset that would stop it. */
-    if (!mmio_wait(edu + EDU_DMA_COMMAND, EDU_DMA_START, 0, DMA_TIMEOUT_US))
-        return ERR_TIMEOUT;
-    bool works = load_buffer(MARKER);
-    memset(memory, 0, TRANSFER);
-    works = works && device_writes((u64)memory, TRANSFER) && all_bytes_are(memory, MARKER);
-    log_line("rogue: selfcheck %s", works ? "ok" : "FAILED");
-    return works ? OK : ERR_IO;
+    return mmio_wait(edu + EDU_DMA_COMMAND, EDU_DMA_START, 0, DMA_TIMEOUT_US) ? OK : ERR_TIMEOUT;
 }
 
-/* Where something may be: firmware, loader, hypervisor, other VMs, and every 64 MiB of the first GiB. */
-static const u64 targets[] = {0xf0000,
-                              MIB(2),
+/* An attempt that fails proves something only if the device works where it may. Once a start: it takes a while. */
+static void selfcheck(void)
+{
+    static bool checked;
+
+    if (checked)
+        return;
+    checked = true;
+    bool works = rogue_fill_buffer(MARKER) && rogue_buffer_holds(MARKER);
+    log_line("rogue: selfcheck %s", works ? "ok" : "FAILED");
+}
+
+/* Where something may be: loader, hypervisor, other VMs, and every 64 MiB of the first GiB. */
+static const u64 targets[] = {MIB(2),
                               MIB(4),
                               MIB(16),
                               MIB(64),
@@ -138,9 +148,9 @@ static u64 target_address(u32 n)
 static void attempt_read(u64 address)
 {
     log_line("rogue: %u dma read %llx", rogue_score.next - 1, (unsigned long long)address);
-    bool moved = load_buffer(MARKER) && device_reads(address, TRANSFER);
+    bool moved = rogue_fill_buffer(MARKER) && rogue_device_reads(address);
     memset(memory, POISON, TRANSFER);
-    if (!moved || !device_writes((u64)memory, TRANSFER) || all_bytes_are(memory, POISON)) {
+    if (!moved || !rogue_device_writes((u64)memory) || all_bytes_are(memory, POISON)) {
         log_line("rogue: %u no answer: the device is cut off", rogue_score.next - 1);
     } else if (all_bytes_are(memory, 0) || all_bytes_are(memory, MARKER)) {
         log_line("rogue: %u blocked", rogue_score.next - 1); /* zeros, or the device's buffer as it was */
@@ -155,35 +165,32 @@ static void attempt_read(u64 address)
 static void attempt_write(u64 address)
 {
     log_line("rogue: %u dma write %llx", rogue_score.next - 1, (unsigned long long)address);
-    bool moved = load_buffer(POISON) && device_writes(address, TRANSFER);
+    bool moved = rogue_fill_buffer(POISON) && rogue_device_writes(address);
     log_line("rogue: %u %s", rogue_score.next - 1, moved ? "written" : "no answer: the device is cut off");
 }
 
-/* Messages that would be interrupts (SDM 3A 10.11, VT-d 5.1.2): address and data. */
+/*
+ * Messages that would be interrupts (SDM 3A 10.11, VT-d 5.1.2): address and data. NMI, INIT, SMI and vectors of
+ * exceptions are left out, since they would test the emulator: QEMU 7.2 lets plain messages pass where VT-d 5.1.4
+ * blocks them (the hypervisor leaves GCMD.CFI off), and compares no source id for a message that is not the device's
+ * own.
+ */
 static const struct {
     u64 address;
     u32 data;
     const char *what;
-} messages[] = {{0xfee00000, 0x0030, "fixed, vector 0x30, CPU 0"},
-                {0xfee00000, 0x00ef, "fixed, vector 0xef, CPU 0"},
-                {0xfee01000, 0x0020, "fixed, vector 0x20, CPU 1"},
-                {0xfee00000, 0x0400, "NMI, CPU 0"},
-                {0xfee00000, 0x0500, "INIT, CPU 0"},
-                {0xfee00000, 0x0200, "SMI, CPU 0"},
-                {0xfeeff00c, 0x0041, "fixed, vector 0x41, all CPUs"},
-                {0xfee00010, 0x0000, "remappable, handle 0"},
-                {0xfee00030, 0x0000, "remappable, handle 1"},
-                {0xfee00050, 0x0000, "remappable, handle 2"},
-                {0xfee000f0, 0x0000, "remappable, handle 7"},
-                {0xfee001f8, 0x0001, "remappable, handle 15 + 1"},
-                {0xfeeffff4, 0x0000, "remappable, handle 65535"}};
+} messages[] = {{0xfee00000, 0x0030, "fixed, vector 0x30, CPU 0"}, {0xfee00000, 0x00ef, "fixed, vector 0xef, CPU 0"},
+                {0xfee01000, 0x0020, "fixed, vector 0x20, CPU 1"}, {0xfeeff00c, 0x0041, "fixed, vector 0x41, all CPUs"},
+                {0xfee00010, 0x0000, "remappable, handle 0"},      {0xfee00030, 0x0000, "remappable, handle 1"},
+                {0xfee00050, 0x0000, "remappable, handle 2"},      {0xfee000f0, 0x0000, "remappable, handle 7"},
+                {0xfee001f8, 0x0001, "remappable, handle 15 + 1"}, {0xfeeffff4, 0x0000, "remappable, handle 65535"}};
 
 static void attempt_message(u32 n)
 {
     log_line("rogue: %u message %s", rogue_score.next - 1, messages[n].what);
     memset(memory, 0, TRANSFER);
     memcpy(memory, &messages[n].data, sizeof(messages[n].data));
-    bool moved = device_reads((u64)memory, TRANSFER) && device_writes(messages[n].address, 4);
+    bool moved = rogue_device_reads((u64)memory) && edu_dma(EDU_BUFFER, messages[n].address, 4, EDU_DMA_TO_MEMORY);
     log_line("rogue: %u %s", rogue_score.next - 1, moved ? "sent" : "no answer: the device is cut off");
 }
 
@@ -197,6 +204,7 @@ static void attempt(u32 n)
 {
     u32 places = ARRAY_SIZE(targets) + EDGES;
 
+    selfcheck();
     if (n < places)
         attempt_read(target_address(n));
     else if (n < 2 * places)

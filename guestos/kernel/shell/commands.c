@@ -43,6 +43,8 @@ const struct shell_command shell_commands[] = {
      command_blk},
     {"sha256", "sha256 /dev/vda [BYTES]", "SHA-256 of the disk or of its first BYTES", command_sha256},
     {"hostile", "hostile list|all|NAME...", "break a rule of virtio and see what the device does", command_hostile},
+    {"probe", "probe [SECONDS]", "a page for a hostile entropy device: out of its reach after the answer?",
+     command_probe},
     {"stat", "stat [--json]", "uptime, memory, interrupts, I/O counters", command_stat},
     {"canary", "canary set|check [SEED]", "fill free memory with a pattern; see whether it changed", command_canary},
     {"echo", "echo [WORD...]", "print the words", command_echo},

@@ -19,6 +19,9 @@ int command_blk_bench(struct args *args);
 int command_blk_load(struct args *args);
 int command_hostile(struct args *args);
 
+/* command_probe.c: a page that a hostile driver goes on using */
+int command_probe(struct args *args);
+
 /* command_system.c: the machine */
 int command_stat(struct args *args);
 int command_canary(struct args *args);
