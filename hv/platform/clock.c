@@ -1,5 +1,5 @@
 /*
- * kvm-clock (Linux Documentation/virt/kvm/x86/msr.rst): two MSRs name places in the guest's memory. The TSC is constant
+ * kvm-clock (Linux Documentation/virt/kvm/x86/msr.rst): an MSR names a place in the guest's memory. The TSC is constant
  * and never offset, so one write when the guest names the place is enough, and the clock is marked stable.
  */
 #include "hv/core/hypervisor.h"
@@ -21,12 +21,6 @@ struct pvclock_time { /* pvclock_vcpu_time_info */
 };
 _Static_assert(sizeof(struct pvclock_time) == 32, "pvclock ABI");
 
-struct pvclock_wall {
-    u32 version;
-    u32 seconds; /* since 1970, at system time 0 */
-    u32 nanoseconds;
-};
-
 bool clock_set_system_time(struct vm *vm, u64 value)
 {
     struct pvclock_time time = {
@@ -40,11 +34,4 @@ bool clock_set_system_time(struct vm *vm, u64 value)
         time.tsc_shift++;
     time.tsc_to_system_mul = (u32)((NS_PER_MS << 32) / khz);
     return !(value & SYSTEM_TIME_ENABLED) || vm_write(vm, GPA(value & ~SYSTEM_TIME_ENABLED), &time, sizeof(time)) == OK;
-}
-
-/* The machine's date is not known to the hypervisor: the guest's calendar starts at 1970. */
-bool clock_set_wall(struct vm *vm, u64 value)
-{
-    const struct pvclock_wall wall = {.version = 2};
-    return vm_write(vm, GPA(value), &wall, sizeof(wall)) == OK;
 }

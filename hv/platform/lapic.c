@@ -90,31 +90,25 @@ void platform_accept_vector(struct vm *vm, u8 vector)
 }
 
 /*
- * A new request: make the vCPU look at it. In guest mode (on another CPU then) it must leave, also when the request has
- * to wait behind an interrupt whose end the guest may report without an exit: platform_after_exit() then withdraws that
- * offer.
+ * A new request; lost while the APIC is disabled by software. Vectors below 16 are illegal (SDM 3A 10.5.2).
+ *
+ * The vCPU must look at it. In guest mode (on another CPU then) it must leave, also when the request has to wait behind
+ * an interrupt whose end the guest may report without an exit: platform_after_exit() then withdraws that offer.
  */
-static void notify(struct vm *vm)
+static void request(struct vm *vm, u8 vector)
 {
-    struct vcpu *vcpu = &vm->vcpu;
-    if (__atomic_load_n(&vcpu->in_guest, __ATOMIC_ACQUIRE)) {
-        if (vm->platform->pv_eoi_offered || platform_pending_vector(vm) >= 0)
-            vcpu_kick(vcpu);
+    struct platform *platform = vm->platform;
+    if (!(platform->lapic.reg[REG_SVR] & SVR_ENABLED) || vector < 16)
+        return;
+    platform->lapic.reg[REG_IRR + vector / 32] |= 1ull << vector % 32;
+    if (__atomic_load_n(&vm->vcpu.in_guest, __ATOMIC_ACQUIRE)) {
+        if (platform->pv_eoi_offered || platform_pending_vector(vm) >= 0)
+            vcpu_kick(&vm->vcpu);
         return;
     }
     platform_after_exit(vm);
     if (platform_pending_vector(vm) >= 0)
-        vcpu_wake(vcpu);
-}
-
-/* Lost while the APIC is disabled by software; vectors below 16 are illegal (SDM 3A 10.5.2). */
-static void request(struct vm *vm, u8 vector)
-{
-    struct lapic *lapic = &vm->platform->lapic;
-    if (!(lapic->reg[REG_SVR] & SVR_ENABLED) || vector < 16)
-        return;
-    lapic->reg[REG_IRR + vector / 32] |= 1ull << vector % 32;
-    notify(vm);
+        vcpu_wake(&vm->vcpu);
 }
 
 void lapic_end_interrupt(struct vm *vm)
@@ -177,18 +171,16 @@ void platform_timer_expire(struct vm *vm, u64 now)
 
 /* ---- registers ---- */
 
-#define REG_BIT(reg) (1ull << (reg))
-#define REG_BITS(first, last) ((2ull << (last)) - (1ull << (first)))
+#define BIT(reg) (1ull << (reg))
+#define BITS(first, last) ((2ull << (last)) - (1ull << (first)))
 #define READ_WRITE                                                                                                     \
-    (REG_BIT(REG_TPR) | REG_BIT(REG_SVR) | REG_BIT(REG_ESR) | REG_BIT(REG_ICR) |                                       \
-     REG_BITS(REG_TIMER, REG_INITIAL_COUNT) | REG_BIT(REG_DIVIDE))
+    (BIT(REG_TPR) | BIT(REG_SVR) | BIT(REG_ESR) | BIT(REG_ICR) | BITS(REG_TIMER, REG_INITIAL_COUNT) | BIT(REG_DIVIDE))
 #define READABLE                                                                                                       \
-    (READ_WRITE | REG_BITS(REG_ID, REG_VERSION) | REG_BIT(REG_PPR) | REG_BIT(REG_LDR) | REG_BITS(REG_ISR, REG_ESR) |   \
-     REG_BIT(REG_CURRENT_COUNT))
-#define WRITABLE (READ_WRITE | REG_BIT(REG_EOI) | REG_BIT(REG_SELF_IPI))
+    (READ_WRITE | BITS(REG_ID, REG_VERSION) | BIT(REG_PPR) | BIT(REG_LDR) | BITS(REG_ISR, REG_ESR) |                   \
+     BIT(REG_CURRENT_COUNT))
+#define WRITABLE (READ_WRITE | BIT(REG_EOI) | BIT(REG_SELF_IPI))
 
-/* reg is one of WRITABLE. False: a reserved bit is set (10.12.1.2); local vectors and SVR drop what they do not have.
- */
+/* reg is one of WRITABLE. False: a reserved bit is set (10.12.1.2); local vectors and SVR drop theirs. */
 static bool write_register(struct vm *vm, u32 reg, u64 value)
 {
     struct lapic *lapic = &vm->platform->lapic;

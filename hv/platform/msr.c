@@ -10,7 +10,6 @@
 #define MSR_TSC_DEADLINE 0x6e0u
 #define MSR_LAPIC 0x800u
 #define MSR_LAPIC_LAST 0x8ffu
-#define MSR_WALL_CLOCK 0x4b564d00u
 #define MSR_SYSTEM_TIME 0x4b564d01u
 #define MSR_PV_EOI 0x4b564d04u
 
@@ -29,6 +28,7 @@ static const struct constant_msr {
     {0x1a0, true, 1},             /* IA32_MISC_ENABLE: fast strings */
     {0x1d9, true, 0},             /* IA32_DEBUGCTL */
     {0x2ff, true, 0x806},         /* IA32_MTRR_DEF_TYPE: enabled, write-back */
+    {0x4b564d00, true, 0},        /* KVM's wall clock: the date is not known, its place stays as the guest made it */
     {0xc0010010, true, 0},        /* SYSCFG: no memory encryption */
     {0xc0010015, true, 1u << 24}, /* HWCR: the TSC counts at the P0 frequency */
     {0xc001001f, true, 0},        /* NB_CFG */
@@ -62,9 +62,7 @@ bool platform_msr(struct vm *vm, u32 index, bool write, u64 *value)
         if (!write)
             *value = tsc_now();
         return !write;
-    case MSR_WALL_CLOCK: /* KVM's are write-only here: each names a place in the guest's memory */
-        return write && clock_set_wall(vm, *value);
-    case MSR_SYSTEM_TIME:
+    case MSR_SYSTEM_TIME: /* KVM's are write-only here: each names a place in the guest's memory */
         return write && clock_set_system_time(vm, *value);
     case MSR_PV_EOI:
         return write && pv_eoi_set(vm, *value);

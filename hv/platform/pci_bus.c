@@ -22,16 +22,13 @@ static void config_access(u32 address, u8 width, bool write, u32 *value)
     u32 offset = address & 0xff, device = ADDRESS_DEVICE(address);
     if (!(address & ADDRESS_ENABLE) || address & ADDRESS_BUS_FUNCTION || device > VM_MAX)
         return;
-    if (device == 0) {
-        if (!write)
-            memcpy(value, host_bridge + offset, width); /* platform_port() cuts the rest off */
-        return;
-    }
-    struct relay *relay = relays[device - 1];
+    struct relay *relay = device ? relays[device - 1] : NULL;
     if (relay && write)
         relay_pci_config_write(relay, offset, width, *value);
     else if (relay)
         *value = relay_pci_config_read(relay, offset, width);
+    else if (device == 0 && !write)
+        memcpy(value, host_bridge + offset, width); /* platform_port() cuts the rest off */
 }
 
 void pci_bus_port(struct vm *vm, u32 offset, u8 width, bool write, u32 *value)

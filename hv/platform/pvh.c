@@ -9,7 +9,6 @@
 #include "shared/lib/string.h"
 
 #define PVH_MAGIC 0x336ec578u
-#define PVH_VERSION 1u
 #define MEMMAP_RAM 1u
 #define MEMMAP_RESERVED 2u
 
@@ -30,7 +29,7 @@ static void write_start_info(const struct vm *vm, struct pvh_page *page)
 {
     *page = (struct pvh_page){
         .magic = PVH_MAGIC,
-        .version = PVH_VERSION,
+        .version = 1,
         .cmdline_address = PVH_AREA + offsetof(struct pvh_page, cmdline),
         .rsdp = ACPI_AREA,
         .memmap_address = PVH_AREA + offsetof(struct pvh_page, memmap),
@@ -65,13 +64,13 @@ status_t pvh_load(struct vm *vm, const char **why)
     const struct platform *platform = vm->platform;
     struct elf_image elf;
     status_t status = elf_parse(platform->image, platform->image_size, &elf, why);
-    const char *misfit = status == OK ? find_misfit(vm, &elf) : NULL;
-    if (misfit) {
-        *why = misfit;
-        status = ERR_INVALID;
-    }
     if (status != OK)
         return status;
+    const char *misfit = find_misfit(vm, &elf);
+    if (misfit) {
+        *why = misfit;
+        return ERR_INVALID;
+    }
     for (u32 i = 0; i < elf.count; i++)
         memcpy(platform->ram + elf.segment[i].paddr, (const u8 *)platform->image + elf.segment[i].offset,
                elf.segment[i].file_size);

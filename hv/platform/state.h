@@ -55,8 +55,7 @@ struct platform {
     struct platform_stats stats;
 };
 
-/* lapic.c */
-/* Of a zeroed one. */
+/* lapic.c; the reset is that of a zeroed one */
 void lapic_reset(struct lapic *lapic);
 bool lapic_msr(struct vm *vm, u32 index, bool write, u64 *value);
 /* End the interrupt of the highest priority that is in service. */
@@ -69,7 +68,6 @@ void pv_eoi_offer(struct vm *vm);
 void pv_eoi_withdraw(struct vm *vm);
 
 /* The guest writes this to one of KVM's MSRs. False: #GP, nothing changed. */
-bool clock_set_wall(struct vm *vm, u64 value);
 bool clock_set_system_time(struct vm *vm, u64 value);
 bool pv_eoi_set(struct vm *vm, u64 value);
 

@@ -6,17 +6,9 @@
 #include "hv/control/console.h"
 #include "hv/platform/state.h"
 
-enum uart_register {
-    REG_DATA,
-    REG_IER,
-    REG_IIR_FCR, /* identification when read, FIFO control when written */
-    REG_LCR,
-    REG_MCR,
-    REG_LSR,
-    REG_MSR,
-    REG_SCRATCH,
-    REG_DIVISOR, /* two bytes, in the place of DATA and IER while LCR says so */
-};
+/* The third is the identification when read, FIFO control when written. The divisor's two bytes are in the place of the
+ * first two while LCR says so. */
+enum uart_register { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCRATCH, REG_DIVISOR };
 
 #define IER_RECEIVED 1u
 #define IER_TRANSMIT 2u
@@ -104,11 +96,10 @@ static void write_register(struct vm *vm, u32 reg, u8 value)
 void uart_port(struct vm *vm, u32 offset, u8 width, bool write, u32 *value)
 {
     struct uart *uart = &vm->platform->uart;
-    u32 reg = offset;
+    bool divisor = offset <= REG_IER && uart->reg[REG_LCR] & LCR_DIVISOR_ACCESS;
+    u32 reg = divisor ? offset + REG_DIVISOR : offset;
     if (width != 1)
         return;
-    if (offset <= REG_IER && uart->reg[REG_LCR] & LCR_DIVISOR_ACCESS)
-        reg += REG_DIVISOR;
     if (write)
         write_register(vm, reg, (u8)*value);
     else
