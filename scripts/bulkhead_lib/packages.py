@@ -20,6 +20,7 @@ PACKAGES = {
     "libcmocka-dev": ("test", "unit tests"),
     "libcapstone-dev": ("test", "disassembler that the instruction decoder is compared with"),
     "clang": ("test", "libFuzzer targets"),
+    "libclang-rt-14-dev": ("test", "libFuzzer and the sanitizers' runtime"),
     "gdb": ("gdb", "the debugger"),
 }
 
