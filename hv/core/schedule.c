@@ -155,7 +155,7 @@ static bool prepare(struct vcpu *vcpu)
     if (driver->waiting)
         hypercall_wait_return(driver);
     if (driver->recovery.inject_armed)
-        inject_apply(driver, vcpu);
+        inject_apply(driver);
     return vcpu->state == VCPU_RUNNABLE && !driver->recovery.pending;
 }
 

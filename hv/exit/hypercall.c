@@ -12,8 +12,7 @@
 #define WAIT_FOREVER (~0ull)
 #define LOG_MAX 200u
 #define LOG_PIECE 95u /* what one event holds */
-#define LOG_WINDOW_US 100000u
-#define LOG_LINES 50u
+#define LOG_LINES 50u /* in 100 ms */
 
 struct hypercall_arguments {
     u64 a, b, c;
@@ -103,15 +102,6 @@ static i64 call_stash(struct driver *driver, const struct hypercall_arguments *a
     return 0;
 }
 
-static bool log_allowed(struct recovery *recovery, u64 now)
-{
-    if (now - recovery->log_window > tsc_from_us(LOG_WINDOW_US)) {
-        recovery->log_window = now;
-        recovery->log_lines = 0;
-    }
-    return recovery->log_lines++ < LOG_LINES;
-}
-
 static i64 call_log(struct driver *driver, const struct hypercall_arguments *args)
 {
     char text[LOG_MAX + 1];
@@ -121,13 +111,11 @@ static i64 call_log(struct driver *driver, const struct hypercall_arguments *arg
     status_t status = vm_read(driver->vm, GPA(args->a), text, args->b);
     if (status != OK)
         return result(status);
-    if (!log_allowed(&driver->recovery, tsc_now()))
+    if (!rate_allows(&driver->recovery.log_rate, LOG_LINES))
         return result(ERR_BUSY);
     u32 length = (u32)args->b;
-    for (u32 i = 0; i < length; i++) {
-        if (text[i] < ' ' || text[i] > '~')
-            text[i] = '?';
-    }
+    for (u32 i = 0; i < length; i++)
+        text[i] = text[i] < ' ' || text[i] > '~' ? '?' : text[i];
     text[length] = '\0';
     /* An event is shorter than a line and cuts it: the rest follows in the next one. */
     for (u32 at = 0; at < length; at += LOG_PIECE)

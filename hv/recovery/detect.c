@@ -5,6 +5,8 @@
 #include "shared/lib/printf.h"
 #include "shared/lib/string.h"
 
+#define RATE_WINDOW_US 100000u
+
 const char *const fault_kind_name[FAULT_KINDS] = {
     [FAULT_NONE] = "none",
     [FAULT_EXCEPTION] = "exception",
@@ -24,6 +26,15 @@ static struct fault_record history[RECOVERY_HISTORY];
 static u32 history_total; /* ever closed; the slot of the next one is history_total % RECOVERY_HISTORY */
 static u32 last_sequence;
 
+bool rate_allows(struct rate *rate, u32 limit)
+{
+    u64 now = tsc_now();
+
+    if (now - rate->start > tsc_from_us(RATE_WINDOW_US))
+        *rate = (struct rate){.start = now};
+    return rate->count++ < limit;
+}
+
 u32 recovery_history_count(void)
 {
     return history_total < RECOVERY_HISTORY ? history_total : RECOVERY_HISTORY;
@@ -33,12 +44,10 @@ const struct fault_record *recovery_history(u32 i)
 {
     u32 count = recovery_history_count();
 
-    if (i >= count)
-        return NULL;
-    return &history[(history_total - count + i) % RECOVERY_HISTORY];
+    return i < count ? &history[(history_total - count + i) % RECOVERY_HISTORY] : NULL;
 }
 
-void record_open(struct driver *driver, enum fault_kind kind, u64 detail, u64 address)
+void record_open(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *text)
 {
     struct recovery *recovery = &driver->recovery;
     struct fault_record *record = &recovery->current;
@@ -56,9 +65,11 @@ void record_open(struct driver *driver, enum fault_kind kind, u64 detail, u64 ad
         .t_injected = recovery->inject_time,
         .t_detect = tsc_now(),
     };
+    (void)str_copy(record->text, sizeof(record->text), text);
     /* An injection that was armed only has not happened: then this fault is a real one. */
     if (recovery->inject_time != 0)
         (void)str_copy(record->injected, sizeof(record->injected), recovery->inject_name);
+    event_add(EVENT_FAULT, driver->vm->id, "%s: %s", fault_kind_name[kind], record->text);
 }
 
 void record_close(struct driver *driver, enum fault_outcome outcome)
@@ -73,6 +84,7 @@ void record_close(struct driver *driver, enum fault_outcome outcome)
 void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *fmt, ...)
 {
     struct recovery *recovery = &driver->recovery;
+    char text[sizeof(recovery->current.text)];
     va_list args;
 
     /* One fault often shows in several places; the first one names the cause. A VM that does not run cannot be at
@@ -81,13 +93,12 @@ void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u6
         recovery->reports_later++;
         return;
     }
-    record_open(driver, kind, detail, address);
     va_start(args, fmt);
-    (void)bh_vsnprintf(recovery->current.text, sizeof(recovery->current.text), fmt, args);
+    (void)bh_vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
+    record_open(driver, kind, detail, address, text);
     recovery->faults_total++;
     recovery->pending = true;
-    event_add(EVENT_FAULT, driver->vm->id, "%s: %s", fault_kind_name[kind], recovery->current.text);
 
     /* The stages run on its own CPU, which may be idle or in guest mode now. */
     vcpu_wake(&driver->vm->vcpu);

@@ -4,34 +4,22 @@
 #include "hv/recovery/stages.h"
 
 /* A rogue device can fault faster than anyone reads: the event log keeps room for other news. */
-#define EVENTS_WINDOW_US 100000u
 #define EVENTS_IN_WINDOW 32u
-
-static bool event_allowed(u64 now)
-{
-    static u64 window;
-    static u32 count;
-
-    if (now - window > tsc_from_us(EVENTS_WINDOW_US)) {
-        window = now;
-        count = 0;
-    }
-    return count++ < EVENTS_IN_WINDOW;
-}
 
 void recovery_iommu_fault(const struct iommu_fault *fault)
 {
+    static struct rate events;
     struct driver *driver = driver_by_bdf(fault->source);
     const char *what = fault->interrupt ? "interrupt" : fault->write ? "DMA write" : "DMA read";
     const char *reason = iommu_reason_text(fault->reason);
 
-    if (event_allowed(tsc_now()))
-        event_add(EVENT_IOMMU_FAULT, driver != NULL ? driver->vm->id : EVENT_NO_VM,
-                  "%02x:%02x.%x %s 0x%llx reason %u: %s", fault->source >> 8, fault->source >> 3 & 31,
-                  fault->source & 7, what, (unsigned long long)fault->address, fault->reason, reason);
+    if (rate_allows(&events, EVENTS_IN_WINDOW))
+        event_add(EVENT_IOMMU_FAULT, driver ? driver->vm->id : EVENT_NO_VM, "%02x:%02x.%x %s 0x%lx reason %u: %s",
+                  fault->source >> 8, fault->source >> 3 & 31, fault->source & 7, what, fault->address, fault->reason,
+                  reason);
     /* What a device does while nobody owns it was contained by the blocking domain and is no driver's fault. */
     if (driver == NULL || iommu_is_blocked(fault->source))
         return;
     recovery_report(driver, fault->interrupt ? FAULT_INTERRUPT : FAULT_DMA, fault->reason, fault->address,
-                    "%s 0x%llx: %s", what, (unsigned long long)fault->address, reason);
+                    "%s 0x%lx: %s", what, fault->address, reason);
 }

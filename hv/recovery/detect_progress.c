@@ -39,6 +39,13 @@ static u64 completions(const struct driver *driver)
     return stats.completions;
 }
 
+static void storm_restart(struct driver *driver, u64 now)
+{
+    driver->recovery.storm_start = now;
+    driver->recovery.storm_interrupts = driver->device_interrupts;
+    driver->recovery.storm_completions = completions(driver);
+}
+
 void progress_reset(struct driver *driver)
 {
     struct recovery *recovery = &driver->recovery;
@@ -46,9 +53,7 @@ void progress_reset(struct driver *driver)
     recovery->last_progress = progress_value(driver);
     recovery->last_progress_time = driver->vm->vcpu.run_ticks;
     recovery->heartbeat_misses = 0;
-    recovery->storm_start = tsc_now();
-    recovery->storm_interrupts = driver->device_interrupts;
-    recovery->storm_completions = completions(driver);
+    storm_restart(driver, tsc_now());
 }
 
 /*
@@ -70,9 +75,8 @@ static void check_heartbeat(struct driver *driver)
     u64 silent = ran - recovery->last_progress_time;
     recovery->heartbeat_misses = (u32)(silent / tsc_from_us(driver->config->heartbeat_us));
     if (recovery->heartbeat_misses >= driver->config->misses)
-        recovery_report(driver, FAULT_HEARTBEAT, driver->vm->vcpu.rip, 0,
-                        "ran %llu us without progress, last at 0x%llx", (unsigned long long)tsc_to_us(silent),
-                        (unsigned long long)driver->vm->vcpu.rip);
+        recovery_report(driver, FAULT_HEARTBEAT, driver->vm->vcpu.rip, 0, "ran %lu us without progress, last at 0x%lx",
+                        tsc_to_us(silent), driver->vm->vcpu.rip);
 }
 
 static void check_deadline(struct driver *driver, u64 now)
@@ -82,8 +86,8 @@ static void check_deadline(struct driver *driver, u64 now)
     /* `now` was read before the lock was taken perhaps: a request may be younger than it. */
     if (oldest >= now || now - oldest <= tsc_from_us(driver->config->deadline_us))
         return;
-    recovery_report(driver, FAULT_DEADLINE, now - oldest, 0, "a request is in flight for %llu us",
-                    (unsigned long long)tsc_to_us(now - oldest));
+    recovery_report(driver, FAULT_DEADLINE, now - oldest, 0, "a request is in flight for %lu us",
+                    tsc_to_us(now - oldest));
 }
 
 static void check_offer(struct driver *driver, u64 now)
@@ -91,8 +95,7 @@ static void check_offer(struct driver *driver, u64 now)
     u64 limit = driver->config->deadline_us < OFFER_MAX_US ? driver->config->deadline_us : OFFER_MAX_US;
 
     if (now > driver->started && now - driver->started > tsc_from_us(limit))
-        recovery_report(driver, FAULT_OFFER, now - driver->started, 0, "no offer within %llu us of its start",
-                        (unsigned long long)limit);
+        recovery_report(driver, FAULT_OFFER, now - driver->started, 0, "no offer within %lu us of its start", limit);
 }
 
 static void check_storm(struct driver *driver, u64 now)
@@ -103,12 +106,9 @@ static void check_storm(struct driver *driver, u64 now)
     if (interrupts > STORM_INTERRUPTS && completions(driver) == recovery->storm_completions) {
         /* Masked here and not in quiesce only: each of them costs its CPU the time that recovery needs. */
         pci_disable_message(driver->pci);
-        recovery_report(driver, FAULT_INTERRUPT, interrupts, 0, "%llu interrupts without a completion",
-                        (unsigned long long)interrupts);
+        recovery_report(driver, FAULT_INTERRUPT, interrupts, 0, "%lu interrupts without a completion", interrupts);
     } else if (now > recovery->storm_start && now - recovery->storm_start > tsc_from_us(STORM_WINDOW_US)) {
-        recovery->storm_start = now;
-        recovery->storm_interrupts = driver->device_interrupts;
-        recovery->storm_completions = completions(driver);
+        storm_restart(driver, now);
     }
 }
 

@@ -10,21 +10,6 @@
 #include "hv/relay/relay.h"
 #include "shared/lib/string.h"
 
-enum inject_fault {
-    INJECT_NONE,
-    INJECT_CRASH,
-    INJECT_HANG,
-    INJECT_WILD_WRITE,
-    INJECT_WILD_DMA,
-    INJECT_GARBAGE,
-    INJECT_FAULTS
-};
-
-static const char *const inject_names[INJECT_FAULTS] = {
-    [INJECT_CRASH] = "crash",       [INJECT_HANG] = "hang",       [INJECT_WILD_WRITE] = "wild-write",
-    [INJECT_WILD_DMA] = "wild-dma", [INJECT_GARBAGE] = "garbage",
-};
-
 #define CANARY_WORDS (PAGE_SIZE / sizeof(u64))
 /* A driver VM's RAM ends here at the latest (manifest.h), so a page above it is outside each of them. */
 #define DRIVER_RAM_MAX MIB(64)
@@ -51,48 +36,11 @@ void inject_canary_init(void)
 bool inject_canary_intact(void)
 {
     const u64 *words = hpa_to_ptr(canary);
+    bool intact = true;
 
-    for (u64 i = 0; i < CANARY_WORDS; i++) {
-        if (words[i] != canary_word(i))
-            return false;
-    }
-    return true;
-}
-
-void inject_clear(struct driver *driver)
-{
-    driver->recovery.inject_armed = INJECT_NONE;
-    driver->recovery.inject_time = 0;
-    driver->recovery.inject_name[0] = '\0';
-}
-
-status_t inject_arm(struct driver *driver, const char *name)
-{
-    struct recovery *recovery = &driver->recovery;
-    u32 fault = INJECT_NONE + 1;
-    u64 patience = tsc_from_us(driver->config->deadline_us);
-
-    while (fault < INJECT_FAULTS && strcmp(inject_names[fault], name) != 0)
-        fault++;
-    if (fault == INJECT_FAULTS)
-        return ERR_NOT_FOUND;
-    if (driver->state != DRIVER_RUNNING || recovery->pending)
-        return ERR_STATE;
-    /* One at a time; one that nobody noticed for as long as a request may take stands in nobody's way. */
-    if (recovery->inject_armed != INJECT_NONE ||
-        (recovery->inject_time != 0 && tsc_now() - recovery->inject_time < patience))
-        return ERR_BUSY;
-
-    inject_clear(driver);
-    recovery->inject_armed = fault;
-    recovery->inject_calls = driver->hypercalls;
-    (void)str_copy(recovery->inject_name, sizeof(recovery->inject_name), name);
-    event_add(EVENT_INJECT, driver->vm->id, "%s armed", name);
-    /* An idle driver gets up as for a new request; wild-dma needs a real one and waits for it. */
-    if (fault != INJECT_WILD_DMA)
-        driver_signal(driver, DRIVER_EVENT_REQUEST);
-    vcpu_kick(&driver->vm->vcpu);
-    return OK;
+    for (u64 i = 0; i < CANARY_WORDS; i++)
+        intact &= words[i] == canary_word(i);
+    return intact;
 }
 
 static bool write_code(struct vcpu *vcpu, const u8 *code, u64 length)
@@ -102,31 +50,28 @@ static bool write_code(struct vcpu *vcpu, const u8 *code, u64 length)
     return vcpu_translate(vcpu, vcpu->rip, &at) == OK && vm_write(vcpu->vm, at, code, length) == OK;
 }
 
-static bool apply_crash(struct driver *driver, struct vcpu *vcpu)
+static bool apply_crash(struct driver *driver)
 {
     static const u8 ud2[] = {0x0f, 0x0b};
 
-    (void)driver;
-    return write_code(vcpu, ud2, sizeof(ud2));
+    return write_code(&driver->vm->vcpu, ud2, sizeof(ud2));
 }
 
-static bool apply_hang(struct driver *driver, struct vcpu *vcpu)
+static bool apply_hang(struct driver *driver)
 {
     static const u8 jump_to_self[] = {0xeb, 0xfe};
 
-    (void)driver;
-    return write_code(vcpu, jump_to_self, sizeof(jump_to_self));
+    return write_code(&driver->vm->vcpu, jump_to_self, sizeof(jump_to_self));
 }
 
 /* MOV moffs64, AL (SDM 2B MOV, opcode A2 with a 64-bit address), aimed at the canary; then it spins in case nobody
  * minds. */
-static bool apply_wild_write(struct driver *driver, struct vcpu *vcpu)
+static bool apply_wild_write(struct driver *driver)
 {
     u8 code[11] = {0xa2, [9] = 0xeb, [10] = 0xfe};
 
-    (void)driver;
     memcpy(code + 1, &canary.v, sizeof(canary.v));
-    return write_code(vcpu, code, sizeof(code));
+    return write_code(&driver->vm->vcpu, code, sizeof(code));
 }
 
 /*
@@ -180,9 +125,8 @@ static struct ring_segment_cell *data_segment(union ring_cell *cells, u32 at, u3
 }
 
 /* Where an address of a request goes wrong on its way to the device's descriptors. */
-static bool apply_wild_dma(struct driver *driver, struct vcpu *vcpu)
+static bool apply_wild_dma(struct driver *driver)
 {
-    (void)vcpu;
     for (u32 queue = 0; queue < RING_MAX_QUEUES; queue++) {
         struct ring_request_page *page = relay_request_page(driver->relay, queue);
         union ring_cell *cells = (union ring_cell *)(page + 1);
@@ -218,13 +162,12 @@ static void forge_completion(struct driver *driver, u32 queue, u16 tag, u32 leng
 }
 
 /* In turns: a tag that is not in flight, and more bytes than the request has room for. */
-static bool apply_garbage(struct driver *driver, struct vcpu *vcpu)
+static bool apply_garbage(struct driver *driver)
 {
     static bool wrong_length;
     u16 tag;
     u32 max;
 
-    (void)vcpu;
     if (!wrong_length) {
         /* With nothing in flight every tag is wrong; else one that no ring has. */
         forge_completion(driver, 0, relay_in_flight(driver->relay) == 0 ? 0 : RING_TAGS + tsc_now() % RING_TAGS, 0);
@@ -241,12 +184,58 @@ static bool apply_garbage(struct driver *driver, struct vcpu *vcpu)
     return false;
 }
 
-void inject_apply(struct driver *driver, struct vcpu *vcpu)
+enum { INJECT_NONE, INJECT_CRASH, INJECT_HANG, INJECT_WILD_WRITE, INJECT_WILD_DMA, INJECT_GARBAGE };
+
+static const struct {
+    const char *name;
+    bool (*apply)(struct driver *driver); /* false: the fitting moment has not come */
+} faults[] = {
+    [INJECT_NONE] = {"", NULL},
+    [INJECT_CRASH] = {"crash", apply_crash},
+    [INJECT_HANG] = {"hang", apply_hang},
+    [INJECT_WILD_WRITE] = {"wild-write", apply_wild_write},
+    [INJECT_WILD_DMA] = {"wild-dma", apply_wild_dma},
+    [INJECT_GARBAGE] = {"garbage", apply_garbage},
+};
+
+void inject_clear(struct driver *driver)
 {
-    static bool (*const apply[INJECT_FAULTS])(struct driver *, struct vcpu *) = {
-        [INJECT_CRASH] = apply_crash,       [INJECT_HANG] = apply_hang,       [INJECT_WILD_WRITE] = apply_wild_write,
-        [INJECT_WILD_DMA] = apply_wild_dma, [INJECT_GARBAGE] = apply_garbage,
-    };
+    driver->recovery.inject_armed = INJECT_NONE;
+    driver->recovery.inject_time = 0;
+    driver->recovery.inject_name = faults[INJECT_NONE].name;
+}
+
+status_t inject_arm(struct driver *driver, const char *name)
+{
+    struct recovery *recovery = &driver->recovery;
+    u64 patience = tsc_from_us(driver->config->deadline_us);
+    u32 fault = INJECT_NONE + 1;
+
+    while (fault < ARRAY_SIZE(faults) && strcmp(faults[fault].name, name) != 0)
+        fault++;
+    if (fault == ARRAY_SIZE(faults))
+        return ERR_NOT_FOUND;
+    if (driver->state != DRIVER_RUNNING || recovery->pending)
+        return ERR_STATE;
+    /* One at a time; one that nobody noticed for as long as a request may take stands in nobody's way. */
+    if (recovery->inject_armed != INJECT_NONE ||
+        (recovery->inject_time != 0 && tsc_now() - recovery->inject_time < patience))
+        return ERR_BUSY;
+
+    recovery->inject_armed = fault;
+    recovery->inject_time = 0;
+    recovery->inject_name = faults[fault].name;
+    recovery->inject_calls = driver->hypercalls;
+    event_add(EVENT_INJECT, driver->vm->id, "%s armed", name);
+    /* An idle driver gets up as for a new request; wild-dma needs a real one and waits for it. */
+    if (fault != INJECT_WILD_DMA)
+        driver_signal(driver, DRIVER_EVENT_REQUEST);
+    vcpu_kick(&driver->vm->vcpu);
+    return OK;
+}
+
+void inject_apply(struct driver *driver)
+{
     struct recovery *recovery = &driver->recovery;
     bool after_call = driver->hypercalls != recovery->inject_calls;
 
@@ -259,10 +248,10 @@ void inject_apply(struct driver *driver, struct vcpu *vcpu)
         return;
     /* Stamped before: a detector may see it at once. */
     recovery->inject_time = tsc_now();
-    if (!apply[recovery->inject_armed](driver, vcpu)) {
+    if (!faults[recovery->inject_armed].apply(driver)) {
         recovery->inject_time = 0;
         return;
     }
     recovery->inject_armed = INJECT_NONE;
-    event_add(EVENT_INJECT, driver->vm->id, "%s at rip 0x%llx", recovery->inject_name, (unsigned long long)vcpu->rip);
+    event_add(EVENT_INJECT, driver->vm->id, "%s at rip 0x%lx", recovery->inject_name, driver->vm->vcpu.rip);
 }

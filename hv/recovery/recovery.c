@@ -3,14 +3,13 @@
 #include "hv/core/hypervisor.h"
 #include "hv/recovery/stages.h"
 #include "hv/relay/relay.h"
-#include "shared/lib/string.h"
 
 bool recovery_due(const struct driver *driver, u64 now)
 {
     return driver->recovery.pending || (driver->state == DRIVER_WAITING && now >= driver->recovery.restart_at);
 }
 
-static unsigned long long us_since(u64 start)
+static u64 us_since(u64 start)
 {
     return tsc_to_us(tsc_now() - start);
 }
@@ -21,7 +20,7 @@ static void run_restart(struct driver *driver)
 
     record->t_restart = tsc_now();
     recovery_restart_vm(driver);
-    event_add(EVENT_RESTART, driver->vm->id, "generation %u, %llu us", driver->generation, us_since(record->t_restart));
+    event_add(EVENT_RESTART, driver->vm->id, "generation %u, %lu us", driver->generation, us_since(record->t_restart));
 }
 
 /* The device stays where quiesce has put it: nothing but a restart by the operator attaches it again. */
@@ -45,8 +44,8 @@ static struct recovery_decision run_decide(struct driver *driver)
     struct recovery_decision decision = recovery_decide(driver->config, recovery, recovery->current.t_decide);
     recovery->window_start = decision.window_start;
     recovery->restarts_in_window = decision.restarts_in_window;
-    event_add(EVENT_DECIDE, driver->vm->id, "%s, %u of %u, pause %llu us", decision.why, decision.restarts_in_window,
-              driver->config->limit, (unsigned long long)tsc_to_us(decision.delay));
+    event_add(EVENT_DECIDE, driver->vm->id, "%s, %u of %u, pause %lu us", decision.why, decision.restarts_in_window,
+              driver->config->limit, tsc_to_us(decision.delay));
     return decision;
 }
 
@@ -61,13 +60,12 @@ static void run_stages(struct driver *driver)
 
     record->t_quiesce = tsc_now();
     recovery_quiesce(driver);
-    event_add(EVENT_QUIESCE, driver->vm->id, "device blocked, grants revoked, %llu us", us_since(record->t_quiesce));
+    event_add(EVENT_QUIESCE, driver->vm->id, "device blocked, grants revoked, %lu us", us_since(record->t_quiesce));
 
     record->t_reset = tsc_now();
     recovery_reset_device(driver);
     record->t_reset_end = tsc_now();
-    event_add(EVENT_RESET, driver->vm->id, "%s, %llu us", pci_reset_name[record->reset_kind],
-              us_since(record->t_reset));
+    event_add(EVENT_RESET, driver->vm->id, "%s, %lu us", pci_reset_name[record->reset_kind], us_since(record->t_reset));
 
     if (!decision.restart) {
         run_give_up(driver, decision.why);
@@ -104,10 +102,7 @@ status_t recovery_restart(struct driver *driver)
     case DRIVER_FAILED:
         /* It was quiesced and reset when it was given up, and has been blocked since: a back-off that is over. */
         recovery->restarts_in_window = 0;
-        record_open(driver, FAULT_OPERATOR, 0, 0);
-        (void)str_copy(recovery->current.text, sizeof(recovery->current.text),
-                       "restart by the operator after giving up");
-        event_add(EVENT_FAULT, driver->vm->id, "operator: %s", recovery->current.text);
+        record_open(driver, FAULT_OPERATOR, 0, 0, "restart by the operator after giving up");
         recovery->restart_at = 0;
         driver->state = DRIVER_WAITING;
         return OK;

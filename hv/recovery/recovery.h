@@ -11,7 +11,6 @@
 #include "shared/lib/types.h"
 
 struct driver;
-struct vcpu;
 struct iommu_fault;
 
 /* What the detectors see. One bit of knowledge each: the table in detect.c has name and text. */
@@ -30,8 +29,6 @@ enum fault_kind {
     FAULT_OPERATOR,        /* `restart VM` */
     FAULT_KINDS
 };
-/* "exception" "unexpected-exit" "nested-page" "dma" "interrupt" "heartbeat" "deadline" "completion-ring" "declared" ...
- */
 extern const char *const fault_kind_name[FAULT_KINDS];
 
 enum fault_outcome {
@@ -60,6 +57,13 @@ struct fault_record { /* times are TSC; 0: did not happen */
     u32 replayed;
 };
 
+struct rate { /* events in the window that began at this TSC */
+    u64 start;
+    u32 count;
+};
+/* One more event now: at most `limit` in 100 ms? */
+bool rate_allows(struct rate *rate, u32 limit);
+
 #define RECOVERY_HISTORY 512u /* records kept, per machine */
 
 struct recovery {                /* in struct driver */
@@ -75,13 +79,12 @@ struct recovery {                /* in struct driver */
     u32 heartbeat_misses;   /* in a row, now */
     u64 storm_start;        /* interrupt-storm detector: its window began then (TSC), with these counts */
     u64 storm_interrupts, storm_completions;
-    u64 log_window; /* `log` hypercall: lines since then (TSC); a flood must not push faults out of the event log */
-    u32 log_lines;
+    struct rate log_rate; /* of the `log` hypercall: a flood must not push faults out of the event log */
     /* The injector. */
-    u32 inject_armed; /* enum inject_fault, 0: none */
-    u64 inject_time;  /* TSC of the injection; 0: not yet */
-    u64 inject_calls; /* driver->hypercalls at the last entry that was looked at */
-    char inject_name[16];
+    u32 inject_armed;        /* 0: none */
+    u64 inject_time;         /* TSC of the injection; 0: not yet */
+    u64 inject_calls;        /* driver->hypercalls at the last entry that was looked at */
+    const char *inject_name; /* what was armed last; "": nothing */
 };
 
 /*
@@ -130,7 +133,7 @@ u32 recovery_history_count(void);
  * ERR_NOT_FOUND, ERR_STATE (not running), ERR_BUSY. */
 NODISCARD status_t inject_arm(struct driver *driver, const char *name);
 /* Before each entry of a driver VM when inject_armed is set. May leave it armed (the fitting moment has not come). */
-void inject_apply(struct driver *driver, struct vcpu *vcpu);
+void inject_apply(struct driver *driver);
 /* A canary page of the hypervisor that wild writes aim at. False when it was overwritten. */
 void inject_canary_init(void);
 bool inject_canary_intact(void);

@@ -9,8 +9,8 @@ static void recovered(struct driver *driver)
 {
     struct fault_record *record = &driver->recovery.current;
 
-    event_add(EVENT_RECOVERED, driver->vm->id, "generation %u, %llu us after the fault was seen", driver->generation,
-              (unsigned long long)tsc_to_us(tsc_now() - record->t_detect));
+    event_add(EVENT_RECOVERED, driver->vm->id, "generation %u, %lu us after the fault was seen", driver->generation,
+              tsc_to_us(tsc_now() - record->t_detect));
     record_close(driver, FAULT_RECOVERED);
 }
 
@@ -31,16 +31,15 @@ status_t recovery_offer(struct driver *driver, const struct driver_offer *offer)
     }
     driver->state = DRIVER_RUNNING;
     progress_reset(driver);
-    event_add(EVENT_OFFER, driver->vm->id, "type %u, %u queues, %llu us after its start", offer->virtio_type,
-              offer->queues, (unsigned long long)tsc_to_us(arrived - driver->started));
+    event_add(EVENT_OFFER, driver->vm->id, "type %u, %u queues, %lu us after its start", offer->virtio_type,
+              offer->queues, tsc_to_us(arrived - driver->started));
     if (record->sequence == 0)
         return OK;
 
     record->t_offer = arrived;
     record->t_replay = tsc_now();
     record->replayed = in_flight;
-    event_add(EVENT_REPLAY, driver->vm->id, "%u requests, %llu us", in_flight,
-              (unsigned long long)tsc_to_us(record->t_replay - arrived));
+    event_add(EVENT_REPLAY, driver->vm->id, "%u requests, %lu us", in_flight, tsc_to_us(record->t_replay - arrived));
     /* A request that could not be replayed was answered at once: then the guest has had its first completion already.
      */
     if (in_flight != 0 && relay_last_completion(driver->relay) >= arrived)

@@ -7,8 +7,11 @@
 
 #include "hv/core/driver.h"
 
-/* detect.c: a record goes through `current` into the history. Opening one supersedes a record that is still open. */
-void record_open(struct driver *driver, enum fault_kind kind, u64 detail, u64 address);
+/*
+ * detect.c: a record goes through `current` into the history. Opening one writes the event, and supersedes a record
+ * that is still open.
+ */
+void record_open(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *text);
 void record_close(struct driver *driver, enum fault_outcome outcome);
 
 /* decide.c: what the manifest says about this fault. Pure: the caller takes over window and count. */

@@ -159,7 +159,7 @@ static void faults_have_stamps_and_durations(void **state)
 
     assert_string_equal(ask("inject blk0 crash"), "ok\n");
     fake_time_us = 20000000;
-    inject_apply(&fake_driver, &fake_vm.vcpu);
+    inject_apply(&fake_driver);
     fake_time_us += 15;
     fake_in_flight = 2;
     recovery_report(&fake_driver, FAULT_EXCEPTION, 0x1f, 0x2f, "exception 6");

@@ -25,7 +25,7 @@ static void arm(const char *name)
 static void enter_after_call(void)
 {
     fake_driver.hypercalls++;
-    inject_apply(&fake_driver, &fake_vm.vcpu);
+    inject_apply(&fake_driver);
 }
 
 static void assert_code(const u8 *expected, u32 length)
@@ -43,21 +43,21 @@ static void assert_code(const u8 *expected, u32 length)
 static void crash_is_an_undefined_instruction(void **state)
 {
     arm("crash");
-    inject_apply(&fake_driver, &fake_vm.vcpu);
+    inject_apply(&fake_driver);
     assert_code((const u8[]){0x0f, 0x0b}, 2);
 }
 
 static void hang_is_a_jump_to_itself(void **state)
 {
     arm("hang");
-    inject_apply(&fake_driver, &fake_vm.vcpu);
+    inject_apply(&fake_driver);
     assert_code((const u8[]){0xeb, 0xfe}, 2);
 }
 
 static void wild_write_aims_at_the_canary(void **state)
 {
     arm("wild-write");
-    inject_apply(&fake_driver, &fake_vm.vcpu);
+    inject_apply(&fake_driver);
     assert_code((const u8[]){0xa2, 0, 0, 0, 4, 0, 0, 0, 0, 0xeb, 0xfe}, 11);
     assert_true(FAKE_CANARY >= fake_vm.ram_size);
     assert_true(inject_canary_intact());
@@ -72,7 +72,7 @@ static void code_outside_ram_stays_armed(void **state)
     arm("crash");
     for (u32 i = 0; i < ARRAY_SIZE(bad); i++) {
         fake_vm.vcpu.rip = bad[i];
-        inject_apply(&fake_driver, &fake_vm.vcpu);
+        inject_apply(&fake_driver);
         assert_true(fake_driver.recovery.inject_armed != 0);
         assert_int_equal(fake_driver.recovery.inject_time, 0);
     }
@@ -149,7 +149,7 @@ static void wild_dma_waits_for_a_request_that_fits(void **state)
     enter_after_call();
     assert_true(fake_driver.recovery.inject_armed != 0);
     u32 at = add_request(0, (const u32[]){16, 512, 1}, 3);
-    inject_apply(&fake_driver, &fake_vm.vcpu); /* a tick interrupted it: it may hold the cells already */
+    inject_apply(&fake_driver); /* a tick interrupted it: it may hold the cells already */
     assert_true(fake_driver.recovery.inject_armed != 0);
     enter_after_call();
     assert_int_equal(fake_driver.recovery.inject_armed, 0);
@@ -179,7 +179,7 @@ static void garbage_alternates(void **state)
     for (u32 i = 0; i < 4; i++) {
         fake_driver.recovery.inject_time = 0;
         arm("garbage");
-        inject_apply(&fake_driver, &fake_vm.vcpu);
+        inject_apply(&fake_driver);
         assert_int_equal(fake_complete_calls, i + 1);
         u32 q = i % 2;
         const struct ring_completion *entry = &fake_completion_pages[q].entry[i / 2];
@@ -198,14 +198,14 @@ static void garbage_alternates(void **state)
 static void garbage_of_an_idle_driver_has_a_plausible_tag(void **state)
 {
     arm("garbage");
-    inject_apply(&fake_driver, &fake_vm.vcpu);
+    inject_apply(&fake_driver);
     assert_int_equal(fake_completion_pages[0].entry[0].tag, 0);
     fake_driver.recovery.inject_time = 0;
     arm("garbage"); /* the one with a wrong length needs a request */
-    inject_apply(&fake_driver, &fake_vm.vcpu);
+    inject_apply(&fake_driver);
     assert_true(fake_driver.recovery.inject_armed != 0);
     fake_in_flight = 1;
-    inject_apply(&fake_driver, &fake_vm.vcpu);
+    inject_apply(&fake_driver);
     assert_int_equal(fake_driver.recovery.inject_armed, 0);
 }
 
@@ -215,7 +215,7 @@ static void the_record_says_what_was_injected(void **state)
     arm("garbage");
     fake_in_flight = 1;
     fake_time_us += 10;
-    inject_apply(&fake_driver, &fake_vm.vcpu);
+    inject_apply(&fake_driver);
     assert_true(fake_driver.recovery.pending);
     assert_string_equal(fake_driver.recovery.current.injected, "garbage");
     assert_int_equal(fake_driver.recovery.current.t_injected, tsc_now());
@@ -232,7 +232,7 @@ static void what_was_only_armed_is_not_the_cause(void **state)
     recovery_report(&fake_driver, FAULT_EXCEPTION, 0, 0, "its own");
     assert_string_equal(fake_driver.recovery.current.injected, "");
     assert_int_equal(fake_driver.recovery.current.t_injected, 0);
-    inject_apply(&fake_driver, &fake_vm.vcpu);
+    inject_apply(&fake_driver);
     recovery_run(&fake_driver);
     assert_int_equal(fake_driver.recovery.inject_armed, 0);
 }
@@ -246,7 +246,7 @@ static void refusals(void **state)
     fake_driver.state = DRIVER_RUNNING;
     arm("hang");
     assert_int_equal(inject_arm(&fake_driver, "crash"), ERR_BUSY);
-    inject_apply(&fake_driver, &fake_vm.vcpu);
+    inject_apply(&fake_driver);
     assert_int_equal(inject_arm(&fake_driver, "crash"), ERR_BUSY); /* done, but not noticed yet */
     fake_time_us += fake_config.deadline_us;
     arm("crash");

@@ -7,60 +7,35 @@
 #define ENTRY_LARGE (1ull << 7)
 #define ENTRY_ADDRESS 0x000ffffffffff000ull
 
-static bool read_entry(const struct vm *vm, u64 table, u64 index, u32 size, u64 *entry)
+/*
+ * The three ways of paging differ in levels, bits a level and size of an entry: long mode 4 x 9, PAE 3 x 9 (its top
+ * table has the four entries that a 32-bit address needs), 32-bit 2 x 10. Pages above 4 KiB: 2 MiB with eight-byte
+ * entries, 1 GiB in long mode, 4 MiB in 32-bit mode with CR4.PSE.
+ */
+status_t vcpu_translate(struct vcpu *vcpu, u64 va, gpa_t *out)
 {
-    *entry = 0;
-    return vm_read(vm, GPA(table + index * size), entry, size) == OK && (*entry & ENTRY_PRESENT);
-}
+    const struct guest_paging p = vendor->paging(vcpu);
+    bool long_mode = p.efer & EFER_LMA, pae = p.cr4 & CR4_PAE;
+    u32 bits = pae ? 9 : 10, entry_size = pae ? 8 : 4;
+    u64 table = p.cr3 & (long_mode ? ENTRY_ADDRESS : pae ? 0xffffffe0ull : 0xfffff000ull);
 
-/* PAE and long mode: nine bits a level. Levels 4, or 3 with a four-entry top table (PAE). */
-static status_t walk_wide(const struct vm *vm, const struct guest_paging *p, u64 va, gpa_t *out)
-{
-    bool long_mode = p->efer & EFER_LMA;
-    u64 table = long_mode ? p->cr3 & ENTRY_ADDRESS : p->cr3 & 0xffffffe0ull;
-    u64 entry;
-
-    for (u32 level = long_mode ? 4 : 3; level >= 1; level--) {
-        u32 shift = 12 + 9 * (level - 1);
-        if (!read_entry(vm, table, va >> shift & (level == 3 && !long_mode ? 3 : 511), 8, &entry))
+    va = long_mode ? va : va & 0xffffffff;
+    if (!(p.cr0 & CR0_PG)) {
+        *out = GPA(va);
+        return OK;
+    }
+    for (u32 level = long_mode ? 3 : pae ? 2 : 1;; level--) {
+        u32 shift = 12 + bits * level;
+        u64 index = va >> shift & ((1ull << bits) - 1), offset = (1ull << shift) - 1, entry = 0;
+        bool may_be_large = level == 1 ? pae || (p.cr4 & CR4_PSE) : level == 2 && long_mode;
+        if (vm_read(vcpu->vm, GPA(table + index * entry_size), &entry, entry_size) != OK || !(entry & ENTRY_PRESENT))
             return ERR_NOT_FOUND;
-        if (level == 1 || ((level == 2 || (level == 3 && long_mode)) && (entry & ENTRY_LARGE))) {
-            u64 offset = (1ull << shift) - 1;
+        if (level == 0 || (may_be_large && (entry & ENTRY_LARGE))) {
             *out = GPA((entry & ENTRY_ADDRESS & ~offset) | (va & offset));
             return OK;
         }
         table = entry & ENTRY_ADDRESS;
     }
-    return ERR_NOT_FOUND;
-}
-
-static status_t walk_32bit(const struct vm *vm, const struct guest_paging *p, u64 va, gpa_t *out)
-{
-    u64 entry;
-
-    if (!read_entry(vm, p->cr3 & 0xfffff000ull, va >> 22 & 1023, 4, &entry))
-        return ERR_NOT_FOUND;
-    if ((p->cr4 & CR4_PSE) && (entry & ENTRY_LARGE)) {
-        *out = GPA((entry & 0xffc00000ull) | (va & 0x3fffff));
-        return OK;
-    }
-    if (!read_entry(vm, entry & 0xfffff000ull, va >> 12 & 1023, 4, &entry))
-        return ERR_NOT_FOUND;
-    *out = GPA((entry & 0xfffff000ull) | (va & 0xfff));
-    return OK;
-}
-
-status_t vcpu_translate(struct vcpu *vcpu, u64 va, gpa_t *out)
-{
-    struct guest_paging p = vendor->paging(vcpu);
-
-    if (!(p.cr0 & CR0_PG)) {
-        *out = GPA(va & 0xffffffff);
-        return OK;
-    }
-    if (!(p.cr4 & CR4_PAE))
-        return walk_32bit(vcpu->vm, &p, va & 0xffffffff, out);
-    return walk_wide(vcpu->vm, &p, va, out);
 }
 
 u32 vcpu_fetch(struct vcpu *vcpu, u64 va, void *out, u32 len)
