@@ -3,39 +3,37 @@
 #include "hv/core/hypervisor.h"
 #include "hv/pci/internal.h"
 
-#define BUS_WINDOW_SIZE MIB(1)
-
 static volatile u8 *bus_window[256];
 
-void pci_config_map_bus(hpa_t ecam, u8 bus)
+void pci_map_bus(hpa_t ecam, u8 bus)
 {
     /* MCFG's base is that of bus 0, also when its range starts later (PCI firmware 3.3, 4.1.2). */
     if (!bus_window[bus])
-        bus_window[bus] = paging_map_device(HPA(ecam.v + bus * BUS_WINDOW_SIZE), BUS_WINDOW_SIZE);
+        bus_window[bus] = paging_map_device(HPA(ecam.v + bus * MIB(1)), MIB(1));
 }
 
-static volatile u8 *config_register(u16 bdf, u32 offset, u32 width)
+static volatile u8 *config_register(const struct pci_device *dev, u32 offset, u32 width)
 {
-    volatile u8 *window = bus_window[bdf >> 8];
+    volatile u8 *window = bus_window[dev->bdf >> 8];
 
-    ASSERT_HV(offset < PCI_CONFIG_SIZE && (width == 1 || width == 2 || width == 4) && offset % width == 0);
-    return window ? window + (u32)(bdf & 0xff) * PCI_CONFIG_SIZE + offset : NULL;
+    ASSERT_HV(pci_access_valid(offset, width));
+    return window ? window + (u32)(dev->bdf & 0xff) * PCI_CONFIG_SIZE + offset : NULL;
 }
 
-u32 pci_config_read(u16 bdf, u32 offset, u32 width)
+u32 pci_read(const struct pci_device *dev, u32 offset, u32 width)
 {
-    const volatile u8 *at = config_register(bdf, offset, width);
+    const volatile u8 *at = config_register(dev, offset, width);
 
     if (!at)
-        return width == 4 ? ~0u : (1u << width * 8) - 1;
+        return ~0u >> (32 - width * 8);
     if (width == 1)
         return *at;
     return width == 2 ? *(const volatile u16 *)at : *(const volatile u32 *)at;
 }
 
-void pci_config_write(u16 bdf, u32 offset, u32 width, u32 value)
+void pci_write(const struct pci_device *dev, u32 offset, u32 width, u32 value)
 {
-    volatile u8 *at = config_register(bdf, offset, width);
+    volatile u8 *at = config_register(dev, offset, width);
 
     if (!at)
         return;
@@ -45,14 +43,4 @@ void pci_config_write(u16 bdf, u32 offset, u32 width, u32 value)
         *(volatile u16 *)at = (u16)value;
     else
         *(volatile u32 *)at = value;
-}
-
-u32 pci_read(const struct pci_device *dev, u32 offset, u32 width)
-{
-    return pci_config_read(dev->bdf, offset, width);
-}
-
-void pci_write(const struct pci_device *dev, u32 offset, u32 width, u32 value)
-{
-    pci_config_write(dev->bdf, offset, width, value);
 }

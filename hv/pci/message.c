@@ -1,52 +1,46 @@
 /* The one interrupt message of a device: MSI (PCI 3.0 6.8.1) or MSI-X entry 0 (6.8.2). */
 #include "hv/arch/x86/paging/paging.h"
 #include "hv/pci/internal.h"
+#include "shared/lib/checked.h"
 
-static void write_msi(const struct pci_device *dev, bool on)
+static void write_msi(const struct pci_device *dev)
 {
     u32 at = dev->cap_msi;
-    u32 control = pci_read(dev, at + MSI_CONTROL, 2) & ~(MSI_ENABLE | MSI_MULTIPLE);
-    u32 data = control & MSI_WIDE ? 12 : 8; /* the data register follows a 64-bit or a 32-bit address */
+    bool wide = pci_read(dev, at + MSI_CONTROL, 2) & MSI_WIDE;
 
-    pci_write(dev, at + MSI_CONTROL, 2, control);
-    if (!on)
-        return;
     pci_write(dev, at + MSI_ADDRESS, 4, (u32)dev->message_address);
-    if (control & MSI_WIDE)
+    if (wide)
         pci_write(dev, at + MSI_ADDRESS + 4, 4, (u32)(dev->message_address >> 32));
-    pci_write(dev, at + data, 2, dev->message_data);
-    if (control & MSI_MASKABLE)
-        pci_write(dev, at + data + 4, 4, ~1u);
-    pci_write(dev, at + MSI_CONTROL, 2, control | MSI_ENABLE);
+    pci_write(dev, at + MSI_ADDRESS + (wide ? 8 : 4), 2, dev->message_data);
+    pci_update(dev, at + MSI_CONTROL, 0, MSI_ENABLE);
 }
 
-static void write_msix(const struct pci_device *dev, bool on)
+static void write_msix(const struct pci_device *dev)
 {
     volatile u32 *entry = dev->msix_entries;
-    u32 at = dev->cap_msix + MSIX_CONTROL;
-    u32 control = pci_read(dev, at, 2) & ~(MSIX_ENABLE | MSIX_MASK_ALL);
+    u32 control = dev->cap_msix + MSIX_CONTROL;
 
-    if (!on) {
-        pci_write(dev, at, 2, control);
-        return;
-    }
     /* The table is written under the mask for all, so that the device never sends half of a message. */
-    pci_write(dev, at, 2, control | MSIX_ENABLE | MSIX_MASK_ALL);
+    pci_update(dev, control, 0, MSIX_ENABLE | MSIX_MASK_ALL);
     for (u32 i = 0; i < dev->msix_count; i++)
         entry[i * 4 + 3] = MSIX_ENTRY_MASKED;
     entry[0] = (u32)dev->message_address;
     entry[1] = (u32)(dev->message_address >> 32);
     entry[2] = dev->message_data;
     entry[3] = 0;
-    pci_write(dev, at, 2, control | MSIX_ENABLE);
+    pci_update(dev, control, MSIX_MASK_ALL, 0);
 }
 
 void pci_message_restore(const struct pci_device *dev)
 {
     if (dev->cap_msi)
-        write_msi(dev, dev->message_on);
+        pci_update(dev, dev->cap_msi + MSI_CONTROL, MSI_ENABLE | MSI_MULTIPLE, 0);
     if (dev->cap_msix)
-        write_msix(dev, dev->message_on && !dev->cap_msi);
+        pci_update(dev, dev->cap_msix + MSIX_CONTROL, MSIX_ENABLE | MSIX_MASK_ALL, 0);
+    if (dev->message_on && dev->cap_msi)
+        write_msi(dev);
+    else if (dev->message_on)
+        write_msix(dev);
 }
 
 status_t pci_enable_message(struct pci_device *dev, u64 address, u32 data)
@@ -54,10 +48,10 @@ status_t pci_enable_message(struct pci_device *dev, u64 address, u32 data)
     if (!dev->cap_msi && !dev->cap_msix)
         return ERR_UNSUPPORTED;
     if (!dev->cap_msi) {
-        u64 page = PAGE_DOWN(dev->msix_table.v), size = dev->msix_table.v - page + dev->msix_count * MSIX_ENTRY_SIZE;
+        u64 skip = dev->msix_table.v & PAGE_MASK, size = PAGE_UP(skip + MSIX_TABLE_SIZE(dev->msix_count));
         if (!dev->msix_entries)
-            dev->msix_entries = paging_map_device(HPA(page), PAGE_UP(size)) + (dev->msix_table.v - page);
-        pci_write(dev, PCI_COMMAND, 2, pci_read(dev, PCI_COMMAND, 2) | PCI_COMMAND_MEMORY);
+            dev->msix_entries = paging_map_device(HPA(PAGE_DOWN(dev->msix_table.v)), size) + skip;
+        pci_update(dev, PCI_COMMAND, 0, PCI_COMMAND_MEMORY);
     }
     dev->message_address = address;
     dev->message_data = data;
@@ -72,15 +66,8 @@ void pci_disable_message(struct pci_device *dev)
     pci_message_restore(dev);
 }
 
-static bool touches(hpa_t page, hpa_t at, u64 size)
-{
-    return page.v < at.v + size && at.v < page.v + PAGE_SIZE;
-}
-
 bool pci_is_msix_page(const struct pci_device *dev, hpa_t page)
 {
-    if (!dev->cap_msix)
-        return false;
-    return touches(page, dev->msix_table, (u64)dev->msix_count * MSIX_ENTRY_SIZE) ||
-           touches(page, dev->msix_pba, (dev->msix_count + 63) / 64 * 8);
+    return dev->cap_msix && (ranges_overlap(page.v, PAGE_SIZE, dev->msix_table.v, MSIX_TABLE_SIZE(dev->msix_count)) ||
+                             ranges_overlap(page.v, PAGE_SIZE, dev->msix_pba.v, MSIX_PBA_SIZE(dev->msix_count)));
 }

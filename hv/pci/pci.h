@@ -20,8 +20,6 @@ struct pci_bar {
     u64 address; /* host-physical, or port */
     u64 size;    /* 0: absent */
     bool memory;
-    bool wide; /* 64-bit: the next BAR is its upper half */
-    bool prefetch;
 };
 
 struct pci_device {
@@ -32,7 +30,7 @@ struct pci_device {
     u8 secondary_bus;          /* of a bridge */
     struct pci_device *bridge; /* upstream, NULL on the root bus */
     struct pci_bar bar[6];
-    u8 cap_msi, cap_msix, cap_express, cap_af; /* offsets; 0: absent */
+    u8 cap_msi, cap_msix, cap_express; /* offsets; 0: absent */
     bool has_flr;
     bool assigned; /* to a driver VM */
 
@@ -76,7 +74,7 @@ void pci_set_bus_master(const struct pci_device *dev, bool on);
 
 /*
  * The driver VM's view of its device's configuration space: reads of the header and standard capabilities pass (BARs as
- * they are); writes are allowed to the command register (I/O, memory, bus master, INTx disable) and status bits only.
+ * they are); the command register may be written as a whole, 16 bits wide (I/O, memory, bus master, INTx disable).
  * *bus_master says that the write asks for bus mastering: it is not carried out here but by driver_enable_dma(). A
  * write that clears it takes effect at once. Errors: ERR_INVALID (offset, width, alignment), ERR_DENIED.
  */

@@ -2,11 +2,9 @@
 #include "hv/core/hypervisor.h"
 #include "hv/pci/internal.h"
 
-#define PENDING_WAIT_US 10000u   /* for transactions in flight; the IOMMU is in the way of those that come later */
-#define BUS_RESET_HOLD_US 1000u  /* PCI 3.0 4.3.2: Trst */
-#define ANSWER_WAIT_US 1000000u  /* PCIe 5.0 6.6.1: not ready for at most a second after a reset */
-#define VENDOR_NONE 0xffffu      /* nobody answers */
-#define VENDOR_NOT_READY 0x0001u /* a retry status that software sees (PCIe 5.0 2.3.2) */
+#define PENDING_WAIT_US 10000u  /* for transactions in flight; the IOMMU is in the way of those that come later */
+#define BUS_RESET_HOLD_US 1000u /* PCI 3.0 4.3.2: Trst */
+#define ANSWER_WAIT_US 1000000u /* PCIe 5.0 6.6.1: not ready for at most a second after a reset */
 
 const char *const pci_reset_name[] = {
     [PCI_RESET_NONE] = "none", [PCI_RESET_FLR] = "flr", [PCI_RESET_BUS] = "bus", [PCI_RESET_DRIVER] = "driver"};
@@ -30,20 +28,6 @@ static void wait_us(u64 us)
         __builtin_ia32_pause();
 }
 
-static bool wait_answer(const struct pci_device *dev)
-{
-    u64 end = tsc_now() + tsc_from_us(ANSWER_WAIT_US);
-
-    for (;;) {
-        u32 vendor = pci_read(dev, PCI_VENDOR, 2);
-        if (vendor != VENDOR_NONE && vendor != VENDOR_NOT_READY)
-            return vendor == dev->vendor;
-        if (tsc_now() >= end)
-            return false;
-        __builtin_ia32_pause();
-    }
-}
-
 /* Is the device the only one that a reset of its bus would hit? A bridge would take its own bus along. */
 static bool alone_on_bus(const struct pci_device *dev)
 {
@@ -64,32 +48,15 @@ enum pci_reset_kind pci_reset_kind(const struct pci_device *dev)
 
 static void reset_function(const struct pci_device *dev)
 {
-    u32 at = dev->cap_express + EXPRESS_DEVICE_CONTROL;
-
-    if (dev->cap_af) {
-        (void)poll(dev, dev->cap_af + AF_STATUS, 1, AF_PENDING, 0, PENDING_WAIT_US);
-        pci_write(dev, dev->cap_af + AF_CONTROL, 1, AF_RESET);
-    } else {
-        (void)poll(dev, dev->cap_express + EXPRESS_DEVICE_STATUS, 2, EXPRESS_STATUS_PENDING, 0, PENDING_WAIT_US);
-        pci_write(dev, at, 2, pci_read(dev, at, 2) | EXPRESS_CONTROL_FLR);
-    }
+    (void)poll(dev, dev->cap_express + EXPRESS_DEVICE_STATUS, 2, EXPRESS_STATUS_PENDING, 0, PENDING_WAIT_US);
+    pci_update(dev, dev->cap_express + EXPRESS_DEVICE_CONTROL, 0, EXPRESS_CONTROL_FLR);
 }
 
 static void reset_bus(const struct pci_device *bridge)
 {
-    u32 control = pci_read(bridge, PCI_BRIDGE_CONTROL, 2) & ~PCI_BRIDGE_RESET;
-
-    pci_write(bridge, PCI_BRIDGE_CONTROL, 2, control | PCI_BRIDGE_RESET);
+    pci_update(bridge, PCI_BRIDGE_CONTROL, 0, PCI_BRIDGE_RESET);
     wait_us(BUS_RESET_HOLD_US);
-    pci_write(bridge, PCI_BRIDGE_CONTROL, 2, control);
-}
-
-/* Under an outer hypervisor a write that changes a mapping costs a millisecond and a read nothing: what stands is left
- * alone. */
-static void restore_register(const struct pci_device *dev, u32 offset, u32 width, u32 value)
-{
-    if (pci_read(dev, offset, width) != value)
-        pci_write(dev, offset, width, value);
+    pci_update(bridge, PCI_BRIDGE_CONTROL, PCI_BRIDGE_RESET, 0);
 }
 
 /* Decoding goes on last, when the BARs are in place; bus mastering stays off. */
@@ -98,11 +65,11 @@ static void restore(const struct pci_device *dev)
     u32 decode = dev->assigned || dev->message_on ? PCI_COMMAND_IO | PCI_COMMAND_MEMORY : 0;
 
     for (u32 i = 0; i < ARRAY_SIZE(dev->bar_raw); i++)
-        if (dev->bar_raw[i])
-            restore_register(dev, PCI_BAR0 + i * 4, 4, dev->bar_raw[i]);
+        if (pci_read(dev, PCI_BAR0 + i * 4, 4) != dev->bar_raw[i] && dev->bar_raw[i])
+            pci_write(dev, PCI_BAR0 + i * 4, 4, dev->bar_raw[i]);
     if (dev->cap_express)
-        restore_register(dev, dev->cap_express + EXPRESS_DEVICE_CONTROL, 2, dev->express_control);
-    restore_register(dev, PCI_COMMAND, 2, dev->command | decode);
+        pci_update(dev, dev->cap_express + EXPRESS_DEVICE_CONTROL, 0xffff, dev->express_control);
+    pci_update(dev, PCI_COMMAND, 0xffff, dev->command | decode);
     pci_message_restore(dev);
 }
 
@@ -112,14 +79,14 @@ enum pci_reset_kind pci_reset_device(struct pci_device *dev)
 
     /* No new requests (PCIe 5.0 6.6.2). The reset itself clears decoding, so that BARs are put back with decoding off.
      */
-    restore_register(dev, PCI_COMMAND, 2, pci_read(dev, PCI_COMMAND, 2) & ~PCI_COMMAND_BUS_MASTER);
+    pci_update(dev, PCI_COMMAND, PCI_COMMAND_BUS_MASTER, 0);
     if (kind == PCI_RESET_FLR)
         reset_function(dev);
     else if (kind == PCI_RESET_BUS)
         reset_bus(dev->bridge);
-    if (!wait_answer(dev)) {
-        hv_log("pci %02x:%02x.%x: no answer after reset (%s)", dev->bdf >> 8, dev->bdf >> 3 & 31, dev->bdf & 7,
-               pci_reset_name[kind]);
+    /* Until it is ready, reads give all ones, or the retry status 1 (PCIe 5.0 2.3.2). */
+    if (!poll(dev, PCI_VENDOR, 2, 0xffff, dev->vendor, ANSWER_WAIT_US)) {
+        hv_log("pci " BDF_FORMAT ": no answer after reset (%s)", BDF_PARTS(dev->bdf), pci_reset_name[kind]);
         return PCI_RESET_NONE;
     }
     restore(dev);

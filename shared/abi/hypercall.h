@@ -110,7 +110,7 @@ enum hypercall {
     HYPERCALL_PCI_READ = 8,
     /*
      * pci_write(offset, width, value): only what is harmless: in the command register I/O, memory, bus master and
-     * INTx-disable; status bits to clear. Setting bus master first attaches the device to this VM's DMA domain. Anything else: -ERR_DENIED.
+     * INTx-disable, written as a whole (width 2). Setting bus master first attaches the device to this VM's DMA domain. Anything else: -ERR_DENIED.
      */
     HYPERCALL_PCI_WRITE = 9,
 };

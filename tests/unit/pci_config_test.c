@@ -25,8 +25,8 @@ static void addresses_and_widths(void **state)
     struct pci_device dev = {.bdf = 0x051a};
 
     window = calloc(1, MIB(1));
-    pci_config_map_bus(HPA(ECAM), 5);
-    pci_config_map_bus(HPA(ECAM), 5);
+    pci_map_bus(HPA(ECAM), 5);
+    pci_map_bus(HPA(ECAM), 5);
     assert_int_equal(mapped, 1);
     pci_write(&dev, 0xffc, 4, 0x11223344);
     u8 *at = window + 0x1a * 4096 + 0xffc; /* bus << 20 | device << 15 | function << 12 */

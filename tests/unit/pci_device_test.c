@@ -77,7 +77,7 @@ static void driver_reads(void **state)
     assert_int_equal(pci_driver_read(dev, 0, 8, &value), ERR_INVALID);
 }
 
-/* Wherever it writes outside the command and status registers, nothing changes. */
+/* Wherever and however it writes but the command register as a whole, nothing changes. */
 static void driver_writes_are_denied(void **state)
 {
     u8 before[PCI_CONFIG_SIZE];
@@ -89,7 +89,7 @@ static void driver_writes_are_denied(void **state)
     memcpy(before, function->space, sizeof(before));
     for (u32 width = 1; width <= 4; width *= 2)
         for (u32 offset = 0; offset < PCI_CONFIG_SIZE; offset += width)
-            if (offset < PCI_COMMAND || offset >= PCI_COMMAND + 4) {
+            if (offset != PCI_COMMAND || width != 2) {
                 assert_int_equal(pci_driver_write(dev, offset, width, ~0u, &bus_master), ERR_DENIED);
                 assert_false(bus_master);
             }
@@ -108,31 +108,14 @@ static void driver_commands(void **state)
     assert_int_equal(pci_driver_write(dev, PCI_COMMAND, 2, 0x0002, &bus_master), ERR_DENIED); /* clears SERR */
     assert_int_equal(pci_driver_write(dev, PCI_COMMAND, 2, 0x0542, &bus_master), ERR_DENIED); /* parity response */
     assert_int_equal(fake_pci_get(function, PCI_COMMAND, 2), 0x0502);
-    assert_int_equal(pci_driver_write(dev, PCI_COMMAND, 1, 0x04, &bus_master), OK); /* a byte */
-    assert_true(bus_master);
-    assert_int_equal(fake_pci_get(function, PCI_COMMAND, 2), 0x0500);
+    assert_int_equal(pci_driver_write(dev, PCI_COMMAND, 2, 0x10506, &bus_master), ERR_DENIED); /* beyond the register */
+    assert_false(bus_master);
 
     pci_set_bus_master(dev, true);
     assert_int_equal(fake_pci_get(function, PCI_COMMAND, 2), 0x0507);
-    assert_int_equal(pci_driver_write(dev, PCI_COMMAND + 1, 1, 0x01, &bus_master), OK); /* the other byte */
-    assert_false(bus_master);
-    assert_int_equal(fake_pci_get(function, PCI_COMMAND, 2), 0x0107);
     assert_int_equal(pci_driver_write(dev, PCI_COMMAND, 2, 0x0103, &bus_master), OK); /* off takes effect at once */
     assert_false(bus_master);
     assert_int_equal(fake_pci_get(function, PCI_COMMAND, 2), 0x0103);
-}
-
-static void driver_clears_status(void **state)
-{
-    bool bus_master;
-
-    enumerate();
-    fake_pci_put(function, PCI_STATUS, 2, 0xf910);
-    assert_int_equal(pci_driver_write(dev, PCI_STATUS, 2, 0x0010, &bus_master), ERR_DENIED);
-    assert_int_equal(pci_driver_write(dev, PCI_STATUS, 2, 0x2000, &bus_master), OK);
-    assert_int_equal(fake_pci_get(function, PCI_STATUS, 2), 0xd910);
-    assert_int_equal(pci_driver_write(dev, PCI_COMMAND, 4, 0xd1000103, &bus_master), OK);
-    assert_int_equal(fake_pci_get(function, PCI_STATUS, 2), 0x0810);
 }
 
 /* ---- messages ---- */
@@ -155,16 +138,15 @@ static void message_32_bit(void **state)
     assert_int_equal(fake_pci_get(function, MSI + MSI_CONTROL, 2), 0);
 }
 
-static void message_64_bit_with_mask(void **state)
+static void message_64_bit(void **state)
 {
-    add_msi(MSI_MASKABLE | MSI_WIDE | 0x0070); /* firmware had asked for many vectors */
+    add_msi(MSI_WIDE | 0x0070); /* firmware had asked for many vectors */
     enumerate();
     assert_int_equal(pci_enable_message(dev, 0x1fee00030, 7), OK);
     assert_int_equal(fake_pci_get(function, MSI + 4, 4), 0xfee00030);
     assert_int_equal(fake_pci_get(function, MSI + 8, 4), 1);
     assert_int_equal(fake_pci_get(function, MSI + 12, 2), 7);
-    assert_int_equal(fake_pci_get(function, MSI + 16, 4), 0xfffffffe);
-    assert_int_equal(fake_pci_get(function, MSI + MSI_CONTROL, 2), MSI_MASKABLE | MSI_WIDE | MSI_ENABLE);
+    assert_int_equal(fake_pci_get(function, MSI + MSI_CONTROL, 2), MSI_WIDE | MSI_ENABLE);
 }
 
 static void message_msix(void **state)
@@ -231,25 +213,6 @@ static void reset_waits_for_pending_transactions(void **state)
     assert_true(fake_time_us - start >= 10000 && fake_time_us - start < 20000);
 }
 
-static void reset_advanced_features(void **state)
-{
-    fake_pci_capability(function, PCI_CAP_AF, 0x60, 0, false);
-    fake_pci_put(function, 0x60 + AF_CAPABILITY, 1, AF_HAS_FLR);
-    function->af = 0x60;
-    enumerate();
-    assert_int_equal(pci_reset_device(dev), PCI_RESET_FLR);
-    assert_int_equal(function->resets, 1);
-    expect_restored(0x0103);
-}
-
-static void advanced_features_without_reset(void **state)
-{
-    fake_pci_capability(function, PCI_CAP_AF, 0x60, 0, false);
-    fake_pci_put(function, 0x60 + AF_CAPABILITY, 1, 1);
-    enumerate();
-    assert_int_equal(pci_reset_kind(dev), PCI_RESET_DRIVER);
-}
-
 static void reset_own_bus(void **state)
 {
     struct fake_function *bridge = fake_pci_add_bridge(0x0008, 1);
@@ -308,16 +271,13 @@ int main(void)
         cmocka_unit_test_setup(driver_reads, setup),
         cmocka_unit_test_setup(driver_writes_are_denied, setup),
         cmocka_unit_test_setup(driver_commands, setup),
-        cmocka_unit_test_setup(driver_clears_status, setup),
         cmocka_unit_test_setup(no_message, setup),
         cmocka_unit_test_setup(message_32_bit, setup),
-        cmocka_unit_test_setup(message_64_bit_with_mask, setup),
+        cmocka_unit_test_setup(message_64_bit, setup),
         cmocka_unit_test_setup(message_msix, setup),
         cmocka_unit_test_setup(msi_is_preferred, setup),
         cmocka_unit_test_setup(reset_express, setup),
         cmocka_unit_test_setup(reset_waits_for_pending_transactions, setup),
-        cmocka_unit_test_setup(reset_advanced_features, setup),
-        cmocka_unit_test_setup(advanced_features_without_reset, setup),
         cmocka_unit_test_setup(reset_own_bus, setup),
         cmocka_unit_test_setup(shared_bus_is_not_reset, setup),
         cmocka_unit_test_setup(bus_with_unknown_devices_is_not_reset, setup),

@@ -109,19 +109,19 @@ static void bar_kinds_and_sizes(void **state)
 
     fake_pci_bar(f, 0, 0xfe800000, MIB(1), 0);
     fake_pci_bar(f, 1, 0xc040, 0x20, PCI_BAR_PORT);
-    fake_pci_bar(f, 2, 0x800000000, GIB(8), PCI_BAR_WIDE | PCI_BAR_PREFETCH);
+    fake_pci_bar(f, 2, 0x800000000, GIB(8), PCI_BAR_WIDE | 8 /* prefetchable */);
     fake_pci_bar(f, 4, 0, KIB(4), 0); /* unassigned */
     assert_int_equal(enumerate(), OK);
     const struct pci_bar *bar = pci_devices[0].bar;
     assert_int_equal(bar[0].address, 0xfe800000);
     assert_int_equal(bar[0].size, MIB(1));
-    assert_true(bar[0].memory && !bar[0].wide && !bar[0].prefetch);
+    assert_true(bar[0].memory);
     assert_int_equal(bar[1].address, 0xc040);
     assert_int_equal(bar[1].size, 0x20);
     assert_false(bar[1].memory);
     assert_int_equal(bar[2].address, 0x800000000);
     assert_int_equal(bar[2].size, GIB(8));
-    assert_true(bar[2].memory && bar[2].wide && bar[2].prefetch);
+    assert_true(bar[2].memory);
     assert_int_equal(bar[3].size, 0);
     assert_int_equal(bar[4].size, 0);
     assert_int_equal(bar[5].size, 0);
@@ -225,10 +225,15 @@ static void capabilities_are_found(void **state)
     assert_int_equal(dev->cap_msi, 0x50);
     assert_int_equal(dev->cap_express, 0x80);
     assert_int_equal(dev->cap_msix, 0);
-    assert_int_equal(dev->cap_af, 0);
     assert_int_equal(dev->express_control, 0x2810);
     assert_true(dev->has_flr);
     assert_int_equal(fake_pci_get(f, 0x50 + MSI_CONTROL, 2) & MSI_ENABLE, 0);
+}
+
+static u8 msi_found(void)
+{
+    assert_int_equal(enumerate(), OK);
+    return pci_devices[0].cap_msi;
 }
 
 static void capability_lists_that_lie(void **state)
@@ -237,17 +242,37 @@ static void capability_lists_that_lie(void **state)
 
     fake_pci_capability(f, 0x01, 0x40, 0, false);
     fake_pci_put(f, 0x41, 1, 0x40); /* a loop */
-    assert_int_equal(pci_capability_find(0x0018, PCI_CAP_MSI), 0);
+    assert_int_equal(msi_found(), 0);
     fake_pci_put(f, 0x41, 1, 0x10); /* into the header */
     fake_pci_put(f, 0x10, 1, PCI_CAP_MSI);
-    assert_int_equal(pci_capability_find(0x0018, PCI_CAP_MSI), 0);
+    assert_int_equal(msi_found(), 0);
     fake_pci_put(f, 0x41, 1, 0x53); /* the low two bits do not count */
     fake_pci_put(f, 0x50, 1, PCI_CAP_MSI);
-    assert_int_equal(pci_capability_find(0x0018, PCI_CAP_MSI), 0x50);
+    assert_int_equal(msi_found(), 0x50);
+    fake_pci_put(f, 0x40, 4, ~0u); /* nothing but ones: the last entry names itself */
+    fake_pci_put(f, 0xfc, 4, ~0u);
+    assert_int_equal(msi_found(), 0);
+    fake_pci_put(f, 0x40, 2, 0x5001);
     fake_pci_put(f, PCI_STATUS, 2, 0); /* no list at all */
-    assert_int_equal(pci_capability_find(0x0018, PCI_CAP_MSI), 0);
-    fake_pci_put(f, 0x100, 4, 0x10010001); /* an extended list that points to itself */
-    assert_int_equal(pci_extended_find(0x0018, PCI_EXTENDED_ACS), 0);
+    assert_int_equal(msi_found(), 0);
+}
+
+static void extended_lists_that_lie(void **state)
+{
+    struct fake_function *bridge = fake_pci_add_bridge(0x0008, 1);
+    u8 before[PCI_CONFIG_SIZE];
+
+    fake_pci_capability(bridge, PCI_CAP_EXPRESS, EXPRESS, 0x3a, true);
+    memset(bridge->writable + 0x100, 0xff, PCI_CONFIG_SIZE - 0x100);
+    const u32 first[] = {0x10010001 /* points to itself */, 0x0fc10001 /* back into the standard space */, ~0u, 0,
+                         0xffc10001 /* to an entry that sticks out */};
+    fake_pci_put(bridge, 0xffc, 4, PCI_EXTENDED_ACS);
+    for (u32 i = 0; i < ARRAY_SIZE(first); i++) {
+        fake_pci_put(bridge, 0x100, 4, first[i]);
+        memcpy(before, bridge->space, sizeof(before));
+        assert_int_equal(enumerate(), OK);
+        assert_memory_equal(before + 0x100, bridge->space + 0x100, PCI_CONFIG_SIZE - 0x100);
+    }
 }
 
 static void structures_that_stick_out(void **state)
@@ -344,6 +369,7 @@ int main(void)
         cmocka_unit_test_setup(bars_that_collide_are_both_refused, setup),
         cmocka_unit_test_setup(capabilities_are_found, setup),
         cmocka_unit_test_setup(capability_lists_that_lie, setup),
+        cmocka_unit_test_setup(extended_lists_that_lie, setup),
         cmocka_unit_test_setup(structures_that_stick_out, setup),
         cmocka_unit_test_setup(msix_tables, setup),
         cmocka_unit_test_setup(random_configuration_space, setup),

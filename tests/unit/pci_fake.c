@@ -109,14 +109,14 @@ static struct fake_function *find(u16 bdf)
     return NULL;
 }
 
-void pci_config_map_bus(hpa_t ecam, u8 bus)
+void pci_map_bus(hpa_t ecam, u8 bus)
 {
     (void)ecam, (void)bus;
 }
 
-u32 pci_config_read(u16 bdf, u32 offset, u32 width)
+u32 pci_read(const struct pci_device *dev, u32 offset, u32 width)
 {
-    struct fake_function *f = find(bdf);
+    struct fake_function *f = find(dev->bdf);
     u32 value = ~0u;
 
     assert_true(offset % width == 0 && offset + width <= PCI_CONFIG_SIZE);
@@ -137,9 +137,9 @@ static void check_probe(const struct fake_function *f, u32 offset, u32 value)
         assert_false(fake_pci_get(f, PCI_COMMAND, 2) & (PCI_COMMAND_IO | PCI_COMMAND_MEMORY));
 }
 
-void pci_config_write(u16 bdf, u32 offset, u32 width, u32 value)
+void pci_write(const struct pci_device *dev, u32 offset, u32 width, u32 value)
 {
-    struct fake_function *f = find(bdf);
+    struct fake_function *f = find(dev->bdf);
     u32 bridge_control = 0;
 
     assert_true(offset % width == 0 && offset + width <= PCI_CONFIG_SIZE);
@@ -155,22 +155,10 @@ void pci_config_write(u16 bdf, u32 offset, u32 width, u32 value)
     }
     if (f->express && offset == f->express + EXPRESS_DEVICE_CONTROL && (value & EXPRESS_CONTROL_FLR))
         reset(f);
-    else if (f->af && offset == f->af + AF_CONTROL && (value & AF_RESET))
-        reset(f);
     if (f->space[PCI_HEADER_TYPE] != 1 ||
         !(fake_pci_get(f, PCI_BRIDGE_CONTROL, 2) & ~bridge_control & PCI_BRIDGE_RESET))
         return;
     for (u32 i = 0; i < count; i++)
         if (functions[i].bdf >> 8 == f->space[PCI_SECONDARY_BUS])
             reset(&functions[i]);
-}
-
-u32 pci_read(const struct pci_device *dev, u32 offset, u32 width)
-{
-    return pci_config_read(dev->bdf, offset, width);
-}
-
-void pci_write(const struct pci_device *dev, u32 offset, u32 width, u32 value)
-{
-    pci_config_write(dev->bdf, offset, width, value);
 }

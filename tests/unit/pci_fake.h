@@ -14,7 +14,7 @@ struct fake_function {
     u8 writable[PCI_CONFIG_SIZE];
     u8 clears[PCI_CONFIG_SIZE];   /* write one to clear */
     u8 power_on[PCI_CONFIG_SIZE]; /* see fake_pci_power_on() */
-    u32 express, af;              /* offsets of capabilities whose reset bits work; 0: none */
+    u32 express;                  /* offset of the capability whose reset bit works; 0: none */
     u32 resets;
     u32 silent; /* so many vendor reads give 0xffff; ~0: for ever */
     u32 silent_after_reset;
