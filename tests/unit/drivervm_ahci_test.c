@@ -2,138 +2,7 @@
    drivervm/drivers/ahci/recover.c drivervm/runtime/blk.c drivervm/runtime/blk_layout.c drivervm/runtime/ring.c
    drivervm/runtime/service.c */
 /* The AHCI driver, with the block class above it, on a model of the controller and its disk. */
-#include "tests/unit/drivervm_hba_model.h"
-
-#include <sys/wait.h>
-
-/* ---- the guest: reads and writes through the whole of class layer and driver ---- */
-
-static struct {
-    struct ring_request_page page;
-    union ring_cell cells[RING_CELLS];
-} * request_ring;
-static struct ring_completion_page *completions;
-static struct driver_offer offer;
-static u32 seen;
-
-#define BUFFERS 64u
-#define BUFFER_BYTES 8192u
-static struct {
-    struct virtio_blk_req header;
-    u8 data[BUFFER_BYTES] __attribute__((aligned(16)));
-    u8 status;
-    bool write;
-    u64 lba;
-} guest[BUFFERS];
-
-static void submit(u16 tag, u32 type, u64 sector, u32 bytes)
-{
-    u32 at = request_ring->page.produced;
-    bool write = type == VIRTIO_BLK_T_OUT;
-    struct ring_segment_cell segment[] = {
-        {.address = (u64)&guest[tag].header, .length = sizeof(guest[tag].header)},
-        {.address = (u64)guest[tag].data, .length = bytes / 2, .flags = write ? 0 : RING_SEGMENT_WRITABLE},
-        {.address = (u64)guest[tag].data + bytes / 2,
-         .length = bytes - bytes / 2,
-         .flags = write ? 0 : RING_SEGMENT_WRITABLE},
-        {.address = (u64)&guest[tag].status, .length = 1, .flags = RING_SEGMENT_WRITABLE}};
-
-    guest[tag].header = (struct virtio_blk_req){.type = type, .sector = sector};
-    guest[tag].status = 0xcc;
-    guest[tag].lba = sector;
-    guest[tag].write = write;
-    u16 count = bytes ? 4 : 2;
-    if (!bytes)
-        segment[1] = segment[3];
-    request_ring->cells[at++ % RING_CELLS].header =
-        (struct ring_header_cell){.tag = tag, .segments = count, .readable = write ? 3 : 1};
-    for (u16 i = 0; i < count; i++)
-        request_ring->cells[at++ % RING_CELLS].segment = segment[i];
-    request_ring->page.produced = at;
-}
-
-/* Requests to the driver as the loop does it. */
-static void loop_once(void)
-{
-    struct ring_header_cell header;
-
-    while (ring_peek(&driver_rings[0], &header) == OK)
-        driver.request(&driver_rings[0], &header);
-    ring_release(&driver_rings[0]);
-    driver.poll();
-    driver.pump();
-}
-
-static struct port *port_in_use(void)
-{
-    for (u32 n = 0; n < ARRAY_SIZE(hba.port); n++)
-        if (hba.port[n].cmd & CMD_ST)
-            return &hba.port[n];
-    return NULL;
-}
-
-/* Run until `count` more requests are answered. */
-static void complete(u32 count)
-{
-    for (u32 n = 0; completions->produced - seen < count; n++) {
-        assert_true(n < 10000);
-        loop_once();
-        struct port *port = port_in_use();
-        for (u64 work = random_below(&hba_random, 4); port && work > 0; work--)
-            disk_work(port);
-    }
-    assert_int_equal(completions->produced - seen, count);
-    seen = completions->produced;
-}
-
-/* Forget everything, as a restart does, except what the disk and the stash hold. */
-static void power_on(bool ncq)
-{
-    memset(&hba, 0, sizeof(hba));
-    hba.ncq = ncq;
-    hba.cap = CAP_S64A | 31u << 8 | (ncq ? CAP_SNCQ : 0) | 5;
-    hba.pi = 0x3f;
-    hba.log_works = true;
-    hba.bad_sector = ~0ull;
-    hba.port[2].device = true;
-    reset_hba();
-    hba.resets = 0;
-    set_identity();
-    info = (struct driver_info){.ram_size = (u64)image_end + sizeof(image_end), .tsc_khz = 1000, .interrupts = 1};
-    info.bar[5] = (struct driver_bar){.address = ABAR, .size = 0x1000, .kind = DRIVER_BAR_MEMORY};
-    pci_command_register = 0x0101; /* SERR# and I/O: not ours to change */
-    events.features = VIRTIO_BLK_F_FLUSH;
-}
-
-static int setup(void **state)
-{
-    hba_random = random_start("hba");
-    request_ring = calloc(1, sizeof(*request_ring));
-    completions = calloc(1, sizeof(*completions));
-    assert_non_null(request_ring);
-    assert_non_null(completions);
-    seen = 0;
-    ring_init(&driver_rings[0], request_ring, completions);
-    random_fill(&hba_random, disk_data, sizeof(disk_data));
-    power_on(true);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    free(request_ring);
-    free(completions);
-    return 0;
-}
-
-static struct virtio_blk_config started(void)
-{
-    struct virtio_blk_config config;
-
-    assert_int_equal(driver.start(&offer), OK);
-    memcpy(&config, offer.config, sizeof(config));
-    return config;
-}
+#include "tests/unit/drivervm_ahci_world.h"
 
 /* ---- pure parts ---- */
 
@@ -279,64 +148,7 @@ static void bring_up_errors(void **state)
     assert_int_equal(driver.start(&offer), ERR_NOT_FOUND);
 }
 
-static void a_restart_wants_the_same_disk(void **state)
-{
-    started();
-    u32 length = info.stash_length;
-    assert_true(length > 0);
-    u64 before = now_us;
-    power_on(true);
-    info.stash_length = length;
-    hba.port[0].device = true; /* a new disk in front of it must not be taken */
-    started();
-    assert_ptr_equal(port_in_use(), &hba.port[2]);
-    assert_true(now_us - before < 1000); /* looks at the clock: there is no fixed pause */
-
-    power_on(true);
-    info.stash_length = length;
-    set_string(&identity[10], 10, "SN-OTHER");
-    assert_int_equal(driver.start(&offer), ERR_STATE);
-    power_on(true);
-    info.stash_length = length;
-    hba.port[2].device = false;
-    assert_int_equal(driver.start(&offer), ERR_NOT_FOUND);
-}
-
-/* The controller as a crashed driver leaves it: running, with addresses of its own. */
-static void a_predecessors_work_is_gone(void **state)
-{
-    struct virtio_blk_config config;
-
-    for (u32 n = 0; n < ARRAY_SIZE(hba.port); n++) {
-        hba.port[n].clb = hba.port[n].fb = 0xdead0000;
-        hba.port[n].cmd = CMD_ST | CMD_CR | CMD_FRE | CMD_FR;
-        hba.port[n].queued = hba.port[n].sact = 0xff;
-        hba.port[n].ie = hba.port[n].is = ~0u;
-    }
-    hba.ghc = GHC_AE | GHC_IE;
-    pci_command_register |= PCI_COMMAND_MASTER; /* the model insists that it is off during the reset */
-    config = started();
-    assert_int_equal(config.capacity, DISK_SECTORS);
-    for (u32 n = 0; n < ARRAY_SIZE(hba.port); n++) {
-        assert_int_not_equal(hba.port[n].clb, 0xdead0000);
-        assert_int_equal(hba.port[n].queued | hba.port[n].sact, 0);
-        if (n != 2)
-            assert_int_equal(hba.port[n].cmd & (CMD_ST | CMD_FRE), 0);
-    }
-    submit(0, VIRTIO_BLK_T_IN, 8, 4096);
-    complete(1);
-    assert_memory_equal(guest[0].data, disk_data + 8 * 512, 4096);
-}
-
 /* ---- work ---- */
-
-static void check_reads(u32 count, u32 bytes)
-{
-    for (u32 t = 0; t < count; t++) {
-        assert_int_equal(guest[t].status, VIRTIO_BLK_S_OK);
-        assert_memory_equal(guest[t].data, disk_data + guest[t].lba * 512, bytes);
-    }
-}
 
 static void queued_commands_use_all_slots(void **state)
 {
@@ -425,25 +237,6 @@ static void mixed_work_not_queued(void **state)
 
 /* ---- errors ---- */
 
-/* 40 reads, one of which meets a bad sector: that one fails, all the others succeed, and the disk works afterwards. */
-static void one_bad_sector(void)
-{
-    for (u16 t = 0; t < 40; t++)
-        submit(t, VIRTIO_BLK_T_IN, t * 8, 4096);
-    hba.bad_sector = 17 * 8 + 5;
-    complete(40);
-    for (u32 t = 0; t < 40; t++) {
-        assert_int_equal(guest[t].status, t == 17 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
-        if (t != 17)
-            assert_memory_equal(guest[t].data, disk_data + guest[t].lba * 512, 4096);
-    }
-    hba.bad_sector = ~0ull;
-    submit(0, VIRTIO_BLK_T_IN, 17 * 8, 4096);
-    submit(1, VIRTIO_BLK_T_FLUSH, 0, 0);
-    complete(2);
-    check_reads(1, 4096);
-}
-
 static void the_log_names_the_failed_command(void **state)
 {
     started();
@@ -520,24 +313,6 @@ static void a_short_transfer_is_an_error(void **state)
     assert_int_equal(guest[0].status, VIRTIO_BLK_S_IOERR);
 }
 
-/* Run in a child, where driver_fault() is the expected end. Returns the code of the fault, 0 when there was none. */
-static int fault_of(void (*body)(void))
-{
-    int status;
-
-    fflush(stdout);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        faults_allowed = true;
-        body();
-        _exit(0);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status) ? WEXITSTATUS(status) - EXIT_FAULT : 0;
-}
-
 static void unplug(void)
 {
     submit(0, VIRTIO_BLK_T_IN, 0, 4096);
@@ -596,8 +371,6 @@ int main(void)
         TEST(a_disk_is_found_and_offered),
         TEST(a_cdrom_is_passed_over),
         TEST(bring_up_errors),
-        TEST(a_restart_wants_the_same_disk),
-        TEST(a_predecessors_work_is_gone),
         TEST(queued_commands_use_all_slots),
         TEST(without_ncq_one_at_a_time),
         TEST(ncq_needs_both_ends),

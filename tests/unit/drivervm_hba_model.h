@@ -1,7 +1,7 @@
 /*
  * A model of an AHCI 1.3.1 controller with one disk, and the runtime services that its driver stands on: registers
  * behave as the specification says, switches let controller and disk misbehave, and a rule that the driver breaks fails
- * the test. For drivervm_ahci_test.c alone.
+ * the test. For drivervm_ahci_world.h alone.
  */
 #pragma once
 
@@ -78,10 +78,12 @@ static struct {
         u32 clb, clbu, fb, fbu, is, ie, cmd, tfd, sig, ssts, sctl, serr, sact, ci;
         bool device, cdrom;
         u32 queued, plain; /* slots accepted and not done */
+        u32 refused;       /* like QEMU 7.2: slots whose DMA was refused. They never end, and no reset may find them */
     } port[6];
     /* switches */
     bool ncq, log_works, log_lies, stuck_reset, stuck_engine, busy_after_error, short_transfer;
-    bool keeps_slots;   /* like QEMU 7.2: clearing ST leaves PxSACT and PxCI as they are */
+    bool keeps_slots; /* like QEMU 7.2: clearing ST leaves PxSACT and PxCI as they are */
+    bool ends_alone; /* queued commands end one by one while somebody looks: a predecessor's, nobody wants their data */
     bool clears_failed; /* like QEMU 7.2: a failed plain command leaves PxCI */
     u64 bad_sector;
     u32 identify_fails;
@@ -127,6 +129,9 @@ static void raise_bits(struct port *port, u32 bits)
 
 static void reset_device(struct port *port)
 {
+    assert_int_equal(port->refused, 0); /* QEMU would stop here for good (docs/decisions/006) */
+    if (hba.ends_alone)
+        assert_int_equal(port->queued, 0); /* waiting would have been enough */
     port->sact = port->ci = port->queued = port->plain = 0;
     port->tfd = port->device ? 0x50 : 0x7f;
     port->ssts = port->device ? 0x113 : 0;
@@ -140,6 +145,7 @@ static void reset_hba(void)
     hba.is = 0;
     for (u32 n = 0; n < ARRAY_SIZE(hba.port); n++) {
         struct port *port = &hba.port[n];
+        reset_device(port);
         *port = (struct port){.device = port->device, .cdrom = port->cdrom};
         reset_device(port);
     }
@@ -285,6 +291,7 @@ static void issue(struct port *port, u32 bits)
     assert_true(port->cmd & CMD_ST);
     assert_int_equal(port->tfd & (TFD_BSY | TFD_DRQ | TFD_ERR), 0);
     assert_int_equal(port->ci & bits, 0);
+    assert_int_equal(port->refused & bits, 0);
     for (u32 slot = 0; slot < 32; slot++) {
         if (!(bits & 1u << slot))
             continue;
@@ -319,6 +326,16 @@ static void finish_plain(struct port *port)
         fail_command(port, slot);
         port->plain = 0;
     }
+}
+
+static void end_alone(struct port *port)
+{
+    u32 left = port->queued & ~port->refused;
+
+    if (!hba.ends_alone || !left || random_one_in(&hba_random, 2))
+        return;
+    port->queued &= ~(left & -left);
+    port->sact &= ~(left & -left);
 }
 
 /* The disk finishes one command of its choice; false: it has none, or an error stopped it. */
@@ -460,6 +477,7 @@ static u32 read_port(struct port *port, u32 offset)
     case PORT_SERR:
         return port->serr;
     case PORT_SACT:
+        end_alone(port);
         return port->sact;
     case PORT_CI: /* a driver that polls sees its plain command end on the second look */
         if (port->plain && !random_one_in(&hba_random, 2))

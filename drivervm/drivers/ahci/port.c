@@ -37,9 +37,10 @@ status_t port_stop(const struct ahci *ahci)
 }
 
 /*
- * On silicon this takes no time: a command whose DMA is refused ends with a host bus error, and one that runs on ends. In
- * QEMU 7.2 a refused one hangs in its slot without an error, and resetting the HBA while it is there stops the emulator for
- * good (docs/decisions/006). So slots without progress are found before PxCMD.ST goes off, which clears PxSACT (3.3.14).
+ * On silicon this takes no time: a command whose DMA is refused ends with a host bus error, and one that runs on ends.
+ * In QEMU 7.2 a refused one hangs in its slot without an error, and resetting the HBA while it is there stops the
+ * emulator for good (docs/decisions/006). So slots without progress are found before PxCMD.ST goes off, which clears
+ * PxSACT (3.3.14).
  */
 u32 port_drain(const struct ahci *ahci, u32 known)
 {
@@ -146,18 +147,23 @@ status_t port_run(const struct ahci *ahci, u32 slot, u64 timeout_us)
     }
 }
 
+/* In the first slot that is not lost; what its header held comes back. */
 status_t port_fetch(const struct ahci *ahci, u8 command, u8 log)
 {
     struct ahci_memory *memory = ahci->memory;
-    struct command_header saved = memory->header[0];
 
+    if (ahci->lost == ~0u)
+        return ERR_NO_SPACE;
+    u32 slot = (u32)__builtin_ctz(~ahci->lost);
+    struct command_header saved = memory->header[slot];
     fis_build_fetch(&memory->fetch_table.fis, command, log);
-    memory->fetch_table.prd[0] = (struct prd){.address = dma_address((u64)memory->fetched), .count = sizeof(memory->fetched) - 1};
-    header_fill(&memory->header[0], &memory->fetch_table, 1, false);
-    status_t status = port_run(ahci, 0, FETCH_US);
+    memory->fetch_table.prd[0] =
+        (struct prd){.address = dma_address((u64)memory->fetched), .count = sizeof(memory->fetched) - 1};
+    header_fill(&memory->header[slot], &memory->fetch_table, 1, false);
+    status_t status = port_run(ahci, slot, FETCH_US);
     /* A short answer would leave the bytes of an earlier one. */
-    if (status == OK && __atomic_load_n(&memory->header[0].prd_bytes, __ATOMIC_ACQUIRE) != sizeof(memory->fetched))
+    if (status == OK && __atomic_load_n(&memory->header[slot].prd_bytes, __ATOMIC_ACQUIRE) != sizeof(memory->fetched))
         status = ERR_IO;
-    memory->header[0] = saved;
+    memory->header[slot] = saved;
     return status;
 }
