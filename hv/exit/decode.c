@@ -47,67 +47,47 @@ struct prefixes {
     u8 rex; /* 0: none. Counts only right before the opcode (SDM 2 2.2.1) */
 };
 
+/* Returns the first opcode byte. Segment overrides and address size are skipped: the address came with the exit. */
 static u8 skip_prefixes(struct cursor *cursor, bool long_mode, struct prefixes *out)
 {
     for (;;) {
         u8 byte = next_byte(cursor);
-        switch (byte) {
-        case 0x26: /* segment overrides: the address came with the exit */
-        case 0x2e:
-        case 0x36:
-        case 0x3e:
-        case 0x64:
-        case 0x65:
-            out->rex = 0;
-            break;
-        case 0x66:
-            out->operand_size = true;
-            out->rex = 0;
-            break;
-        case 0x67:
-            if (!long_mode)
-                cursor->status = ERR_UNSUPPORTED; /* 16-bit addressing */
-            out->rex = 0;
-            break;
-        default:
-            if (!long_mode || (byte & 0xf0) != 0x40)
-                return byte;
-            out->rex = byte;
-        }
-        if (cursor->status != OK)
-            return 0;
+        bool segment = byte == 0x26 || byte == 0x2e || byte == 0x36 || byte == 0x3e || byte == 0x64 || byte == 0x65;
+        bool rex = long_mode && (byte & 0xf0) == 0x40;
+        bool address_size = long_mode && byte == 0x67; /* elsewhere 16-bit addressing, not known here */
+        if (!segment && !rex && !address_size && byte != 0x66)
+            return byte;
+        out->operand_size |= byte == 0x66;
+        out->rex = rex ? byte : 0;
     }
 }
 
 /* The opcode says everything but the register. operand: 2, 4 or 8. False: not a move that we know. */
 static bool decode_opcode(struct cursor *cursor, u8 opcode, u8 operand, bool long_mode, struct decoded_move *out)
 {
-    switch (opcode) {
-    case 0x88: /* MOV r/m8, r8 */
-    case 0x89:
-    case 0x8a: /* MOV r8, r/m8 */
-    case 0x8b:
-        out->width = out->reg_width = opcode & 1 ? operand : 1;
-        out->write = opcode < 0x8a;
+    u32 escape = opcode == 0x0f ? 0x0f00 : 0;
+    if (escape != 0)
+        opcode = next_byte(cursor);
+    out->width = out->reg_width = opcode & 1 ? operand : 1;
+    switch (escape | (opcode & 0xfeu)) { /* the lowest bit: bytes, or more */
+    case 0x88:                           /* MOV r/m, r */
+        out->write = true;
         return true;
-    case 0xc6: /* MOV r/m8, imm8 */
-    case 0xc7:
-        out->width = out->reg_width = opcode & 1 ? operand : 1;
+    case 0x8a: /* MOV r, r/m */
+        return true;
+    case 0xc6: /* MOV r/m, imm */
         out->write = out->has_immediate = true;
         return true;
-    case 0x63: /* MOVSXD r64, r/m32; discouraged without REX.W, ARPL outside 64-bit code (SDM 2B) */
-        out->width = 4;
-        out->reg_width = operand;
-        out->sign_extend = true;
-        return long_mode && operand == 8;
-    case 0x0f:
-        opcode = next_byte(cursor);
-        if ((opcode & 0xf6) != 0xb6) /* MOVZX b6, b7; MOVSX be, bf */
-            return false;
+    case 0x0fb6: /* MOVZX */
+    case 0x0fbe: /* MOVSX */
         out->width = opcode & 1 ? 2 : 1;
         out->reg_width = operand;
         out->sign_extend = opcode >= 0xbe;
         return true;
+    case 0x62: /* 63: MOVSXD r64, r/m32; discouraged without REX.W, ARPL outside 64-bit code (SDM 2B) */
+        out->width = 4;
+        out->sign_extend = true;
+        return opcode == 0x63 && long_mode && operand == 8;
     default:
         return false;
     }
@@ -126,19 +106,15 @@ status_t decode_move(const u8 *bytes, u32 available, bool long_mode, struct deco
     u8 opcode = skip_prefixes(&cursor, long_mode, &prefixes);
     u8 operand = prefixes.rex & REX_W ? 8 : prefixes.operand_size ? 2 : 4;
     bool known = decode_opcode(&cursor, opcode, operand, long_mode, out);
-    if (cursor.status != OK)
-        return cursor.status;
     if (!known)
-        return ERR_UNSUPPORTED;
+        return cursor.status != OK ? cursor.status : ERR_UNSUPPORTED;
 
     u8 modrm = next_byte(&cursor);
-    if (cursor.status == OK && modrm >> 6 == 3)
-        return ERR_UNSUPPORTED; /* between registers: no memory, no exit */
     u8 reg = modrm >> 3 & 7;
+    if (modrm >> 6 == 3 || (out->has_immediate && reg != 0))
+        return ERR_UNSUPPORTED; /* between registers: no memory, no exit; C6 and C7 are moves with /0 only */
     skip_address(&cursor, modrm);
     if (out->has_immediate) {
-        if (cursor.status == OK && reg != 0)
-            return ERR_UNSUPPORTED; /* C6 and C7 are moves with /0 only */
         out->immediate = low_bytes(next_signed(&cursor, out->width == 8 ? 4 : out->width), out->width);
     } else if (out->reg_width == 1 && prefixes.rex == 0 && reg >= 4) {
         out->reg_base = reg - 4;

@@ -32,7 +32,7 @@ void relay_publish(struct relay *relay, struct relay_queue *queue)
     if (!queue->vq.enabled || queue->vq.published == queue->vq.used_idx)
         return;
     if (virtqueue_publish(&queue->vq))
-        device_raise_queue(relay, queue->vq.vector);
+        device_interrupt(relay, queue->vq.vector, ISR_QUEUE);
     relay->last_completion = tsc_now();
     if (relay->awaits_completion) {
         relay->awaits_completion = false;
@@ -66,20 +66,18 @@ void answer_with_error(struct relay *relay, struct relay_queue *queue, const str
 static const char *accept(struct relay *relay, struct relay_queue *queue, u16 tag, u32 length)
 {
     struct inflight *log = &queue->log;
-    if (tag >= RING_TAGS || log->slot[tag].state == SLOT_FREE)
+    if (tag >= RING_TAGS || !log->slot[tag].in_flight)
         return "tag is not in flight";
     struct log_slot *slot = &log->slot[tag];
-    if (length > slot->writable_bytes)
+    if (length > slot->chain.writable_bytes)
         return "impossible length";
-    if (slot->granted) {
-        inflight_load(log, tag, &relay->chain);
-        grants_release(relay, &relay->chain);
-    }
-    if (slot->state == SLOT_FORWARDED) {
-        virtqueue_fill(&queue->vq, slot->head, length);
+    if (slot->granted)
+        grants_release(relay, &slot->chain);
+    if (!relay->device.resetting) { /* else it is withdrawn: nothing is published */
+        virtqueue_fill(&queue->vq, slot->chain.head, length);
         relay->stats.completions++;
         relay->stats.bytes_read += length;
-        relay->stats.bytes_written += slot->readable_bytes;
+        relay->stats.bytes_written += slot->chain.readable_bytes;
     }
     inflight_remove(log, (u8)tag);
     return NULL;

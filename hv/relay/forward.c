@@ -7,10 +7,13 @@
 
 static u64 last_request_id; /* ids are unique since boot, over all relays */
 
-void ring_write(struct relay_queue *queue, u8 tag, const struct chain *chain, u64 id)
+/* A logged and granted request into the ring; there is room. The driver sees it after publish(). */
+static void ring_write(struct relay_queue *queue, u8 tag)
 {
+    const struct log_slot *slot = &queue->log.slot[tag];
+    const struct chain *chain = &slot->chain;
     queue->cells[queue->produced++ % RING_CELLS].header =
-        (struct ring_header_cell){.tag = tag, .segments = chain->count, .readable = chain->readable, .id = id};
+        (struct ring_header_cell){.tag = tag, .segments = chain->count, .readable = chain->readable, .id = slot->id};
     for (u32 i = 0; i < chain->count; i++) {
         queue->cells[queue->produced++ % RING_CELLS].segment =
             (struct ring_segment_cell){.address = DRIVER_WINDOW_BASE + chain->segment[i].gpa,
@@ -19,33 +22,30 @@ void ring_write(struct relay_queue *queue, u8 tag, const struct chain *chain, u6
     }
 }
 
-void ring_publish(struct relay_queue *queue)
+/* Show the guest the answers that were filled in, and the driver the requests that were written. */
+static void publish(struct relay *relay, struct relay_queue *queue)
 {
+    grants_settle(relay);
+    relay_publish(relay, queue);
     __atomic_store_n(&queue->requests->produced, queue->produced, __ATOMIC_RELEASE);
 }
 
-static bool ring_fits(const struct relay_queue *queue, u32 segments)
-{
-    return queue->produced - queue->consumed + segments + 1 <= RING_CELLS;
-}
-
 /*
- * Hand one chain, in relay->chain, to the driver. ERR_BUSY: no room in log, ring or grants before something completes.
+ * Hand the chain of the log's draft to the driver. ERR_BUSY: no room in log, ring or grants before something completes.
  * ERR_RANGE: it can never be served: a request larger than the grant cache, or out of table memory with nothing in
  * flight whose completion would free some.
  */
-static status_t forward_chain(struct relay *relay, struct relay_queue *queue)
+static status_t forward_chain(struct relay *relay, struct relay_queue *queue, const struct chain *chain)
 {
-    const struct chain *chain = &relay->chain;
-    if (!inflight_fits(&queue->log, chain->count) || !ring_fits(queue, chain->count))
+    u32 cells = inflight_cells(chain);
+    if (relay->state == RELAY_DEAD)
+        return ERR_RANGE;
+    if (cells > queue->log.free_cells || queue->produced - queue->consumed + cells > RING_CELLS)
         return ERR_BUSY;
     status_t status = grants_take(relay, chain);
     if (status != OK)
         return status == ERR_RANGE || relay_in_flight(relay) == 0 ? ERR_RANGE : ERR_BUSY;
-    u64 id = ++last_request_id;
-    u8 tag = inflight_add(&queue->log, chain, id, tsc_now());
-    queue->log.slot[tag].granted = true;
-    ring_write(queue, tag, chain, id);
+    ring_write(queue, inflight_add(&queue->log, ++last_request_id, tsc_now()));
     return OK;
 }
 
@@ -59,27 +59,22 @@ static bool forward_queue(struct relay *relay, struct relay_queue *queue)
      * that refills the ring from another CPU must not keep us here.
      */
     for (u32 left = vq->size; left != 0 && device_is_live(relay) && vq->enabled && !queue->violated; left--) {
-        status_t status = virtqueue_next(vq, main_guest, &relay->chain, &why);
-        if (status == ERR_NOT_FOUND)
-            break;
-        if (status != OK) {
+        struct chain *chain = inflight_draft(&queue->log);
+        status_t status = chain == NULL ? ERR_BUSY : virtqueue_next(vq, main_guest, chain, &why);
+        if (status == ERR_INVALID)
             device_break(relay, why);
+        if (status != OK)
             break;
-        }
-        status = relay->state == RELAY_DEAD ? ERR_RANGE : forward_chain(relay, queue);
+        status = forward_chain(relay, queue, chain);
         if (status == ERR_BUSY)
             break;
         if (status != OK)
-            answer_with_error(relay, queue, &relay->chain);
+            answer_with_error(relay, queue, chain);
         vq->last_avail++;
         relay->stats.requests++;
     }
-    grants_settle(relay);
-    relay_publish(relay, queue); /* answers only; completions publish themselves */
-    if (queue->produced == before)
-        return false;
-    ring_publish(queue);
-    return true;
+    publish(relay, queue);
+    return queue->produced != before;
 }
 
 bool relay_forward(struct relay *relay)
@@ -149,21 +144,17 @@ void relay_replay(struct relay *relay)
         for (u8 tag = queue->log.oldest; tag != NO_TAG; tag = next) {
             struct log_slot *slot = &queue->log.slot[tag];
             next = slot->next;
-            inflight_load(&queue->log, tag, &relay->chain);
-            if (grants_take(relay, &relay->chain) != OK) {
-                /* All of it was granted at once before; only table memory can be missing now. The guest gets an error.
-                 */
+            if (grants_take(relay, &slot->chain) != OK) {
+                /* All was granted at once before; only table memory can be missing now. The guest gets an error. */
                 inflight_remove(&queue->log, tag);
-                answer_with_error(relay, queue, &relay->chain);
+                answer_with_error(relay, queue, &slot->chain);
                 continue;
             }
             slot->granted = true;
             slot->submitted = now;
-            ring_write(queue, tag, &relay->chain, slot->id);
+            ring_write(queue, tag);
             relay->stats.replayed++;
         }
-        grants_settle(relay);
-        relay_publish(relay, queue);
-        ring_publish(queue);
+        publish(relay, queue);
     }
 }

@@ -11,54 +11,45 @@
 #include "hv/relay/internal.h"
 #include "shared/lib/string.h"
 
-#define FLUSH_PAGES_MAX 64u /* a wider span is cheaper as one invalidation of the domain */
-
 status_t grants_create(struct relay *relay)
 {
     struct grants *grants = &relay->grants;
     const struct manifest_vm *config = relay->driver->config;
-    hpa_t list, page;
+    hpa_t memory;
     grants->strict = config->grants == MANIFEST_GRANTS_STRICT;
     grants->capacity = config->grant_pages;
     grants->page_count = main_guest->ram_size / PAGE_SIZE;
     if (grants->capacity > grants->page_count)
         grants->capacity = (u32)grants->page_count;
-    u64 list_size = PAGE_UP(grants->capacity * sizeof(u32));
-    u64 page_size = PAGE_UP(grants->page_count * sizeof(struct grant));
-    status_t status = frames_alloc(list_size / PAGE_SIZE, PAGE_SIZE, &list);
-    if (status == OK)
-        status = frames_alloc(page_size / PAGE_SIZE, PAGE_SIZE, &page);
+    grants->stale_first = ~0ull;
+    u64 bytes = PAGE_UP(grants->page_count * sizeof(struct grant) + grants->capacity * sizeof(u32));
+    status_t status = frames_alloc(bytes / PAGE_SIZE, PAGE_SIZE, &memory);
     if (status != OK)
         return status;
-    grants->list = hpa_to_ptr(list);
-    grants->page = memset(hpa_to_ptr(page), 0, page_size);
+    grants->page = memset(hpa_to_ptr(memory), 0, bytes);
+    grants->list = (u32 *)(grants->page + grants->page_count);
     return OK;
 }
 
 static void mark_stale(struct grants *grants, u64 first, u64 last)
 {
-    if (grants->stale.any && grants->stale.first < first)
-        first = grants->stale.first;
-    if (grants->stale.any && grants->stale.last > last)
-        last = grants->stale.last;
-    grants->stale = (struct page_span){.any = true, .first = first, .last = last};
+    if (first < grants->stale_first)
+        grants->stale_first = first;
+    if (last > grants->stale_last)
+        grants->stale_last = last;
 }
 
 static void flush_stale(struct relay *relay)
 {
-    struct iommu_domain *domain = relay->driver->domain;
-    struct page_span span = relay->grants.stale;
-    u64 pages = span.last - span.first + 1;
-    if (!span.any)
+    struct grants *grants = &relay->grants;
+    u64 first = grants->stale_first, last = grants->stale_last;
+    if (first > last)
         return;
-    relay->grants.stale.any = false;
+    grants->stale_first = ~0ull;
+    grants->stale_last = 0;
     vcpu_shootdown(&relay->driver->vm->vcpu);
-    if (domain == NULL)
-        return;
-    if (pages <= FLUSH_PAGES_MAX)
-        iommu_flush_pages(domain, IOVA(DRIVER_WINDOW_BASE + span.first * PAGE_SIZE), pages);
-    else
-        iommu_flush_domain(domain);
+    if (relay->driver->domain != NULL)
+        iommu_flush_pages(relay->driver->domain, IOVA(DRIVER_WINDOW_BASE + first * PAGE_SIZE), last - first + 1);
 }
 
 /* Out of both tables; pages that are not in them are skipped. */
@@ -73,10 +64,10 @@ static void pages_unmap(struct relay *relay, u64 first, u64 count)
 }
 
 /*
- * Take back up to `want` pages without users. The clock spares a page once when it was used since the last round,
- * unless `all`: two rounds then suffice in any case.
+ * Take back up to `want` pages without users. The clock spares a page once when it was used since the last round
+ * (never in strict mode): two rounds suffice in any case.
  */
-static u32 sweep(struct relay *relay, u32 want, bool all)
+static u32 sweep(struct relay *relay, u32 want)
 {
     struct grants *grants = &relay->grants;
     u32 taken = 0;
@@ -87,7 +78,7 @@ static u32 sweep(struct relay *relay, u32 want, bool all)
         struct grant *grant = &grants->page[page];
         if (grant->users != 0) {
             grants->hand++;
-        } else if (grant->referenced && !all) {
+        } else if (grant->referenced) {
             grant->referenced = 0;
             grants->hand++;
         } else {
@@ -108,15 +99,13 @@ static status_t page_map(struct relay *relay, u64 page, u8 rights)
     u64 at = DRIVER_WINDOW_BASE + page * PAGE_SIZE;
     hpa_t frame = HPA(main_guest->ram.v + page * PAGE_SIZE);
     if (grants->count == grants->capacity) { /* in batches, so that it is seldom */
-        u32 evicted = sweep(relay, grants->capacity / 16 + 1, false);
+        u32 evicted = sweep(relay, grants->capacity / 16 + 1);
         relay->stats.grants_evicted += evicted;
         if (evicted == 0)
             return ERR_NO_SPACE;
     }
     status_t status = page_table_map(&driver->vm->npt, at, frame, PAGE_SIZE, rights | PAGE_USER);
-    if (status != OK)
-        return status;
-    if (driver->domain != NULL)
+    if (status == OK && driver->domain != NULL)
         status = iommu_map(driver->domain, IOVA(at), frame, PAGE_SIZE, rights);
     if (status != OK) {
         pages_unmap(relay, page, 1); /* the vCPU may run on another CPU and have walked it already */
@@ -125,6 +114,7 @@ static status_t page_map(struct relay *relay, u64 page, u8 rights)
     grants->page[page].rights = rights;
     grants->list[grants->count++] = (u32)page;
     grants->unused++;
+    relay->stats.grants_new++;
     return OK;
 }
 
@@ -140,18 +130,7 @@ static void page_grow(struct relay *relay, u64 page, u8 rights)
         status = iommu_protect(driver->domain, IOVA(at), grant->rights);
     ASSERT_HV(status == OK);
     mark_stale(&relay->grants, page, page);
-}
-
-/* A page that a chain needs and that lacks rights. */
-static status_t page_grant(struct relay *relay, u64 page, u8 rights)
-{
-    status_t status = OK;
-    if (relay->grants.page[page].rights != 0)
-        page_grow(relay, page, rights);
-    else
-        status = page_map(relay, page, rights);
-    relay->stats.grants_new += status == OK;
-    return status;
+    relay->stats.grants_new++;
 }
 
 static void segment_release(struct grants *grants, const struct chain_segment *segment, u64 end_page)
@@ -174,18 +153,20 @@ static status_t segment_take(struct relay *relay, const struct chain_segment *se
     u64 end = segment_end_page(segment);
     for (u64 page = segment->gpa / PAGE_SIZE; page < end; page++) {
         struct grant *grant = &grants->page[page];
-        if ((grant->rights & rights) == rights) {
+        status_t status = OK;
+        if ((grant->rights & rights) == rights)
             relay->stats.grants_hit++;
-        } else {
-            status_t status = page_grant(relay, page, rights);
-            if (status != OK) {
-                segment_release(grants, segment, page);
-                return status;
-            }
+        else if (grant->rights != 0)
+            page_grow(relay, page, rights);
+        else
+            status = page_map(relay, page, rights);
+        if (status != OK) {
+            segment_release(grants, segment, page);
+            return status;
         }
         if (grant->users++ == 0)
             grants->unused--;
-        grant->referenced = 1;
+        grant->referenced = !grants->strict;
     }
     return OK;
 }
@@ -222,7 +203,7 @@ void grants_release(struct relay *relay, const struct chain *chain)
 void grants_settle(struct relay *relay)
 {
     if (relay->grants.strict && relay->grants.unused != 0)
-        relay->stats.grants_revoked += sweep(relay, relay->grants.unused, true);
+        relay->stats.grants_revoked += sweep(relay, relay->grants.unused);
     flush_stale(relay);
 }
 

@@ -4,52 +4,38 @@
  */
 #include "hv/core/hypervisor.h"
 #include "hv/relay/internal.h"
-#include "shared/lib/string.h"
 
 _Static_assert(RING_TAGS < NO_TAG, "tags and the end mark fit a byte");
-_Static_assert(RING_CELLS < NO_SEGMENT, "pool indices and the end mark fit 16 bits");
 _Static_assert(RING_COMPLETIONS >= RING_TAGS, "a correct driver cannot overrun its completion ring");
 
 void inflight_init(struct inflight *log)
 {
-    memset(log, 0, sizeof(*log));
-    log->free_tags = RING_TAGS;
     log->free_cells = RING_CELLS;
     log->oldest = log->newest = NO_TAG;
-    for (u32 i = 0; i < RING_TAGS; i++)
-        log->tags[i] = (u8)(RING_TAGS - 1 - i);
-    for (u32 i = 0; i < RING_CELLS; i++)
-        log->pool[i].next = i + 1 < RING_CELLS ? (u16)(i + 1) : NO_SEGMENT;
+    log->free = 0;
+    for (u32 tag = 0; tag < RING_TAGS; tag++)
+        log->slot[tag].next = tag + 1 < RING_TAGS ? (u8)(tag + 1) : NO_TAG;
 }
 
-bool inflight_fits(const struct inflight *log, u32 segments)
+struct chain *inflight_draft(struct inflight *log)
 {
-    return log->free_tags != 0 && segments + 1 <= log->free_cells;
+    return log->free == NO_TAG ? NULL : &log->slot[log->free].chain;
 }
 
-u8 inflight_add(struct inflight *log, const struct chain *chain, u64 id, u64 now)
+u8 inflight_add(struct inflight *log, u64 id, u64 now)
 {
-    ASSERT_HV(inflight_fits(log, chain->count));
-    u8 tag = log->tags[--log->free_tags];
+    u8 tag = log->free;
     struct log_slot *slot = &log->slot[tag];
-    *slot = (struct log_slot){.state = SLOT_FORWARDED,
-                              .head = chain->head,
-                              .count = chain->count,
-                              .readable = chain->readable,
-                              .first = log->free_segment,
-                              .readable_bytes = chain->readable_bytes,
-                              .writable_bytes = chain->writable_bytes,
-                              .id = id,
-                              .submitted = now,
-                              .previous = log->newest,
-                              .next = NO_TAG};
-    for (u32 i = 0; i < chain->count; i++) {
-        struct log_segment *segment = &log->pool[log->free_segment];
-        segment->gpa = chain->segment[i].gpa;
-        segment->length = chain->segment[i].length;
-        log->free_segment = segment->next;
-    }
-    log->free_cells -= chain->count + 1u;
+    ASSERT_HV(tag != NO_TAG && inflight_cells(&slot->chain) <= log->free_cells);
+    log->free = slot->next;
+    log->free_cells -= inflight_cells(&slot->chain);
+    log->count++;
+    slot->in_flight = true;
+    slot->granted = true;
+    slot->id = id;
+    slot->submitted = now;
+    slot->previous = log->newest;
+    slot->next = NO_TAG;
     if (log->newest == NO_TAG)
         log->oldest = tag;
     else
@@ -58,30 +44,10 @@ u8 inflight_add(struct inflight *log, const struct chain *chain, u64 id, u64 now
     return tag;
 }
 
-void inflight_load(const struct inflight *log, u8 tag, struct chain *out)
-{
-    const struct log_slot *slot = &log->slot[tag];
-    u16 at = slot->first;
-    out->head = slot->head;
-    out->count = slot->count;
-    out->readable = slot->readable;
-    out->readable_bytes = slot->readable_bytes;
-    out->writable_bytes = slot->writable_bytes;
-    for (u32 i = 0; i < slot->count; i++, at = log->pool[at].next)
-        out->segment[i] = (struct chain_segment){.gpa = log->pool[at].gpa, .length = log->pool[at].length};
-}
-
 void inflight_remove(struct inflight *log, u8 tag)
 {
     struct log_slot *slot = &log->slot[tag];
-    ASSERT_HV(slot->state != SLOT_FREE);
-    u16 last = slot->first;
-    for (u32 i = 1; i < slot->count; i++)
-        last = log->pool[last].next;
-    log->pool[last].next = log->free_segment;
-    log->free_segment = slot->first;
-    log->free_cells += slot->count + 1u;
-
+    ASSERT_HV(slot->in_flight);
     if (slot->previous == NO_TAG)
         log->oldest = slot->next;
     else
@@ -90,12 +56,9 @@ void inflight_remove(struct inflight *log, u8 tag)
         log->newest = slot->previous;
     else
         log->slot[slot->next].previous = slot->previous;
-    slot->state = SLOT_FREE;
-    log->tags[log->free_tags++] = tag;
-}
-
-void inflight_withdraw(struct inflight *log)
-{
-    for (u8 tag = log->oldest; tag != NO_TAG; tag = log->slot[tag].next)
-        log->slot[tag].state = SLOT_WITHDRAWN;
+    slot->in_flight = false;
+    slot->next = log->free;
+    log->free = tag;
+    log->free_cells += inflight_cells(&slot->chain);
+    log->count--;
 }

@@ -3,14 +3,14 @@
  *
  * A request's life, and who may touch the guest's pages meanwhile:
  *
- *   available ring --forward--> FORWARDED --complete--> published, slot FREE
- *                                   |                               (strict grants: revoked before it is published)
- *                                   \--guest resets the device--> WITHDRAWN --complete, or device blocked--> FREE,
- * silent
+ *   available ring --forward--> in flight --complete--> published, slot free
+ *                                  |                                (strict grants: revoked before it is published)
+ *                                  \--guest resets the device--> withdrawn --complete, or device blocked--> slot free,
+ *                                                                                                           silently
  *
  * A withdrawn request keeps its tag until the driver answers it, so that a late completion cannot be taken for another
  * request's; and the device's reset does not finish (device_status reads back non-zero, VirtIO 1.2 4.1.4.3.1) until
- * then.
+ * then. So all requests in flight are withdrawn, or none: `resetting` of the device says which.
  */
 #pragma once
 
@@ -19,7 +19,6 @@
 #include "shared/virtio/virtio.h"
 
 #define NO_TAG 0xffu
-#define NO_SEGMENT 0xffffu
 
 /* A descriptor chain, copied out of guest memory once and checked: every segment lies in RAM and is not empty. */
 struct chain_segment {
@@ -37,7 +36,8 @@ struct chain {
 
 /* A split virtqueue (VirtIO 1.2 2.7). Addresses are the guest's; pointers are valid while enabled. */
 struct virtqueue {
-    bool enabled;
+    u16 enabled;    /* 0 or 1, as in its register */
+    u16 notify_off; /* always 0 */
     bool event_idx;
     bool indirect;
     u16 size;
@@ -51,35 +51,22 @@ struct virtqueue {
     u16 published;  /* what the guest was shown */
 };
 
-enum slot_state { SLOT_FREE, SLOT_FORWARDED, SLOT_WITHDRAWN };
-
-struct log_segment { /* pool element: a segment of some chain, or a link of the free list */
-    u64 gpa;
-    u32 length;
-    u16 next;
-    u16 reserved;
-};
 struct log_slot {
-    enum slot_state state;
+    bool in_flight;
     bool granted;      /* its pages count it as a user */
-    u8 previous, next; /* neighbours in submission order */
-    u16 head, count, readable;
-    u16 first; /* segment in the pool */
-    u32 readable_bytes, writable_bytes;
+    u8 previous, next; /* neighbours in submission order; next of a free one: the next free one */
     u64 id;
     u64 submitted; /* TSC; of the replay when there was one */
+    struct chain chain;
 };
 /*
- * The in-flight log of one queue. Its pool is as large as the request ring and a request takes a unit for its header as
- * well: so whatever is in flight fits an empty request ring, and a replay never has to wait for the driver.
+ * The in-flight log of one queue. It takes no more cells than the request ring has: so whatever is in flight fits an
+ * empty request ring, and a replay never has to wait for the driver.
  */
 struct inflight {
-    u32 free_tags, free_cells;
-    u8 oldest, newest;
-    u16 free_segment;
-    u8 tags[RING_TAGS]; /* stack of the free ones */
+    u32 count, free_cells;
+    u8 oldest, newest, free; /* tags, or NO_TAG */
     struct log_slot slot[RING_TAGS];
-    struct log_segment pool[RING_CELLS];
 };
 
 struct relay_queue {
@@ -99,10 +86,6 @@ struct grant {     /* of one page of the guest */
     u8 rights;     /* PAGE_READ, PAGE_WRITE; 0: not granted */
     u8 referenced; /* the eviction clock's second chance */
 };
-struct page_span {
-    bool any;
-    u64 first, last;
-};
 struct grants {
     bool strict;
     u32 capacity, count, unused; /* pages: at most, granted, of these without users */
@@ -110,27 +93,27 @@ struct grants {
     u32 *list;                   /* the granted pages, unordered */
     struct grant *page;          /* one for each page of guest RAM */
     u64 page_count;
-    struct page_span stale; /* covers the pages that TLBs may remember with other rights than they have */
+    /* Between these lie all pages that TLBs may remember with other rights than they have; none: first > last. */
+    u64 stale_first, stale_last;
 };
 
 enum relay_state { RELAY_CLOSED, RELAY_OPEN, RELAY_DEAD };
 
 #define MSIX_ENTRIES (RING_MAX_QUEUES + 1u) /* one for each queue, one for configuration changes */
 
-struct msix_entry { /* PCI 3.0 6.8.2 */
-    u32 word[4];    /* address low, high, data, control (bit 0: masked) */
-};
+#define CONFIG_WORDS 64u /* 256 bytes */
+
 struct virtio_device {
-    u8 config_space[256];
+    u32 config_space[CONFIG_WORDS];
     u8 status;
     u8 isr;
     u8 generation;
     bool resetting; /* status 0 was written; waits for the withdrawn requests */
-    u16 queue_select;
+    u16 queues, queue_select;
     u16 config_vector;
     u32 device_feature_select, driver_feature_select;
-    u64 features; /* accepted by the guest */
-    struct msix_entry msix[MSIX_ENTRIES];
+    u64 offered, features;     /* features: accepted by the guest */
+    u32 msix[MSIX_ENTRIES][4]; /* PCI 3.0 6.8.2: address low, high, data, control */
     u32 msix_pending;
     u8 device_config[DRIVER_CONFIG_SIZE];
 };
@@ -138,7 +121,6 @@ struct virtio_device {
 struct relay {
     struct driver *driver;
     enum relay_state state;
-    bool offered;
     bool answers;           /* DEAD: with errors, else silent */
     bool awaits_completion; /* none was published since the replay */
     u64 last_completion;
@@ -146,7 +128,6 @@ struct relay {
     struct virtio_device device;
     struct grants grants;
     struct relay_stats stats;
-    struct chain chain; /* scratch for forward and complete: too large for the stack */
     struct relay_queue queue[RING_MAX_QUEUES];
 };
 
@@ -167,16 +148,15 @@ void virtqueue_want_kicks(struct virtqueue *vq, bool want);
 /* inflight.c */
 
 void inflight_init(struct inflight *log);
-bool inflight_fits(const struct inflight *log, u32 segments);
-/* Enter a chain as FORWARDED, not granted; the caller asked inflight_fits(). Returns the tag. */
-u8 inflight_add(struct inflight *log, const struct chain *chain, u64 id, u64 now);
-/* Copy the chain behind a tag. */
-void inflight_load(const struct inflight *log, u8 tag, struct chain *out);
+/* Where the next chain is to be copied; NULL: all tags are in flight. */
+struct chain *inflight_draft(struct inflight *log);
+/* Enter the draft, granted; there are cells for it. Returns its tag. */
+u8 inflight_add(struct inflight *log, u64 id, u64 now);
 void inflight_remove(struct inflight *log, u8 tag);
-void inflight_withdraw(struct inflight *log);
-static inline u32 inflight_count(const struct inflight *log)
+/* What a request takes of a ring: its header and its segments. */
+static inline u32 inflight_cells(const struct chain *chain)
 {
-    return RING_TAGS - log->free_tags;
+    return chain->count + 1u;
 }
 
 /* grant.c */
@@ -200,9 +180,6 @@ void grants_revoke_all(struct relay *relay);
 
 /* forward.c */
 
-/* Write a logged and granted request into the ring; there is room. The driver sees it after ring_publish(). */
-void ring_write(struct relay_queue *queue, u8 tag, const struct chain *chain, u64 id);
-void ring_publish(struct relay_queue *queue);
 /* The guest's kick. In any state. */
 void relay_kick(struct relay *relay);
 /* Put all that is in flight into empty rings again, in submission order. */
@@ -221,7 +198,10 @@ void relay_publish(struct relay *relay, struct relay_queue *queue);
 
 /* The device appears: configuration space for this offer, BARs where firmware would have put them. */
 void device_create(struct relay *relay);
-void device_raise_queue(struct relay *relay, u16 vector);
+/* MSI-X, or without it bits in the ISR register (4.1.4.5). */
+#define ISR_QUEUE 1u
+#define ISR_CONFIG 2u
+void device_interrupt(struct relay *relay, u16 vector, u8 isr);
 /* A new device configuration, zero-padded. */
 void device_set_config(struct relay *relay, const u8 *config, u32 length);
 /* The guest broke a rule: DEVICE_NEEDS_RESET. */

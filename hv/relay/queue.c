@@ -37,7 +37,7 @@ status_t virtqueue_enable(struct virtqueue *vq, const struct vm *vm, u16 max_siz
     vq->event_idx = (features & VIRTIO_F_EVENT_IDX) != 0;
     vq->indirect = (features & VIRTIO_F_INDIRECT_DESC) != 0;
     vq->last_avail = vq->used_idx = vq->published = 0;
-    vq->enabled = true;
+    vq->enabled = 1;
     return OK;
 }
 
@@ -143,8 +143,6 @@ void virtqueue_fill(struct virtqueue *vq, u16 head, u32 length)
 bool virtqueue_publish(struct virtqueue *vq)
 {
     u16 before = vq->published;
-    if (before == vq->used_idx)
-        return false;
     __atomic_store_n(&vq->used->idx, vq->used_idx, __ATOMIC_RELEASE);
     vq->published = vq->used_idx;
     /*

@@ -30,7 +30,6 @@ static status_t queue_create(struct relay_queue *queue, struct vm *vm, u64 at)
     queue->requests = memset(hpa_to_ptr(requests), 0, RING_REQUEST_BYTES);
     queue->cells = (union ring_cell *)(queue->requests + 1);
     queue->completions = hpa_to_ptr(completions);
-    queue->vq.vector = VIRTIO_MSI_NO_VECTOR;
     inflight_init(&queue->log);
     return OK;
 }
@@ -76,9 +75,8 @@ status_t relay_offer(struct relay *relay, const struct driver_offer *offer)
         return ERR_STATE;
     if (!offer_is_valid(offer))
         return ERR_INVALID;
-    if (!relay->offered) {
+    if (relays[relay->driver->vm->id] == NULL) {
         relay->offer = *offer;
-        relay->offered = true;
         relay->state = RELAY_OPEN;
         device_create(relay);
         relays[relay->driver->vm->id] = relay;
@@ -142,10 +140,9 @@ void relay_give_up(struct relay *relay, bool answer)
         return;
     for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
         struct relay_queue *queue = &relay->queue[q];
-        while (queue->log.oldest != NO_TAG) {
-            inflight_load(&queue->log, queue->log.oldest, &relay->chain);
-            inflight_remove(&queue->log, queue->log.oldest);
-            answer_with_error(relay, queue, &relay->chain);
+        for (u8 tag = queue->log.oldest; tag != NO_TAG; tag = queue->log.oldest) {
+            inflight_remove(&queue->log, tag);
+            answer_with_error(relay, queue, &queue->log.slot[tag].chain);
         }
         relay_publish(relay, queue);
     }
@@ -167,7 +164,7 @@ u32 relay_in_flight(const struct relay *relay)
 {
     u32 count = 0;
     for (u32 q = 0; q < RING_MAX_QUEUES; q++)
-        count += inflight_count(&relay->queue[q].log);
+        count += relay->queue[q].log.count;
     return count;
 }
 
@@ -199,7 +196,7 @@ status_t relay_some_in_flight(struct relay *relay, u32 queue, u16 *tag, u32 *max
     if (log->oldest == NO_TAG)
         return ERR_NOT_FOUND;
     *tag = log->oldest;
-    *max_length = log->slot[log->oldest].writable_bytes;
+    *max_length = log->slot[log->oldest].chain.writable_bytes;
     return OK;
 }
 

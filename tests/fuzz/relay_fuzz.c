@@ -103,7 +103,7 @@ static void driver_acts(u32 what)
             driver_take(queue, &request)) {
             /* Its cells may be read late: after a forged completion, even after another request took the tag. */
             const struct log_slot *slot = &world.relay->queue[queue].log.slot[request.tag];
-            bool owed = slot->state == SLOT_FORWARDED && slot->id == request.id;
+            bool owed = slot->in_flight && slot->id == request.id;
             for (u32 i = 0; i < request.count; i++) {
                 bool write = (request.segment[i].flags & RING_SEGMENT_WRITABLE) != 0;
                 CHECK(!owed || device_reach(request.segment[i].address, request.segment[i].length, write) != NULL);

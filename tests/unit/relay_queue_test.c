@@ -257,7 +257,7 @@ static void random_rings(void **state)
             guest_set_status(0);
             for (u32 tag = 0; guest_status() != 0; tag++) { /* drain */
                 assert_true(tag < RING_TAGS);
-                if (world.relay->queue[0].log.slot[tag].state != SLOT_FREE)
+                if (world.relay->queue[0].log.slot[tag].in_flight)
                     driver_complete(0, (u16)tag, 0);
                 relay_complete(world.relay);
             }
