@@ -25,8 +25,10 @@ hv_entry:
     jmp 0b
 
     .bss
-    .balign 16
-boot_stack:
+    .globl boot_stack_guard
+    .balign 4096
+boot_stack_guard:               /* paging_init() leaves this page out */
+    .skip 4096
     .skip 32768
 boot_stack_top:
 

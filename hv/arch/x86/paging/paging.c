@@ -9,7 +9,7 @@
 #define STACK_BASE 0xffffb00000000000ull
 #define STACK_STRIDE (2 * CPU_STACK_SIZE) /* the lower half stays unmapped: the guard */
 
-extern char image_start[], text_end[], rodata_end[], image_end[];
+extern char image_start[], text_end[], rodata_end[], boot_stack_guard[], image_end[];
 
 static struct page_table tables;
 static u64 device_next = DEVICE_BASE;
@@ -39,7 +39,8 @@ static status_t map_image(const struct boot_info *boot)
     } part[] = {
         {image_start, text_end, PAGE_READ | PAGE_EXECUTE},
         {text_end, rodata_end, PAGE_READ},
-        {rodata_end, image_end, PAGE_READ | PAGE_WRITE},
+        {rodata_end, boot_stack_guard, PAGE_READ | PAGE_WRITE},
+        {boot_stack_guard + PAGE_SIZE, image_end, PAGE_READ | PAGE_WRITE},
     };
 
     for (u32 i = 0; i < ARRAY_SIZE(part); i++) {
@@ -54,28 +55,39 @@ static status_t map_image(const struct boot_info *boot)
     return OK;
 }
 
-/* All RAM, in 2 MiB steps: ranges of the map that share such a step are mapped once. MMIO holes stay out but for edges.
+static status_t map_direct(u64 from, u64 to)
+{
+    return from < to ? page_table_map(&tables, DIRECT_MAP_BASE + from, HPA(from), to - from, PAGE_READ | PAGE_WRITE)
+                     : OK;
+}
+
+/*
+ * All RAM, in 2 MiB steps: ranges of the map that share such a step are mapped once. MMIO holes stay out but for edges,
+ * and so does the image's part that nobody writes: no writable alias of code.
  */
 static status_t map_ram(const struct boot_info *boot)
 {
+    u64 hole = boot->hv_base, hole_end = hole + (u64)(rodata_end - image_start);
+    status_t status = OK;
     u64 done = 0;
 
-    for (u32 i = 0; i < boot->memory_count; i++) {
+    for (u32 i = 0; status == OK && i < boot->memory_count; i++) {
         const struct boot_memory *m = &boot->memory[i];
-        if (m->kind == BOOT_MEMORY_RESERVED)
-            continue;
         u64 from = m->base & ~(MIB(2) - 1);
         u64 to = (m->base + m->size + MIB(2) - 1) & ~(MIB(2) - 1);
+        if (m->kind == BOOT_MEMORY_RESERVED || to <= done)
+            continue;
         if (from < done)
             from = done;
-        if (from >= to)
-            continue;
-        status_t status = page_table_map(&tables, DIRECT_MAP_BASE + from, HPA(from), to - from, PAGE_READ | PAGE_WRITE);
-        if (status != OK)
-            return status;
+        if (from <= hole && hole < to) {
+            status = map_direct(from, hole);
+            from = hole_end;
+        }
+        if (status == OK)
+            status = map_direct(from, to);
         done = to;
     }
-    return OK;
+    return status;
 }
 
 status_t paging_init(const struct boot_info *boot)

@@ -1,12 +1,12 @@
 /*
  * The hypervisor's own address space (SDM 3A 4.5), one for all CPUs, built once at boot:
  *
- *   0xffff800000000000  direct map of all RAM, writable, never executable (hpa_to_ptr)
+ *   0xffff800000000000  direct map of all RAM, writable, never executable (hpa_to_ptr); not the image's text and rodata
  *   0xffffa00000000000  devices, uncached (paging_map_device)
- *   0xffffb00000000000  CPU stacks, each with an unmapped guard page below
- *   0xffffffff80000000  the image: text R-X, read-only data R--, data RW-
+ *   0xffffb00000000000  stacks of the CPUs but the first, each with an unmapped guard page below
+ *   0xffffffff80000000  the image: text R-X, read-only data R--, data RW-; a guard page below the first CPU's stack
  *
- * Nothing is both writable and executable.
+ * Nothing is both writable and executable, and no code is writable under another address.
  */
 #pragma once
 
