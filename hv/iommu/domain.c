@@ -4,7 +4,6 @@
 #include "hv/pci/pci.h"
 #include "shared/lib/checked.h"
 
-#define CONTEXT_ENTRIES 256u
 #define INTERRUPT_RANGE 0xfee00000ull /* VT-d 3: writes there are interrupts, never translated */
 
 static struct page_format format; /* VT-d's, as this unit can do it */
@@ -53,7 +52,7 @@ static status_t add_bus(u8 bus)
     if (status != OK)
         return status;
     struct vtd_entry *table = hpa_to_ptr(page);
-    for (u32 i = 0; i < CONTEXT_ENTRIES; i++)
+    for (u32 i = 0; i < PAGE_SIZE / sizeof(*table); i++)
         table[i] = vtd_context_entry(blocking->table.root, iommu_unit.levels, blocking->id);
     unit_publish(table, PAGE_SIZE);
     root_table[bus] = vtd_root_entry(page);

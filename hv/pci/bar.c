@@ -107,13 +107,14 @@ void pci_bars_check(hpa_t ecam, u64 ecam_size, const struct boot_memory *map, u3
     for (u32 d = 0; d < pci_device_count; d++) {
         const struct pci_device *dev = &pci_devices[d];
         for (u32 i = 0; i < ARRAY_SIZE(dev->bar); i++) {
-            const char *flaw = dev->bar[i].size ? bar_flaw(&dev->bar[i], ecam, ecam_size, map, map_count) : NULL;
-            if (!flaw && dev->bar[i].size && collides(dev, &dev->bar[i]))
+            const struct pci_bar *bar = &dev->bar[i];
+            const char *flaw = bar->size ? bar_flaw(bar, ecam, ecam_size, map, map_count) : NULL;
+            if (bar->size && !flaw && collides(dev, bar))
                 flaw = "overlaps another BAR's pages";
             refuse[d][i] = flaw != NULL;
             if (flaw)
                 hv_log("pci " BDF_FORMAT ": BAR %u at 0x%llx %s: not used", BDF_PARTS(dev->bdf), i,
-                       (unsigned long long)dev->bar[i].address, flaw);
+                       (unsigned long long)bar->address, flaw);
         }
     }
     for (u32 d = 0; d < pci_device_count; d++)

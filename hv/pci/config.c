@@ -16,16 +16,14 @@ static volatile u8 *config_register(const struct pci_device *dev, u32 offset, u3
 {
     volatile u8 *window = bus_window[dev->bdf >> 8];
 
-    ASSERT_HV(pci_access_valid(offset, width));
-    return window ? window + (u32)(dev->bdf & 0xff) * PCI_CONFIG_SIZE + offset : NULL;
+    ASSERT_HV(window && pci_access_valid(offset, width));
+    return window + (u32)(dev->bdf & 0xff) * PCI_CONFIG_SIZE + offset;
 }
 
 u32 pci_read(const struct pci_device *dev, u32 offset, u32 width)
 {
     const volatile u8 *at = config_register(dev, offset, width);
 
-    if (!at)
-        return ~0u >> (32 - width * 8);
     if (width == 1)
         return *at;
     return width == 2 ? *(const volatile u16 *)at : *(const volatile u32 *)at;
@@ -35,8 +33,6 @@ void pci_write(const struct pci_device *dev, u32 offset, u32 width, u32 value)
 {
     volatile u8 *at = config_register(dev, offset, width);
 
-    if (!at)
-        return;
     if (width == 1)
         *at = (u8)value;
     else if (width == 2)

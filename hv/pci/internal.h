@@ -82,7 +82,7 @@ static inline void pci_update(const struct pci_device *dev, u32 offset, u32 clea
         pci_write(dev, offset, 2, value);
 }
 
-/* config.c. A bus that was not mapped reads as all ones, as absent devices do, and drops writes. */
+/* config.c. Once for each bus, before the first access to it; what is absent there reads as all ones. */
 void pci_map_bus(hpa_t ecam, u8 bus);
 
 /* bar.c. Size all BARs, with decoding off meanwhile (PCI 3.0 6.2.5.1). */
