@@ -53,20 +53,20 @@ static void take_free_ranges(const struct boot_memory *map, u32 count)
     for (u32 i = 0; i < count && frames.managed_count < BOOT_MAX_MEMORY; i++) {
         u64 low = map[i].base < LOWEST_ADDRESS ? LOWEST_ADDRESS : map[i].base;
         u64 high = map[i].base + map[i].size;
-        if (map[i].kind != BOOT_MEMORY_FREE || high <= low)
-            continue;
-        frames.managed[frames.managed_count++] = (struct range){PAGE_UP(low) / PAGE_SIZE, high / PAGE_SIZE};
+        if (map[i].kind == BOOT_MEMORY_FREE && high > low)
+            frames.managed[frames.managed_count++] = (struct range){PAGE_UP(low) / PAGE_SIZE, high / PAGE_SIZE};
     }
 }
 
 /* Cut the bitmap's own frames off the first range that holds them, so that nobody can ever free them. */
-static status_t place_bitmap(u64 bitmap_frames)
+static status_t place_bitmap(u64 size)
 {
-    for (u32 i = 0; i < frames.managed_count; i++) {
-        struct range *range = &frames.managed[i];
+    u64 bitmap_frames = PAGE_UP(size) / PAGE_SIZE;
+
+    for (struct range *range = frames.managed; range < frames.managed + frames.managed_count; range++) {
         if (range->end - range->first < bitmap_frames)
             continue;
-        frames.used = hpa_to_ptr(HPA(range->first * PAGE_SIZE));
+        frames.used = memset(hpa_to_ptr(HPA(range->first * PAGE_SIZE)), 0xff, size);
         range->first += bitmap_frames;
         return OK;
     }
@@ -80,20 +80,17 @@ status_t frames_init(const struct boot_memory *map, u32 count)
     if (frames.managed_count == 0)
         return ERR_NO_MEMORY;
     frames.span = (struct range){frames.managed[0].first, frames.managed[frames.managed_count - 1].end};
+    frames.hint = frames.span.first;
 
     u64 words = (frames.span.end - frames.span.first + WORD_BITS - 1) / WORD_BITS;
-    status_t status = place_bitmap(PAGE_UP(words * sizeof(u64)) / PAGE_SIZE);
-    if (status != OK)
-        return status;
-    memset(frames.used, 0xff, words * sizeof(u64));
-    for (u32 i = 0; i < frames.managed_count; i++) {
+    status_t status = place_bitmap(words * sizeof(u64));
+    for (u32 i = 0; status == OK && i < frames.managed_count; i++) {
         u64 size = frames.managed[i].end - frames.managed[i].first;
         mark(frames.managed[i].first, size, false);
         frames.free += size;
     }
     frames.total = frames.free;
-    frames.hint = frames.span.first;
-    return OK;
+    return status;
 }
 
 /*

@@ -65,7 +65,8 @@ static void serve_driver(struct cpu *cpu, struct driver *driver, u64 now, bool t
     }
     if (ticks)
         recovery_tick(driver, now);
-    recovery_run(driver);
+    if (recovery_due(driver, now))
+        recovery_run(driver);
 }
 
 /* What interrupts and time have brought. Lock held. */
