@@ -6,15 +6,15 @@ import time
 from harness import case, check, check_load, driver, guest, main, manifest, vm
 
 LABEL = "containment"
-TIMEOUT = 420
+TIMEOUT = 300
 
 # The whole 64 bits: the guest's pages begin at 64 GiB, and an address that the device cuts down would test nothing.
 EDU = "edu,dma_mask=0xffffffffffffffff,addr=0x10"
 EDU_ADDRESS = "00:10.0"
 ROGUE_SECONDS = 200
 # Each refused DMA costs QEMU's AHCI model one of its 32 slots for good (docs/decisions/006).
-WILD_DMA = 6
-WILD_WRITES = 6
+WILD_DMA = 10
+WILD_WRITES = 10
 
 
 def rogue(**keys):
@@ -91,7 +91,7 @@ def check_all_refused(follower):
 def check_nothing_interrupted(before, after):
     """The guest got nothing of the messages that the device forged, and its neighbour no more than a reason to look."""
     # QEMU 7.2 does not compare the source id of a message that a device writes by itself, so one with blk0's handle
-    # passes: a spurious interrupt. VT-d 5.1.3 has it blocked, and the entries ask for that.
+    # passes: a spurious interrupt. VT-d 5.1.4 has it blocked, and the entries ask for that.
     strays = after["blk0"]["device_interrupts"] - before["blk0"]["device_interrupts"]
     check(strays <= 1, f"{strays} interrupts reached the idle blk0")
     check(after["rogue0"]["interrupts"] == 0, "the rogue interrupted the guest, which wants no interrupts from it")
@@ -135,7 +135,8 @@ def rogue_driver_and_device(lab):
 def revoked_grants_are_out_of_reach(lab):
     """
     The rogue uses a page of the guest before it answers, so that IOTLB and nested TLB know it, and again after. With
-    `grants = strict` the second use is refused: a missing invalidation would let it through.
+    `grants = strict` the second use is refused. A missing invalidation of the IOTLB lets it through, in QEMU, too; one of
+    the nested TLB would show on silicon only, since TCG starts each stay in the VM with an empty one.
     """
     with lab.machine(manifest(driver(), rogue(grants="strict"), guest()), devices=[EDU]) as machine:
         machine.boot()
@@ -165,7 +166,7 @@ def wild_writes_and_wild_dma(lab):
     with lab.machine(manifest(driver(limit=100), guest())) as machine:
         machine.boot()
         machine.run("canary set 7", 180)
-        command = "blk load --seed 5 --depth 16 --seconds 12 --final --quiet"
+        command = "blk load --seed 5 --depth 16 --seconds 10 --final --quiet"
         machine.send(command)
         for _ in range(WILD_WRITES):
             check_wild(machine, "wild-write", "nested-page")

@@ -79,12 +79,10 @@ bool rogue_probe_run(void)
     answer(works && ready ? ROGUE_TRANSFER : 0);
     if (!works || !ready)
         return true;
-    if (by_device) {
-        works = rogue_device_writes(waiting.address);
-    } else {
-        for (u32 i = 0; i < ROGUE_TRANSFER; i++)
-            ((volatile u8 *)waiting.address)[i] = PATTERN_REVOKED;
-    }
+    if (by_device && !rogue_device_writes(waiting.address))
+        log_line("rogue: probe %u: no answer: the device is cut off", n);
+    for (u32 i = 0; !by_device && i < ROGUE_TRANSFER; i++)
+        ((volatile u8 *)waiting.address)[i] = PATTERN_REVOKED;
     log_line("rogue: probe %u survived the access after its answer", n);
     return true;
 }
