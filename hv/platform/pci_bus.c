@@ -23,10 +23,8 @@ static void config_access(u32 address, u8 width, bool write, u32 *value)
     if (!(address & ADDRESS_ENABLE) || address & ADDRESS_BUS_FUNCTION || device > VM_MAX)
         return;
     struct relay *relay = device ? relays[device - 1] : NULL;
-    if (relay && write)
-        relay_pci_config_write(relay, offset, width, *value);
-    else if (relay)
-        *value = relay_pci_config_read(relay, offset, width);
+    if (relay)
+        relay_pci_config(relay, offset, width, write, value);
     else if (device == 0 && !write)
         memcpy(value, host_bridge + offset, width); /* platform_port() cuts the rest off */
 }
@@ -48,30 +46,18 @@ void pci_bus_port(struct vm *vm, u32 offset, u8 width, bool write, u32 *value)
 
 bool pci_bus_claimed_port(u16 port, u8 width, bool write, u32 *value)
 {
-    u32 offset;
     for (u32 slot = 0; slot < VM_MAX; slot++) {
-        if (!relays[slot] || !relay_claims_port(relays[slot], port, &offset))
-            continue;
-        if (write)
-            relay_port_write(relays[slot], offset, width, *value);
-        else
-            *value = relay_port_read(relays[slot], offset, width);
-        return true;
+        if (relays[slot] && relay_port(relays[slot], port, width, write, value))
+            return true;
     }
     return false;
 }
 
 bool pci_bus_claimed_memory(gpa_t address, u8 width, bool write, u64 *value)
 {
-    u32 offset;
     for (u32 slot = 0; slot < VM_MAX; slot++) {
-        if (!relays[slot] || !relay_claims_memory(relays[slot], address, &offset))
-            continue;
-        if (write)
-            relay_memory_write(relays[slot], offset, width, *value);
-        else
-            *value = relay_memory_read(relays[slot], offset, width);
-        return true;
+        if (relays[slot] && relay_memory(relays[slot], address, width, write, value))
+            return true;
     }
     return false;
 }

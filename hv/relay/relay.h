@@ -84,16 +84,13 @@ NODISCARD status_t relay_some_in_flight(struct relay *relay, u32 queue, u16 *tag
 /* Is the guest page granted to this driver VM now? For tests of revocation and for the oracle. */
 bool relay_is_granted(const struct relay *relay, gpa_t page);
 
-/* The guest's side, called by platform/pci_bus.c and the exit handlers. width 1, 2 or 4. */
-u32 relay_pci_config_read(struct relay *relay, u32 offset, u32 width);
-void relay_pci_config_write(struct relay *relay, u32 offset, u32 width, u32 value);
-/* Does the I/O BAR (or the MSI-X memory BAR) claim this address now? Then *offset is set. */
-bool relay_claims_port(const struct relay *relay, u16 port, u32 *offset);
-bool relay_claims_memory(const struct relay *relay, gpa_t address, u32 *offset);
-u32 relay_port_read(struct relay *relay, u32 offset, u32 width);
-void relay_port_write(struct relay *relay, u32 offset, u32 width, u32 value);
-u64 relay_memory_read(struct relay *relay, u32 offset, u32 width);
-void relay_memory_write(struct relay *relay, u32 offset, u32 width, u64 value);
+/*
+ * The guest's side, called by platform/pci_bus.c. Width 1, 2 or 4, for memory also 8. Configuration space: offset below
+ * 256, aligned to width. Port and memory: false when no BAR claims the address now; else the access was made.
+ */
+void relay_pci_config(struct relay *relay, u32 offset, u32 width, bool write, u32 *value);
+bool relay_port(struct relay *relay, u16 port, u32 width, bool write, u32 *value);
+bool relay_memory(struct relay *relay, gpa_t address, u32 width, bool write, u64 *value);
 /*
  * The main guest is being reset: the device goes to its reset state. Requests in flight are withdrawn when the driver
  * completes them; until relay_in_flight() is 0 the device may still write into their pages, so the guest's memory is

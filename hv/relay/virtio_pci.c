@@ -72,11 +72,6 @@ static u32 all_ones(u32 width)
     return width >= 4 ? ~0u : (1u << width * 8) - 1;
 }
 
-static bool access_is_natural(u32 offset, u32 width, u32 size)
-{
-    return (width == 1 || width == 2 || width == 4) && offset % width == 0 && range_inside(offset, width, 0, size);
-}
-
 /* ---- interrupts ---- */
 
 static void msix_send(struct relay *relay)
@@ -333,41 +328,21 @@ static void common_write(struct relay *relay, const struct common_register *reg,
     memcpy(field, &value, reg->width);
 }
 
-/* ---- what the exit handlers call ---- */
+/* ---- the guest's accesses ---- */
 
-u32 relay_pci_config_read(struct relay *relay, u32 offset, u32 width)
+void relay_pci_config(struct relay *relay, u32 offset, u32 width, bool write, u32 *value)
 {
-    if (!access_is_natural(offset, width, sizeof(relay->device.config_space)))
-        return all_ones(width);
-    return relay->device.config_space[offset / 4] >> offset % 4 * 8 & all_ones(width);
-}
-
-void relay_pci_config_write(struct relay *relay, u32 offset, u32 width, u32 value)
-{
-    u32 shift = offset % 4 * 8;
-    if (!access_is_natural(offset, width, sizeof(relay->device.config_space)))
+    u32 shift = offset % 4 * 8, *word = &relay->device.config_space[offset / 4];
+    if (!write) {
+        *value = *word >> shift & all_ones(width);
         return;
-    u32 *word = &relay->device.config_space[offset / 4], mask = config_writable[offset / 4] & all_ones(width) << shift;
-    *word = (*word & ~mask) | (value << shift & mask);
+    }
+    u32 mask = config_writable[offset / 4] & all_ones(width) << shift;
+    *word = (*word & ~mask) | (*value << shift & mask);
     msix_send(relay);
 }
 
-bool relay_claims_port(const struct relay *relay, u16 port, u32 *offset)
-{
-    const u32 *config = relay->device.config_space;
-    u32 base = config[PCI_BAR0] & ~(PORTS - 1);
-    *offset = port - base;
-    return (config[PCI_COMMAND] & PCI_COMMAND_IO) != 0 && range_inside(port, 1, base, PORTS);
-}
-
-bool relay_claims_memory(const struct relay *relay, gpa_t address, u32 *offset)
-{
-    const u32 *config = relay->device.config_space;
-    *offset = (u32)address.v - config[PCI_BAR1];
-    return (config[PCI_COMMAND] & PCI_COMMAND_MEMORY) != 0 && range_inside(address.v, 1, config[PCI_BAR1], MEMORY_SIZE);
-}
-
-u32 relay_port_read(struct relay *relay, u32 offset, u32 width)
+static u32 port_read(struct relay *relay, u32 offset, u32 width)
 {
     struct virtio_device *device = &relay->device;
     u8 *field;
@@ -378,8 +353,7 @@ u32 relay_port_read(struct relay *relay, u32 offset, u32 width)
     } else if (offset == ISR_OFFSET && width == 1) {
         value = device->isr;
         device->isr = 0; /* 4.1.4.5.1 */
-    } else if (access_is_natural(offset, width, PORTS) &&
-               range_inside(offset, width, CONFIG_OFFSET, DRIVER_CONFIG_SIZE)) {
+    } else if (offset % width == 0 && range_inside(offset, width, CONFIG_OFFSET, DRIVER_CONFIG_SIZE)) {
         memcpy(&value, device->device_config + (offset - CONFIG_OFFSET), width);
     } else {
         value = all_ones(width);
@@ -387,11 +361,11 @@ u32 relay_port_read(struct relay *relay, u32 offset, u32 width)
     return value;
 }
 
-void relay_port_write(struct relay *relay, u32 offset, u32 width, u32 value)
+static void port_write(struct relay *relay, u32 offset, u32 width, u32 value)
 {
     u8 *field;
     if (offset == NOTIFY_OFFSET) {
-        if ((width == 2 || width == 4) && value < relay->device.queues)
+        if (width >= 2 && value < relay->device.queues)
             relay_kick(relay);
         return;
     }
@@ -401,31 +375,38 @@ void relay_port_write(struct relay *relay, u32 offset, u32 width, u32 value)
         common_write(relay, reg, field, value);
 }
 
-/* PCI 3.0 6.8.2: double words and quadwords only */
-static bool access_is_msix(u32 offset, u32 width)
+bool relay_port(struct relay *relay, u16 port, u32 width, bool write, u32 *value)
 {
-    return (width == 4 || width == 8) && offset % width == 0 && range_inside(offset, width, 0, MEMORY_SIZE);
+    const u32 *config = relay->device.config_space;
+    u32 base = config[PCI_BAR0] & ~(PORTS - 1);
+    if ((config[PCI_COMMAND] & PCI_COMMAND_IO) == 0 || !range_inside(port, 1, base, PORTS))
+        return false;
+    if (write)
+        port_write(relay, port - base, width, *value);
+    else
+        *value = port_read(relay, port - base, width);
+    return true;
 }
 
-u64 relay_memory_read(struct relay *relay, u32 offset, u32 width)
+bool relay_memory(struct relay *relay, gpa_t address, u32 width, bool write, u64 *value)
 {
     struct virtio_device *device = &relay->device;
-    u64 value = 0;
-    if (!access_is_msix(offset, width))
-        return ~0ull;
-    if (offset == PBA_OFFSET)
-        return device->msix_pending;
-    if (offset < sizeof(device->msix))
-        memcpy(&value, (u8 *)device->msix + offset, width);
-    return value;
-}
-
-void relay_memory_write(struct relay *relay, u32 offset, u32 width, u64 value)
-{
-    struct virtio_device *device = &relay->device;
-    if (!access_is_msix(offset, width) || offset >= sizeof(device->msix))
-        return;
-    memcpy((u8 *)device->msix + offset, &value, width);
-    device->msix[offset / sizeof(device->msix[0])][3] &= MSIX_MASKED; /* its other bits do not exist */
-    msix_send(relay);
+    u64 base = device->config_space[PCI_BAR1], offset = address.v - base;
+    bool is_table = offset < sizeof(device->msix);
+    if ((device->config_space[PCI_COMMAND] & PCI_COMMAND_MEMORY) == 0 || !range_inside(address.v, 1, base, MEMORY_SIZE))
+        return false;
+    if (!write)
+        *value = ~0ull;
+    if ((width != 4 && width != 8) || offset % width != 0)
+        return true; /* PCI 3.0 6.8.2: double words and quadwords only */
+    if (!write) {
+        *value = offset == PBA_OFFSET ? device->msix_pending : 0;
+        if (is_table)
+            memcpy(value, (u8 *)device->msix + offset, width);
+    } else if (is_table) {
+        memcpy((u8 *)device->msix + offset, value, width);
+        device->msix[offset / sizeof(device->msix[0])][3] &= MSIX_MASKED; /* its other bits do not exist */
+        msix_send(relay);
+    }
+    return true;
 }

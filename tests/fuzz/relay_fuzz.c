@@ -44,6 +44,7 @@ static void guest_acts(u32 what)
 {
     u16 queue = what >> 4 & 1;
     u64 at;
+    u32 width;
     switch (what & 7) {
     case 0:
     case 1:
@@ -64,11 +65,12 @@ static void guest_acts(u32 what)
         guest_kick(queue);
         break;
     case 5:
-        relay_port_write(world.relay, take(1), 1u << (take(1) & 3), take(4));
+        guest_out(take(1), 1u << take(1) % 3, take(4));
         break;
     case 6:
-        relay_memory_write(world.relay, take(2) & 0xfff, 4u << (take(1) & 1), take(4));
-        relay_pci_config_write(world.relay, take(1), 1u << (take(1) & 3), take(4));
+        guest_msix_write(take(2) & 0xfff, 4u << (take(1) & 1), take(4));
+        width = 1u << take(1) % 3;
+        guest_config_write(take(1) / width * width, width, take(4)); /* as the bus makes them */
         break;
     default:
         guest_set_status(0);

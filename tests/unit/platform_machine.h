@@ -92,46 +92,36 @@ void console_guest_put(u8 byte)
     machine.output[machine.output_length++ % sizeof(machine.output)] = byte;
 }
 
-u32 relay_pci_config_read(struct relay *relay, u32 offset, u32 width)
-{
-    assert_true(offset + width <= 256 && offset % width == 0);
-    relay->offset = offset;
-    relay->width = width;
-    relay->write = false;
-    return relay->value;
-}
-void relay_pci_config_write(struct relay *relay, u32 offset, u32 width, u32 value)
-{
-    assert_true(offset + width <= 256 && offset % width == 0);
-    *relay = (struct relay){offset, width, value, true, relay->port, relay->memory};
-}
-bool relay_claims_port(const struct relay *relay, u16 port, u32 *offset)
-{
-    *offset = (u32)port - relay->port;
-    return relay->port && port >= relay->port && *offset < 0x100;
-}
-bool relay_claims_memory(const struct relay *relay, gpa_t address, u32 *offset)
-{
-    *offset = (u32)(address.v - relay->memory);
-    return relay->memory && address.v >= relay->memory && address.v - relay->memory < PAGE_SIZE;
-}
-u32 relay_port_read(struct relay *relay, u32 offset, u32 width)
-{
-    return relay_pci_config_read(relay, offset / width * width, width);
-}
-void relay_port_write(struct relay *relay, u32 offset, u32 width, u32 value)
-{
-    *relay = (struct relay){offset, width, value, true, relay->port, relay->memory};
-}
-u64 relay_memory_read(struct relay *relay, u32 offset, u32 width)
+static void fake_access(struct relay *relay, u32 offset, u32 width, bool write, u32 *value)
 {
     relay->offset = offset;
     relay->width = width;
-    return relay->value;
+    relay->write = write;
+    if (write)
+        relay->value = *value;
+    else
+        *value = relay->value;
 }
-void relay_memory_write(struct relay *relay, u32 offset, u32 width, u64 value)
+void relay_pci_config(struct relay *relay, u32 offset, u32 width, bool write, u32 *value)
 {
-    relay_port_write(relay, offset, width, (u32)value);
+    assert_true(offset + width <= 256 && offset % width == 0);
+    fake_access(relay, offset, width, write, value);
+}
+bool relay_port(struct relay *relay, u16 port, u32 width, bool write, u32 *value)
+{
+    if (!relay->port || port < relay->port || port - relay->port >= 0x100)
+        return false;
+    fake_access(relay, port - relay->port, width, write, value);
+    return true;
+}
+bool relay_memory(struct relay *relay, gpa_t address, u32 width, bool write, u64 *value)
+{
+    u32 low = (u32)*value;
+    if (!relay->memory || address.v < relay->memory || address.v - relay->memory >= PAGE_SIZE)
+        return false;
+    fake_access(relay, (u32)(address.v - relay->memory), width, write, &low);
+    *value = low;
+    return true;
 }
 void relay_guest_reset(struct relay *relay)
 {

@@ -194,7 +194,7 @@ static void offers(void **state)
     }
     world.offer.config[3] = 77;
     assert_int_equal(relay_offer(world.relay, &world.offer), OK);
-    assert_int_equal(relay_port_read(world.relay, 0x83, 1), 77);
+    assert_int_equal(guest_in(0x83, 1), 77);
     assert_int_equal(world.messages[MSIX_ENTRIES - 1], 1);
 }
 

@@ -275,20 +275,58 @@ static inline void world_create(enum manifest_grants grants, u32 grant_pages, bo
 #define ISR_REGISTER 0x40u
 #define GUEST_FEATURES (VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX)
 
+static inline u32 guest_config_read(u32 offset, u32 width)
+{
+    u32 value;
+    relay_pci_config(world.relay, offset, width, false, &value);
+    return value;
+}
+
+static inline void guest_config_write(u32 offset, u32 width, u32 value)
+{
+    relay_pci_config(world.relay, offset, width, true, &value);
+}
+
+/* Offsets into BAR 0, wherever it lies now. What no BAR claims reads all ones. */
+static inline u32 guest_in(u32 offset, u32 width)
+{
+    u32 value = ~0u;
+    (void)relay_port(world.relay, (u16)((guest_config_read(0x10, 4) & ~0xffu) + offset), width, false, &value);
+    return value;
+}
+
+static inline void guest_out(u32 offset, u32 width, u32 value)
+{
+    (void)relay_port(world.relay, (u16)((guest_config_read(0x10, 4) & ~0xffu) + offset), width, true, &value);
+}
+
+/* Offsets into BAR 1 */
+static inline u64 guest_msix_read(u32 offset, u32 width)
+{
+    u64 value = ~0ull;
+    (void)relay_memory(world.relay, GPA(guest_config_read(0x14, 4) + offset), width, false, &value);
+    return value;
+}
+
+static inline void guest_msix_write(u32 offset, u32 width, u64 value)
+{
+    (void)relay_memory(world.relay, GPA(guest_config_read(0x14, 4) + offset), width, true, &value);
+}
+
 static inline u8 guest_status(void)
 {
-    return (u8)relay_port_read(world.relay, REGISTER(device_status), 1);
+    return (u8)guest_in(REGISTER(device_status), 1);
 }
 
 static inline void guest_set_status(u8 status)
 {
-    relay_port_write(world.relay, REGISTER(device_status), 1, status);
+    guest_out(REGISTER(device_status), 1, status);
 }
 
 static inline void guest_out64(u32 offset, u64 value)
 {
-    relay_port_write(world.relay, offset, 4, (u32)value);
-    relay_port_write(world.relay, offset + 4, 4, (u32)(value >> 32));
+    guest_out(offset, 4, (u32)value);
+    guest_out(offset + 4, 4, (u32)(value >> 32));
 }
 
 static inline void guest_negotiate(u64 features)
@@ -296,8 +334,8 @@ static inline void guest_negotiate(u64 features)
     guest_set_status(VIRTIO_STATUS_ACKNOWLEDGE);
     guest_set_status(VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER);
     for (u32 half = 0; half < 2; half++) {
-        relay_port_write(world.relay, REGISTER(driver_feature_select), 4, half);
-        relay_port_write(world.relay, REGISTER(driver_feature), 4, (u32)(features >> half * 32));
+        guest_out(REGISTER(driver_feature_select), 4, half);
+        guest_out(REGISTER(driver_feature), 4, (u32)(features >> half * 32));
     }
     guest_set_status(VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_FEATURES_OK);
 }
@@ -306,13 +344,13 @@ static inline void guest_enable_queue(u16 queue, u16 size)
 {
     u64 base = queue * QUEUE_STRIDE;
     memset(world.ram + base, 0, QUEUE_STRIDE);
-    relay_port_write(world.relay, REGISTER(queue_select), 2, queue);
-    relay_port_write(world.relay, REGISTER(queue_size), 2, size);
-    relay_port_write(world.relay, REGISTER(queue_msix_vector), 2, queue);
+    guest_out(REGISTER(queue_select), 2, queue);
+    guest_out(REGISTER(queue_size), 2, size);
+    guest_out(REGISTER(queue_msix_vector), 2, queue);
     guest_out64(REGISTER(queue_desc), base + DESC_AT);
     guest_out64(REGISTER(queue_driver), base + AVAIL_AT);
     guest_out64(REGISTER(queue_device), base + USED_AT);
-    relay_port_write(world.relay, REGISTER(queue_enable), 2, 1);
+    guest_out(REGISTER(queue_enable), 2, 1);
 }
 
 static inline void guest_driver_ok(void)
@@ -323,13 +361,15 @@ static inline void guest_driver_ok(void)
 
 static inline void guest_enable_msix(void)
 {
+    guest_config_write(0x10, 4, PLATFORM_BAR_PORTS);
+    guest_config_write(0x04, 2, 3); /* decode both BARs */
     for (u32 vector = 0; vector < MSIX_ENTRIES; vector++) {
-        relay_memory_write(world.relay, vector * 16, 8, 0xfee00000);
-        relay_memory_write(world.relay, vector * 16 + 8, 4, vector);
-        relay_memory_write(world.relay, vector * 16 + 12, 4, 0);
+        guest_msix_write(vector * 16, 8, 0xfee00000);
+        guest_msix_write(vector * 16 + 8, 4, vector);
+        guest_msix_write(vector * 16 + 12, 4, 0);
     }
-    relay_pci_config_write(world.relay, 0x86, 2, 0x8000);
-    relay_port_write(world.relay, REGISTER(config_msix_vector), 2, MSIX_ENTRIES - 1);
+    guest_config_write(0x86, 2, 0x8000);
+    guest_out(REGISTER(config_msix_vector), 2, MSIX_ENTRIES - 1);
 }
 
 /* All of the above; then the device is live with `offer.queues` queues. */
@@ -375,7 +415,7 @@ static inline void guest_make_available(u16 queue, u16 size, u16 head)
 
 static inline void guest_kick(u16 queue)
 {
-    relay_port_write(world.relay, NOTIFY_REGISTER, 2, queue);
+    guest_out(NOTIFY_REGISTER, 2, queue);
 }
 
 /* A request of two pages at descriptors `at`, at + 1: one to read, one to write. */
