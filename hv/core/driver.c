@@ -158,6 +158,10 @@ status_t driver_enable_dma(struct driver *driver)
         return ERR_STATE;
     if (!driver->domain && !driver->config->dma_unprotected)
         return ERR_DENIED;
+    /* What was recorded until now was the predecessor's DMA, refused by the blocking domain: an event, no fault. */
+    bool overflow;
+    if (driver->domain && iommu_is_blocked(driver->pci->bdf))
+        iommu_drain_faults(recovery_iommu_fault, &overflow);
     status_t status = driver->domain ? iommu_attach(driver->pci->bdf, driver->domain) : OK;
     if (status == OK)
         pci_set_bus_master(driver->pci, true);

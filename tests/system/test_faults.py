@@ -115,5 +115,24 @@ def restart_by_the_operator(lab):
         check(machine.status("vm", "blk0")["generation"] == before + 1, "no restart, or more than one")
 
 
+@case
+def reset_by_the_bus(lab):
+    """A controller behind a root port of its own is reset by that port's secondary bus."""
+    disk = lab.disk(64 * MIB)
+    devices = ["pcie-root-port,id=root-port,chassis=1", "ich9-ahci,id=far,bus=root-port", "ide-hd,drive=far-disk,bus=far.0"]
+    drive = ["-drive", f"if=none,id=far-disk,format=raw,file={disk}"]
+    text = manifest(driver(device="pci:01:00.0", limit="1000"), guest())
+    with lab.machine(text, disk=disk, sata_disk=False, devices=devices, extra=drive) as machine:
+        machine.boot()
+        command = "blk load --seed 5 --depth 32 --seconds 6 --final --quiet"
+        machine.send(command)
+        time.sleep(0.5)
+        for fault in ("crash", "garbage", "wild-write"):
+            record = inject(machine, fault)
+            check(record.outcome == "recovered" and record.kind == DETECTORS[fault], f"{fault}: {record.fields}")
+            check(record.fields["reset"] == "bus", f"reset was {record.fields['reset']}, not by the bus")
+        check_load(*machine.finish(command, 120))
+
+
 if __name__ == "__main__":
     main()

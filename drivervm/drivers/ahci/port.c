@@ -8,7 +8,7 @@
 #define LINK_HOLD_US 1000u        /* 10.4.2: DET = 1 for at least 1 ms */
 #define LINK_UP_US 1000000u
 #define FETCH_US 5000000u
-#define DRAIN_US 20000u /* a command that moves no slot for so long after the port stopped never will */
+#define DRAIN_US 100000u /* no slot has moved for so long: none will (a busy host's disk may pause for less) */
 
 u32 port_read(const struct ahci *ahci, u32 offset)
 {
