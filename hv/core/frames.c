@@ -3,7 +3,7 @@
 #include "shared/lib/string.h"
 
 #define LOWEST_ADDRESS MIB(1)
-#define WORD_BITS 64u
+#define RANGES_MAX (2 * BOOT_MAX_MEMORY)
 
 /* In frame numbers (address / 4 KiB), [first, end). */
 struct range {
@@ -12,108 +12,15 @@ struct range {
 };
 
 static struct {
-    struct range managed[BOOT_MAX_MEMORY]; /* what may ever be allocated, ascending */
-    u32 managed_count;
-    struct range span; /* from the lowest to the highest managed frame: what the bitmap covers */
-    u64 *used;         /* one bit a frame, from span.first; holes between managed ranges are set for good */
-    u64 hint;          /* no frame below it is free */
+    struct range range[RANGES_MAX]; /* free, ascending, with something taken between any two; some are empty */
+    u32 count;
     u64 free;
     u64 total;
 } frames;
 
-/* The first frame of [from, to) whose bit is `used`, a word at a time; `to` when there is none. */
-static u64 find(u64 from, u64 to, bool used)
+static u64 align_up(u64 frame, u64 align)
 {
-    while (from < to) {
-        u64 bit = from - frames.span.first;
-        u64 word = frames.used[bit / WORD_BITS];
-        u64 match = (used ? word : ~word) >> bit % WORD_BITS;
-        if (match != 0) {
-            from += (u64)__builtin_ctzll(match);
-            return from < to ? from : to;
-        }
-        from += WORD_BITS - bit % WORD_BITS;
-    }
-    return to;
-}
-
-static void mark(u64 first, u64 count, bool used)
-{
-    for (u64 bit = first - frames.span.first; count > 0; bit++, count--) {
-        u64 mask = 1ull << bit % WORD_BITS;
-        if (used)
-            frames.used[bit / WORD_BITS] |= mask;
-        else
-            frames.used[bit / WORD_BITS] &= ~mask;
-    }
-}
-
-static void take_free_ranges(const struct boot_memory *map, u32 count)
-{
-    for (u32 i = 0; i < count && frames.managed_count < BOOT_MAX_MEMORY; i++) {
-        u64 low = map[i].base < LOWEST_ADDRESS ? LOWEST_ADDRESS : map[i].base;
-        u64 high = map[i].base + map[i].size;
-        if (map[i].kind == BOOT_MEMORY_FREE && high > low)
-            frames.managed[frames.managed_count++] = (struct range){PAGE_UP(low) / PAGE_SIZE, high / PAGE_SIZE};
-    }
-}
-
-/* Cut the bitmap's own frames off the first range that holds them, so that nobody can ever free them. */
-static status_t place_bitmap(u64 size)
-{
-    u64 bitmap_frames = PAGE_UP(size) / PAGE_SIZE;
-
-    for (struct range *range = frames.managed; range < frames.managed + frames.managed_count; range++) {
-        if (range->end - range->first < bitmap_frames)
-            continue;
-        frames.used = memset(hpa_to_ptr(HPA(range->first * PAGE_SIZE)), 0xff, size);
-        range->first += bitmap_frames;
-        return OK;
-    }
-    return ERR_NO_MEMORY;
-}
-
-status_t frames_init(const struct boot_memory *map, u32 count)
-{
-    memset(&frames, 0, sizeof(frames));
-    take_free_ranges(map, count);
-    if (frames.managed_count == 0)
-        return ERR_NO_MEMORY;
-    frames.span = (struct range){frames.managed[0].first, frames.managed[frames.managed_count - 1].end};
-    frames.hint = frames.span.first;
-
-    u64 words = (frames.span.end - frames.span.first + WORD_BITS - 1) / WORD_BITS;
-    status_t status = place_bitmap(words * sizeof(u64));
-    for (u32 i = 0; status == OK && i < frames.managed_count; i++) {
-        u64 size = frames.managed[i].end - frames.managed[i].first;
-        mark(frames.managed[i].first, size, false);
-        frames.free += size;
-    }
-    frames.total = frames.free;
-    return status;
-}
-
-/*
- * The next run of free frames behind *run, cut so that it starts at a multiple of align (in frames) and is not longer
- * than `max`. False when there is none.
- */
-static bool next_run(struct range *run, u64 align, u64 max)
-{
-    u64 end = frames.span.end;
-    u64 from = run->end;
-
-    while ((from = find(from, end, false)) < end) {
-        u64 first = (from + align - 1) & ~(align - 1);
-        if (first >= end)
-            break;
-        u64 stop = find(from, max < end - first ? first + max : end, true);
-        if (stop > first) {
-            *run = (struct range){first, stop};
-            return true;
-        }
-        from = stop;
-    }
-    return false;
+    return (frame + align - 1) & ~(align - 1);
 }
 
 static bool is_good_align(u64 align)
@@ -121,19 +28,50 @@ static bool is_good_align(u64 align)
     return align >= PAGE_SIZE && (align & (align - 1)) == 0;
 }
 
+status_t frames_init(const struct boot_memory *map, u32 count)
+{
+    memset(&frames, 0, sizeof(frames));
+    for (u32 i = 0; i < count && i < BOOT_MAX_MEMORY; i++) {
+        u64 low = map[i].base < LOWEST_ADDRESS ? LOWEST_ADDRESS : map[i].base;
+        struct range range = {PAGE_UP(low) / PAGE_SIZE, (map[i].base + map[i].size) / PAGE_SIZE};
+        if (map[i].kind != BOOT_MEMORY_FREE || range.end <= range.first)
+            continue;
+        frames.range[frames.count++] = range;
+        frames.total += range.end - range.first;
+    }
+    frames.free = frames.total;
+    return frames.total != 0 ? OK : ERR_NO_MEMORY;
+}
+
+/* Take [first, first + count) out of range i. What lies below it, skipped for alignment, becomes a range of its own. */
+static void take(u32 i, u64 first, u64 count)
+{
+    struct range *range = &frames.range[i];
+    struct range below = {range->first, first};
+
+    frames.free -= count;
+    range->first = first + count;
+    if (below.first == below.end)
+        return;
+    if (frames.count == RANGES_MAX) { /* no room to remember it: it counts as taken */
+        frames.free -= below.end - below.first;
+        return;
+    }
+    memmove(range + 1, range, (frames.count - i) * sizeof(*range));
+    *range = below;
+    frames.count++;
+}
+
 status_t frames_alloc(u64 count, u64 align, hpa_t *out)
 {
-    struct range run = {.end = frames.hint};
-
     if (count == 0 || !is_good_align(align))
         return ERR_INVALID;
-    while (next_run(&run, align / PAGE_SIZE, count)) {
-        if (run.end - run.first < count)
+    for (u32 i = 0; i < frames.count; i++) {
+        u64 first = align_up(frames.range[i].first, align / PAGE_SIZE);
+        if (first >= frames.range[i].end || count > frames.range[i].end - first)
             continue;
-        mark(run.first, count, true);
-        frames.free -= count;
-        frames.hint = find(frames.hint, frames.span.end, false);
-        *out = HPA(run.first * PAGE_SIZE);
+        take(i, first, count);
+        *out = HPA(first * PAGE_SIZE);
         return OK;
     }
     return ERR_NO_MEMORY;
@@ -148,23 +86,6 @@ status_t frame_alloc(hpa_t *out)
     return status;
 }
 
-void frames_free(hpa_t first, u64 count)
-{
-    u64 at = first.v / PAGE_SIZE;
-    u32 i = 0;
-
-    /* The holes between ranges look allocated in the bitmap, so the range is looked up, too. */
-    while (i < frames.managed_count && frames.managed[i].end <= at)
-        i++;
-    if ((first.v & PAGE_MASK) != 0 || i == frames.managed_count || at < frames.managed[i].first ||
-        count > frames.managed[i].end - at || find(at, at + count, false) != at + count)
-        panic("freed frames that are not allocated: 0x%lx, %lu", first.v, count);
-    mark(at, count, false);
-    frames.free += count;
-    if (at < frames.hint)
-        frames.hint = at;
-}
-
 u64 frames_free_count(void)
 {
     return frames.free;
@@ -177,10 +98,11 @@ u64 frames_total_count(void)
 
 u64 frames_largest_run(u64 align)
 {
-    struct range run = {.end = frames.hint};
     u64 best = 0;
 
-    while (is_good_align(align) && next_run(&run, align / PAGE_SIZE, ~0ull))
-        best = run.end - run.first > best ? run.end - run.first : best;
+    for (u32 i = 0; i < frames.count && is_good_align(align); i++) {
+        u64 first = align_up(frames.range[i].first, align / PAGE_SIZE), end = frames.range[i].end;
+        best = first < end && end - first > best ? end - first : best;
+    }
     return best;
 }

@@ -1,9 +1,10 @@
 /*
- * Physical frames of 4 KiB: one bitmap over all of RAM that the loader called free.
+ * Physical frames of 4 KiB, out of all RAM that the loader called free: a list of ranges. Nothing is given back: VMs
+ * live as long as the machine, and page tables keep their frames.
  *
  * Context: hv lock held (or boot, before other CPUs run). Nothing here is reachable by a guest except through limits
- * that callers check at boot: frames are taken when VMs are created and for page tables of grants, which have a bounded
- * pool.
+ * that callers check at boot: frames are taken when VMs are created and for page tables of grants, whose number is
+ * bounded by the guest's memory.
  */
 #pragma once
 
@@ -18,9 +19,7 @@
 void *hpa_to_ptr(hpa_t hpa);
 hpa_t ptr_to_hpa(const void *ptr);
 
-/*
- * Take over the FREE ranges of the memory map. The bitmap itself is placed in the first free range that holds it.
- * Frames below 1 MiB are left out (SMP start-up code takes its own). Errors: ERR_NO_MEMORY.
+/* Take over the FREE ranges of the memory map, but frames below 1 MiB (SMP start-up code takes its own). ERR_NO_MEMORY.
  */
 NODISCARD status_t frames_init(const struct boot_memory *map, u32 count);
 
@@ -32,9 +31,6 @@ NODISCARD status_t frame_alloc(hpa_t *out);
  * ERR_NO_MEMORY when no run is long enough, ERR_INVALID for count 0 or a bad align.
  */
 NODISCARD status_t frames_alloc(u64 count, u64 align, hpa_t *out);
-
-/* Give back; freeing what is not allocated is a hypervisor bug and panics. */
-void frames_free(hpa_t first, u64 count);
 
 u64 frames_free_count(void);
 u64 frames_total_count(void);

@@ -173,23 +173,6 @@ status_t page_table_create(struct page_table *pt, const struct page_format *form
     return levels == 3 || levels == 4 ? new_table(pt, &pt->root) : ERR_INVALID;
 }
 
-/* Recursion is bounded by the levels: at most four deep. */
-static void free_tables(u64 table, u32 level)
-{
-    const u64 *entries = hpa_to_ptr(HPA(table));
-
-    for (u32 i = 0; i < TABLE_ENTRIES; i++)
-        if (is_table(entries[i], level))
-            free_tables(entries[i] & ADDRESS_BITS, level - 1);
-    frames_free(HPA(table), 1);
-}
-
-void page_table_destroy(struct page_table *pt)
-{
-    free_tables(pt->root.v, pt->levels - 1);
-    *pt = (struct page_table){0};
-}
-
 static u32 largest_level(const struct page_table *pt, u64 at, u64 hpa, u64 size)
 {
     u32 level = pt->levels - 1;

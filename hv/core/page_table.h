@@ -3,7 +3,7 @@
  * tables. The formats differ in the bits of an entry only (struct page_format).
  *
  * The builder never invalidates a TLB: that is the caller's duty, in its order (unmap, invalidate, then reuse the
- * frame). Context: hv lock held. Tables come from frame_alloc() and go back with page_table_destroy().
+ * frame). Context: hv lock held. Tables come from frame_alloc() and stay.
  */
 #pragma once
 
@@ -45,9 +45,6 @@ struct page_table {
 
 /* An empty table. levels 3 or 4. ERR_INVALID, ERR_NO_MEMORY. */
 NODISCARD status_t page_table_create(struct page_table *pt, const struct page_format *format, u32 levels);
-
-/* Free all table frames (not what they map); *pt is zeroed. The caller made sure that no CPU or device walks them. */
-void page_table_destroy(struct page_table *pt);
 
 /*
  * Map [at, at+size) to [hpa, hpa+size), page multiples, with the largest pages that alignment and format allow (smaller
