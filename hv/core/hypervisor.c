@@ -17,6 +17,7 @@ u64 tsc_khz = 1000000; /* a guess until apic_calibrate(), for the first lines of
 static u64 tsc_start;
 static u16 exit_port;
 static bool panicking;
+bool machine_ends;
 static bool ending; /* VECTOR_STOP is meant */
 
 /* A ticket lock: first come, first served, so that no CPU starves. */
@@ -85,6 +86,7 @@ static _Noreturn void halt(void)
 
 static void stop_other_cpus(void)
 {
+    __atomic_store_n(&machine_ends, true, __ATOMIC_RELEASE);
     __atomic_store_n(&ending, true, __ATOMIC_RELEASE);
     for (u32 i = 0; i < cpu_count; i++)
         if (i != this_cpu()->id && cpus[i].online)

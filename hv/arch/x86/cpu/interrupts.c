@@ -4,6 +4,7 @@
 #include "hv/arch/x86/cpu/apic.h"
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/core/hypervisor.h"
+#include "hv/core/machine.h"
 #include "shared/lib/string.h"
 
 #define EXCEPTIONS 32u
@@ -116,16 +117,18 @@ void cpu_init(struct cpu *cpu)
     cr4_write(cr4_read() | CR4_OSFXSR | CR4_OSXMMEXCPT);
 }
 
-/* From the stubs; interrupts off. Only this CPU touches its bits, so no atomics are needed. */
+/*
+ * From the stubs; interrupts off. Only this CPU touches its bits, so no atomics are needed. Any vector may be forged by
+ * a device where no interrupt remapping stops it, so none does more than be noted: VECTOR_STOP counts when the machine
+ * ends only, and the spurious vector is ended like all others. A true one has nothing to end (SDM 3A 10.9), and since
+ * handlers do not nest, no other interrupt is in service that it could end.
+ */
 void interrupt_note(u32 vector)
 {
     struct cpu *cpu = this_cpu();
 
-    if (vector == VECTOR_STOP && panic_stops_cpus()) /* the vector alone may be forged by a device, like all of them */
-        for (;;)
-            __asm__ volatile("cli; hlt");
-    if (vector == VECTOR_SPURIOUS || vector == VECTOR_NMI)
-        return; /* no EOI: SDM 3A 10.9, 10.8.1 */
+    while (vector == VECTOR_STOP && __atomic_load_n(&machine_ends, __ATOMIC_ACQUIRE))
+        __asm__ volatile("cli; hlt");
     cpu->irq_pending[vector / 64] |= 1ull << vector % 64;
     apic_eoi();
 }
