@@ -170,20 +170,29 @@ static void attempt_write(u64 address)
 }
 
 /*
- * Messages that would be interrupts (SDM 3A 10.11, VT-d 5.1.2): address and data. NMI, INIT, SMI and vectors of
- * exceptions are left out, since they would test the emulator: QEMU 7.2 lets plain messages pass where VT-d 5.1.4
- * blocks them (the hypervisor leaves GCMD.CFI off), and compares no source id for a message that is not the device's
- * own.
+ * Messages that would be interrupts (SDM 3A 10.11, VT-d 5.1.2): address and data. QEMU 7.2 lets plain messages pass
+ * where VT-d 5.1.4 blocks them (the hypervisor leaves GCMD.CFI off), and compares no source id for a message that is
+ * not the device's own: so the hypervisor has to survive them here. INIT and SMI are left out, since nothing but the
+ * IOMMU can stop them.
  */
 static const struct {
     u64 address;
     u32 data;
     const char *what;
-} messages[] = {{0xfee00000, 0x0030, "fixed, vector 0x30, CPU 0"}, {0xfee00000, 0x00ef, "fixed, vector 0xef, CPU 0"},
-                {0xfee01000, 0x0020, "fixed, vector 0x20, CPU 1"}, {0xfeeff00c, 0x0041, "fixed, vector 0x41, all CPUs"},
-                {0xfee00010, 0x0000, "remappable, handle 0"},      {0xfee00030, 0x0000, "remappable, handle 1"},
-                {0xfee00050, 0x0000, "remappable, handle 2"},      {0xfee000f0, 0x0000, "remappable, handle 7"},
-                {0xfee001f8, 0x0001, "remappable, handle 15 + 1"}, {0xfeeffff4, 0x0000, "remappable, handle 65535"}};
+} messages[] = {{0xfee00000, 0x0030, "fixed, vector 0x30, CPU 0"},
+                {0xfee00000, 0x00ef, "fixed, vector 0xef, CPU 0"},
+                {0xfee00000, 0x0400, "NMI, CPU 0"},
+                {0xfee01000, 0x0400, "NMI, CPU 1"},
+                {0xfee00000, 0x0012, "fixed, vector 0x12, CPU 0"},
+                {0xfeeff00c, 0x00f3, "fixed, vector 0xf3, all CPUs"},
+                {0xfee01000, 0x0020, "fixed, vector 0x20, CPU 1"},
+                {0xfeeff00c, 0x0041, "fixed, vector 0x41, all CPUs"},
+                {0xfee00010, 0x0000, "remappable, handle 0"},
+                {0xfee00030, 0x0000, "remappable, handle 1"},
+                {0xfee00050, 0x0000, "remappable, handle 2"},
+                {0xfee000f0, 0x0000, "remappable, handle 7"},
+                {0xfee001f8, 0x0001, "remappable, handle 15 + 1"},
+                {0xfeeffff4, 0x0000, "remappable, handle 65535"}};
 
 static void attempt_message(u32 n)
 {

@@ -66,7 +66,7 @@ void apic_init_cpu(void)
         mmio = paging_map_device(HPA(base & 0xffffff000ull), PAGE_SIZE);
     }
     msr_write(MSR_APIC_BASE, base | APIC_BASE_ENABLE | (x2apic ? APIC_BASE_EXTD : 0));
-    apic_write(APIC_TPR, 0);
+    apic_write(APIC_TPR, 0x1f); /* nobody may send what would come in at the gate of an exception */
     apic_write(APIC_LVT_LINT0, APIC_MASKED);
     apic_write(APIC_LVT_LINT1, APIC_MASKED);
     apic_write(APIC_LVT_ERROR, APIC_MASKED);

@@ -7,9 +7,6 @@
 #include "hv/core/machine.h"
 #include "shared/lib/string.h"
 
-#define EXCEPTIONS 32u
-#define STUB_SIZE 16ul /* vectors.S */
-#define VECTOR_NMI 2u
 #define KERNEL_CODE 0x08u
 #define KERNEL_DATA 0x10u
 #define IST_STACK_SIZE 4096u
@@ -71,10 +68,11 @@ static void set_gate(u32 vector, const char *stub, u8 ist)
                                 .offset_high = (u32)(offset >> 32)};
 }
 
+/* NMI returns like an interrupt: nothing of ours depends on it, and where old-format messages pass, a device can send it. */
 static void build_idt(void)
 {
     for (u32 v = 0; v < EXCEPTIONS; v++)
-        set_gate(v, exception_stubs + v * STUB_SIZE, exception_stack[v]);
+        set_gate(v, v == VECTOR_NMI ? nmi_stub : exception_stubs + v * STUB_SIZE, exception_stack[v]);
     for (u32 v = EXCEPTIONS; v < ARRAY_SIZE(idt); v++)
         set_gate(v, interrupt_stubs + (v - EXCEPTIONS) * STUB_SIZE, 0);
 }
