@@ -6,17 +6,17 @@
 #include "hv/core/hypervisor.h"
 #include "hv/relay/internal.h"
 
+/* Nothing more is taken from this driver, nor given to it, until its successor offers. */
 static void violation(struct relay *relay, struct relay_queue *queue, const char *what, u64 detail)
 {
-    queue->violated = true;
-    recovery_report(relay->driver, FAULT_COMPLETION_RING, detail, (u64)(queue - relay->queue), "queue %u: %s (%llu)",
-                    (u32)(queue - relay->queue), what, (unsigned long long)detail);
+    u32 index = (u32)(queue - relay->queue);
+    relay_close(relay);
+    recovery_report(relay->driver, FAULT_COMPLETION_RING, detail, index, "queue %u: %s (%llu)", index, what,
+                    (unsigned long long)detail);
 }
 
 bool ring_take_consumed(struct relay *relay, struct relay_queue *queue)
 {
-    if (queue->violated)
-        return false;
     /* Acquire: the driver's reads of the cells come before this store of its; the cells may be written again. */
     u32 consumed = __atomic_load_n(&queue->completions->consumed, __ATOMIC_ACQUIRE);
     if (consumed - queue->consumed > queue->produced - queue->consumed) {
@@ -114,9 +114,7 @@ static u32 complete_queue(struct relay *relay, struct relay_queue *queue)
 u32 relay_complete(struct relay *relay)
 {
     u32 accepted = 0;
-    if (relay->state != RELAY_OPEN)
-        return 0;
-    for (u32 q = 0; q < relay->offer.queues; q++)
+    for (u32 q = 0; q < relay->offer.queues && relay->state == RELAY_OPEN; q++)
         accepted += complete_queue(relay, &relay->queue[q]);
     device_finish_reset(relay);
     return accepted;

@@ -58,7 +58,7 @@ static bool forward_queue(struct relay *relay, struct relay_queue *queue)
      * At most one ring's worth: an honest guest cannot have more outstanding before it is shown used elements, and one
      * that refills the ring from another CPU must not keep us here.
      */
-    for (u32 left = vq->size; left != 0 && device_is_live(relay) && vq->enabled && !queue->violated; left--) {
+    for (u32 left = vq->size; left != 0 && device_is_live(relay) && vq->enabled; left--) {
         struct chain *chain = inflight_draft(&queue->log);
         status_t status = chain == NULL ? ERR_BUSY : virtqueue_next(vq, main_guest, chain, &why);
         if (status == ERR_INVALID)
@@ -80,12 +80,12 @@ static bool forward_queue(struct relay *relay, struct relay_queue *queue)
 bool relay_forward(struct relay *relay)
 {
     bool any = false;
-    if (relay->state == RELAY_CLOSED || (relay->state == RELAY_DEAD && !relay->answers))
+    if (relay->state == RELAY_CLOSED)
         return false;
     for (u32 q = 0; q < relay->offer.queues; q++) {
         struct relay_queue *queue = &relay->queue[q];
         if (relay->state == RELAY_OPEN && !ring_take_consumed(relay, queue))
-            continue;
+            return false; /* closed now */
         any |= forward_queue(relay, queue);
     }
     return any;

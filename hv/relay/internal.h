@@ -77,7 +77,6 @@ struct relay_queue {
     u32 produced;                             /* cells written */
     u32 consumed;                             /* cells that the driver reported as read; checked */
     u32 completed;                            /* completions taken */
-    bool violated; /* the driver broke the ring's rules: nothing more from it until its successor */
     struct inflight log;
 };
 
@@ -121,7 +120,6 @@ struct virtio_device {
 struct relay {
     struct driver *driver;
     enum relay_state state;
-    bool answers;           /* DEAD: with errors, else silent */
     bool awaits_completion; /* none was published since the replay */
     u64 last_completion;
     struct driver_offer offer;

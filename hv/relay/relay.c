@@ -126,14 +126,12 @@ void relay_reset_rings(struct relay *relay)
         memset(queue->requests, 0, RING_REQUEST_BYTES);
         memset(queue->completions, 0, RING_COMPLETION_BYTES);
         queue->produced = queue->consumed = queue->completed = 0;
-        queue->violated = false;
     }
 }
 
 void relay_give_up(struct relay *relay, bool answer)
 {
-    relay->state = RELAY_DEAD;
-    relay->answers = answer;
+    relay->state = answer ? RELAY_DEAD : RELAY_CLOSED;
     relay_revoke_all(relay);
     relay_reset_rings(relay);
     if (!answer)

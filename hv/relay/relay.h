@@ -13,8 +13,9 @@
  * Errors: what breaks a rule of VirtIO sets the device broken (DEVICE_NEEDS_RESET, configuration interrupt) until the
  * guest resets it. What breaks a rule of the rings is reported as FAULT_COMPLETION_RING of the driver VM.
  *
- *   CLOSED --relay_offer--> OPEN --relay_close--> CLOSED(log kept) --relay_reopen--> OPEN
- *                             \--relay_give_up--> DEAD (requests get the device's error) --relay_offer--> OPEN
+ *   CLOSED --relay_offer--> OPEN --relay_close, or the driver breaks its rings--> CLOSED (the log stays)
+ *   any --relay_give_up--> DEAD (requests get the device's error), or in silence CLOSED; a later offer opens it again
+ *
  * Context: hv lock held.
  */
 #pragma once
