@@ -113,7 +113,7 @@ void report_stats(void)
         answer("\n");
     }
     for (u32 i = 0; i < cpu_count; i++)
-        answer("cpu id=%u ticks=%lu\n", i, (u64)cpus[i].ticks);
+        answer("cpu id=%u ticks=%lu idle_us=%lu\n", i, (u64)cpus[i].ticks, (u64)tsc_to_us(cpus[i].idle));
 }
 
 /* Microseconds since boot of a TSC stamp; 0 stays 0. */

@@ -17,6 +17,7 @@ struct cpu {
     u64 irq_pending[4];  /* vectors whose interrupt arrived; set by its interrupt stubs, cleared by its run loop */
     bool online;
     u64 ticks;
+    u64 idle; /* TSC ticks without anything to do */
     u32 next_driver; /* the scheduler's round robin */
     u64 guest_waits; /* TSC since when the guest could run here but a driver VM does; 0: it does not wait */
     u64 host_state;  /* vendor: physical address of the page for VMSAVE of host state */

@@ -204,9 +204,12 @@ void schedule_run(void)
             vcpu->in_guest = true;
         }
         hv_unlock();
-        if (vcpu)
+        if (vcpu) {
             run_once(vcpu);
-        else
-            interrupts_wait();
+            continue;
+        }
+        u64 since = tsc_now();
+        interrupts_wait();
+        cpu->idle += tsc_now() - since;
     }
 }

@@ -115,7 +115,7 @@ static void stats_count(void **state)
     assert_has(" exits_k3=33 ");
     assert_has(" completions=17 ");
     assert_has("timer_interrupts=9");
-    assert_has("cpu id=1 ticks=0\n");
+    assert_has("cpu id=1 ticks=0 idle_us=0\n");
 }
 
 static void events_from_a_number_on(void **state)

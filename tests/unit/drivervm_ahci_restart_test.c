@@ -55,7 +55,7 @@ static void a_predecessors_work_is_gone(void **state)
 
 /* ---- restarts after a refused DMA (docs/decisions/006) ---- */
 
-#define DRAIN_US 20000u
+#define DRAIN_US 100000u
 
 static u32 stash_length;
 static u8 clean_stash[DRIVER_STASH_SIZE]; /* as the first start leaves it */
