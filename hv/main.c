@@ -88,8 +88,8 @@ _Noreturn void hv_main(const struct boot_info *boot)
     apic_calibrate(acpi.pm_timer_port);                        /* the one clock: TSC */
     vcpu_vendor_select();                                      /* SVM, or a boot error */
     must(vendor->cpu_init(&cpus[0]), "CPU virtualization");
-    hv_log("Bulkhead: CPU back end %s (%s), TSC %llu MHz, %lluM free", vendor->name, vendor->description,
-           (unsigned long long)(tsc_khz / 1000), (unsigned long long)(frames_free_count() * PAGE_SIZE >> 20));
+    hv_log("Bulkhead: CPU back end %s (%s), TSC %lu MHz, %luM free", vendor->name, vendor->description,
+           tsc_khz / 1000, frames_free_count() >> 8); /* 256 frames a MiB */
     read_manifest(boot);
     find_devices(&acpi, boot);                                 /* PCI, then every device behind the IOMMU, blocked */
     plan_check(boot, &manifest);                               /* all that can be wrong, before anything starts */

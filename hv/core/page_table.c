@@ -8,6 +8,7 @@
 /* x86 P and R/W, VT-d R and W: a present entry has one of them in every format, an absent one neither. */
 #define PRESENT_BITS 3ull
 #define SUPERPAGE (1ull << 7) /* in all formats; level 0 has leaves only */
+#define TOP_LEVEL 3u
 
 /* APM 2 5.4.1, SDM 3A 4.5.4 tables 4-15 to 4-20 */
 #define X86_PRESENT (1ull << 0)
@@ -20,8 +21,7 @@
 /* UNCACHED is PAT index 3: uncacheable in the PAT's reset value, which nobody changes. */
 #define X86_RIGHTS                                                                                                     \
     {                                                                                                                  \
-        X86_PRESENT, X86_PRESENT | X86_WRITE, X86_PRESENT | X86_NO_EXECUTE, X86_WRITE_THROUGH | X86_CACHE_DISABLE,     \
-            X86_USER                                                                                                   \
+        X86_PRESENT, X86_PRESENT | X86_WRITE, X86_PRESENT | X86_NO_EXECUTE, X86_WRITE_THROUGH | X86_CACHE_DISABLE      \
     }
 
 /* VT-d 9.8: no present bit; an entry that allows neither access is not present (VT-d 3.7) */
@@ -31,7 +31,6 @@
 const struct page_format page_format_x86 = {
     .name = "x86",
     .superpages = 1u << 1 | 1u << 2,
-    .canonical = true,
     .table = X86_TABLE,
     .inverted = X86_NO_EXECUTE,
     .right = X86_RIGHTS,
@@ -85,16 +84,6 @@ static u64 make_leaf(const struct page_format *format, u64 hpa, u32 rights, u32 
     return hpa | (bits ^ format->inverted) | (level > 0 ? SUPERPAGE : 0);
 }
 
-static u32 leaf_rights(const struct page_format *format, u64 entry)
-{
-    u64 bits = entry ^ format->inverted;
-    u32 rights = 0;
-
-    for (u32 i = 0; i < PAGE_RIGHTS; i++)
-        rights |= format->right[i] && (bits & format->right[i]) == format->right[i] ? 1u << i : 0;
-    return rights;
-}
-
 static void publish(const struct page_table *pt, const u64 *first, u32 count)
 {
     if (pt->format->wrote != NULL)
@@ -118,7 +107,7 @@ static struct place find(const struct page_table *pt, u64 at)
 {
     u64 table = pt->root.v;
 
-    for (u32 level = pt->levels - 1;; level--) {
+    for (u32 level = TOP_LEVEL;; level--) {
         u64 *entry = (u64 *)hpa_to_ptr(HPA(table)) + at / level_size(level) % TABLE_ENTRIES;
         if (!is_table(*entry, level))
             return (struct place){entry, level};
@@ -132,50 +121,35 @@ static u64 skip(u64 at, u32 level)
     return (at | (level_size(level) - 1)) + 1;
 }
 
-static status_t new_table(struct page_table *pt, hpa_t *table)
+static status_t new_table(const struct page_table *pt, hpa_t *table)
 {
     status_t status = frame_alloc(table);
 
     if (status != OK)
         return status;
     publish(pt, hpa_to_ptr(*table), TABLE_ENTRIES); /* its zeros, before anything refers to them */
-    pt->table_frames++;
     return OK;
 }
 
-/*
- * Check a range and cut a linear address down to the table's width. After it, sums of at and size cannot overflow.
- */
-static status_t check_range(const struct page_table *pt, u64 *at, u64 size)
+/* After it, sums of at and size cannot overflow. */
+static status_t check_range(u64 at, u64 size)
 {
-    u64 width_end = level_size(pt->levels);
-    u64 half = width_end / 2;
-    u64 offset = *at & (width_end - 1);
-
-    if (size == 0 || ((*at | size) & PAGE_MASK) != 0)
+    if (size == 0 || ((at | size) & PAGE_MASK) != 0)
         return ERR_INVALID;
-    if (size > width_end - offset)
-        return ERR_RANGE;
-    if (*at != offset && (!pt->format->canonical || *at != (offset | ~(width_end - 1)) || offset < half))
-        return ERR_RANGE;
-    /* A low linear address must not run into the hole between the halves. */
-    if (pt->format->canonical && *at == offset && (offset >= half || size > half - offset))
-        return ERR_RANGE;
-    *at = offset;
-    return OK;
+    return at < PAGE_TABLE_REACH && size <= PAGE_TABLE_REACH - at ? OK : ERR_RANGE;
 }
 
 /* ---- public ---- */
 
-status_t page_table_create(struct page_table *pt, const struct page_format *format, u32 levels)
+status_t page_table_create(struct page_table *pt, const struct page_format *format)
 {
-    *pt = (struct page_table){.format = format, .levels = levels};
-    return levels == 3 || levels == 4 ? new_table(pt, &pt->root) : ERR_INVALID;
+    *pt = (struct page_table){.format = format};
+    return new_table(pt, &pt->root);
 }
 
 static u32 largest_level(const struct page_table *pt, u64 at, u64 hpa, u64 size)
 {
-    u32 level = pt->levels - 1;
+    u32 level = TOP_LEVEL;
 
     while (level > 0 && (!(pt->format->superpages & 1u << level) || ((at | hpa) & (level_size(level) - 1)) != 0 ||
                          size < level_size(level)))
@@ -231,7 +205,7 @@ static status_t map_one(struct page_table *pt, u64 at, u64 hpa, u32 rights, u32 
 
 status_t page_table_map(struct page_table *pt, u64 at, hpa_t hpa, u64 size, u32 rights)
 {
-    status_t status = check_range(pt, &at, size);
+    status_t status = check_range(at, size);
     u64 step;
 
     if (status != OK)
@@ -264,7 +238,7 @@ static bool sticks_out(const struct page_table *pt, u64 at, u64 first, u64 end)
 
 status_t page_table_unmap(struct page_table *pt, u64 at, u64 size)
 {
-    status_t status = check_range(pt, &at, size);
+    status_t status = check_range(at, size);
 
     if (status != OK)
         return status;
@@ -276,7 +250,7 @@ status_t page_table_unmap(struct page_table *pt, u64 at, u64 size)
 
 status_t page_table_protect(struct page_table *pt, u64 at, u32 rights)
 {
-    status_t status = check_range(pt, &at, PAGE_SIZE);
+    status_t status = check_range(at, PAGE_SIZE);
 
     if (status != OK)
         return status;
@@ -287,21 +261,5 @@ status_t page_table_protect(struct page_table *pt, u64 at, u32 rights)
     if (place.level > 0 || !is_present(entry))
         return ERR_INVALID;
     set_one(pt, place.entry, entry);
-    return OK;
-}
-
-status_t page_table_lookup(const struct page_table *pt, u64 at, hpa_t *hpa, u32 *rights)
-{
-    u64 page = PAGE_DOWN(at);
-
-    if (check_range(pt, &page, PAGE_SIZE) != OK)
-        return ERR_NOT_FOUND;
-    struct place place = find(pt, page);
-    if (!is_present(*place.entry))
-        return ERR_NOT_FOUND;
-    if (hpa != NULL)
-        *hpa = HPA((*place.entry & ADDRESS_BITS) + (at & (level_size(place.level) - 1)));
-    if (rights != NULL)
-        *rights = leaf_rights(pt->format, *place.entry);
     return OK;
 }

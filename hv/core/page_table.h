@@ -13,13 +13,13 @@
 #define PAGE_WRITE 2u
 #define PAGE_EXECUTE 4u
 #define PAGE_UNCACHED 8u
-#define PAGE_USER 16u /* x86 format; NPT sets it in every entry, since it walks as user (APM 2 15.25.5) */
-#define PAGE_RIGHTS 5u
+#define PAGE_RIGHTS 4u
+
+#define PAGE_TABLE_REACH (1ull << 48) /* four levels; addresses lie below */
 
 struct page_format {
     const char *name;
     u32 superpages;         /* bit 1: 2 MiB leaves allowed, bit 2: 1 GiB leaves allowed (bit n = level n) */
-    bool canonical;         /* linear addresses: the bits above the width repeat its highest bit; else they are zero */
     u64 table;              /* an entry that refers to a table: it allows everything, the leaf alone decides */
     u64 leaf;               /* in every leaf */
     u64 inverted;           /* bits that a right clears instead of sets */
@@ -30,26 +30,24 @@ struct page_format {
 
 /*
  * Superpages and wrote() depend on the machine: copy a format and change these where CPU or unit has less. A present
- * x86 entry is always readable. VT-d ignores EXECUTE, UNCACHED and USER.
+ * x86 entry is always readable. VT-d ignores EXECUTE and UNCACHED.
  */
-extern const struct page_format page_format_x86; /* own map: linear addresses */
-extern const struct page_format page_format_npt; /* the same bits for guest-physical addresses, PAGE_USER implied */
+extern const struct page_format page_format_x86; /* own map; the bits of linear addresses above 47 are the caller's */
+extern const struct page_format page_format_npt; /* the same, all for the user: it walks as one (APM 2 15.25.5) */
 extern const struct page_format page_format_vtd;
 
 struct page_table {
     const struct page_format *format;
     hpa_t root;
-    u32 levels;       /* 4, or 3 for VT-d units with 39-bit tables */
-    u64 table_frames; /* frames that the tables take, the root included */
 };
 
-/* An empty table. levels 3 or 4. ERR_INVALID, ERR_NO_MEMORY. */
-NODISCARD status_t page_table_create(struct page_table *pt, const struct page_format *format, u32 levels);
+/* An empty table. ERR_NO_MEMORY. */
+NODISCARD status_t page_table_create(struct page_table *pt, const struct page_format *format);
 
 /*
  * Map [at, at+size) to [hpa, hpa+size), page multiples, with the largest pages that alignment and format allow (smaller
  * ones where a table of earlier mappings stands: tables are never given back to be reused while caches may hold them).
- * Errors: ERR_INVALID (alignment, size 0, no rights), ERR_RANGE (beyond the table's width), ERR_EXISTS (something is
+ * Errors: ERR_INVALID (alignment, size 0, no rights), ERR_RANGE (beyond PAGE_TABLE_REACH), ERR_EXISTS (something is
  * mapped there), ERR_NO_MEMORY (what was mapped so far is taken back).
  */
 NODISCARD status_t page_table_map(struct page_table *pt, u64 at, hpa_t hpa, u64 size, u32 rights);
@@ -62,6 +60,3 @@ NODISCARD status_t page_table_unmap(struct page_table *pt, u64 at, u64 size);
 
 /* Set the rights of the mapped 4 KiB page at `at`. ERR_NOT_FOUND, ERR_INVALID (inside a superpage, no rights). */
 NODISCARD status_t page_table_protect(struct page_table *pt, u64 at, u32 rights);
-
-/* What is mapped at `at`? *hpa is exact to the byte. ERR_NOT_FOUND. hpa and rights may be NULL. */
-NODISCARD status_t page_table_lookup(const struct page_table *pt, u64 at, hpa_t *hpa, u32 *rights);

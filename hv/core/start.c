@@ -31,9 +31,8 @@ static struct vm *create_vm(const struct manifest_vm *config, struct driver *dri
     vm->driver = driver;
     vm->ram_size = config->memory;
     must(frames_alloc(vm->ram_size / PAGE_SIZE, MIB(2), &vm->ram), vm, "memory");
-    must(page_table_create(&vm->npt, vendor->nested_format, 4), vm, "nested page table");
-    must(page_table_map(&vm->npt, 0, vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE | PAGE_EXECUTE | PAGE_USER), vm,
-         "memory map");
+    must(page_table_create(&vm->npt, vendor->nested_format), vm, "nested page table");
+    must(page_table_map(&vm->npt, 0, vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE | PAGE_EXECUTE), vm, "memory map");
     if (!driver)
         main_guest = vm;
     vm->vcpu.vm = vm;
@@ -46,7 +45,7 @@ static struct vm *create_vm(const struct manifest_vm *config, struct driver *dri
 static void map_page(struct driver *driver, u64 at, hpa_t *page, u32 rights)
 {
     must(frame_alloc(page), driver->vm, "contract page");
-    must(page_table_map(&driver->vm->npt, at, *page, PAGE_SIZE, rights | PAGE_USER), driver->vm, "contract page");
+    must(page_table_map(&driver->vm->npt, at, *page, PAGE_SIZE, rights), driver->vm, "contract page");
 }
 
 /* The device's registers, page by page: the MSI-X table stays out of the driver VM's reach. */
@@ -63,7 +62,7 @@ static void map_bars(struct driver *driver)
         for (u64 page = PAGE_DOWN(bar->address); page < bar->address + bar->size; page += PAGE_SIZE)
             if (!pci_is_msix_page(driver->pci, HPA(page)))
                 must(page_table_map(&driver->vm->npt, page, HPA(page), PAGE_SIZE,
-                                    PAGE_READ | PAGE_WRITE | PAGE_UNCACHED | PAGE_USER),
+                                    PAGE_READ | PAGE_WRITE | PAGE_UNCACHED),
                      driver->vm, "device registers");
     }
 }

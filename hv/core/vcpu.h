@@ -130,10 +130,10 @@ void vcpu_inject_exception(struct vcpu *vcpu, u8 vector, u32 error_code);
 
 /*
  * Copy up to len bytes of guest memory at virtual address `va`, through the guest's own page tables (paging off:
- * physical). Returns the number of bytes copied before something was not mapped or not RAM. All of the walk is
- * untrusted.
+ * physical). Returns the number of bytes copied before something was not mapped or not RAM, or 0 with page tables of
+ * another mode than 64-bit. All of the walk is untrusted.
  */
 u32 vcpu_fetch(struct vcpu *vcpu, u64 va, void *out, u32 len);
 
-/* The guest-physical address behind a virtual one; ERR_NOT_FOUND. */
+/* The guest-physical address behind a virtual one; ERR_NOT_FOUND: not mapped, or another paging mode. */
 NODISCARD status_t vcpu_translate(struct vcpu *vcpu, u64 va, gpa_t *out);

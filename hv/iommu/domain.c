@@ -25,7 +25,7 @@ status_t iommu_domain_create(struct iommu_domain **out)
         return ERR_NO_SPACE;
     struct iommu_domain *domain = &domains[domain_count];
     *domain = (struct iommu_domain){.id = (u16)(domain_count + 1)}; /* 0 is reserved with caching mode (VT-d 6.1) */
-    status_t status = page_table_create(&domain->table, &format, iommu_unit.levels);
+    status_t status = page_table_create(&domain->table, &format);
     if (status != OK)
         return status;
     domain_count++;
@@ -53,7 +53,7 @@ static status_t add_bus(u8 bus)
         return status;
     struct vtd_entry *table = hpa_to_ptr(page);
     for (u32 i = 0; i < PAGE_SIZE / sizeof(*table); i++)
-        table[i] = vtd_context_entry(blocking->table.root, iommu_unit.levels, blocking->id);
+        table[i] = vtd_context_entry(blocking->table.root, blocking->id);
     unit_publish(table, PAGE_SIZE);
     root_table[bus] = vtd_root_entry(page);
     unit_publish(&root_table[bus], sizeof(root_table[bus]));
@@ -144,7 +144,7 @@ void iommu_flush_pages(struct iommu_domain *domain, iova_t at, u64 pages)
 /* The unit may look at any time, and must not see one half of the entry with the old other half: absent in between. */
 static void set_context(u16 bdf, struct vtd_entry *entry, const struct iommu_domain *domain)
 {
-    struct vtd_entry wanted = vtd_context_entry(domain->table.root, iommu_unit.levels, domain->id);
+    struct vtd_entry wanted = vtd_context_entry(domain->table.root, domain->id);
     u16 old = vtd_context_domain(entry);
 
     __atomic_store_n(&entry->low, 0, __ATOMIC_RELEASE);

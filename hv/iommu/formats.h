@@ -19,10 +19,12 @@ static inline struct vtd_entry vtd_root_entry(hpa_t context_table)
 }
 
 /* Context entry (VT-d 9.3): translation type 0 = untranslated requests only, so that a device's own address cache
- * counts nothing. */
-static inline struct vtd_entry vtd_context_entry(hpa_t table, u32 levels, u16 domain)
+ * counts nothing; address width 2 = tables of four levels. */
+static inline struct vtd_entry vtd_context_entry(hpa_t table, u16 domain)
 {
-    return (struct vtd_entry){.low = table.v | VTD_PRESENT, .high = (u64)domain << 8 | (levels - 2)};
+    const u64 four_levels = 2;
+
+    return (struct vtd_entry){.low = table.v | VTD_PRESENT, .high = (u64)domain << 8 | four_levels};
 }
 
 static inline u16 vtd_context_domain(const struct vtd_entry *entry)

@@ -27,7 +27,7 @@ status_t interrupt_remap_init(void)
     unit_invalidate(vtd_invalidate_interrupts());
     unit_command(VTD_REMAP_INTERRUPTS, true);
     if (unit_read32(VTD_STATUS) & VTD_COMPATIBILITY)
-        panic("VT-d unit at 0x%llx: lets plain interrupt messages pass", (unsigned long long)iommu_unit.base);
+        panic("VT-d unit at 0x%lx: lets plain interrupt messages pass", iommu_unit.base);
     iommu_unit.remaps_interrupts = true;
     return OK;
 }

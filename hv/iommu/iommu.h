@@ -1,7 +1,7 @@
 /*
  * VT-d (Intel VT-d specification 4.0): DMA remapping, interrupt remapping, faults. One remapping unit that covers all
- * devices is supported; others are a boot error with their address. Firmware's reserved memory (VT-d 8.4, RMRR) is
- * mapped for no device: none keeps the DMA that firmware set up.
+ * devices, with tables for 48 bits, is supported; others are a boot error with their address. Firmware's reserved
+ * memory (VT-d 8.4, RMRR) is mapped for no device: none keeps the DMA that firmware set up.
  *
  * Promises: after iommu_init() every source id without an owner is in the blocking domain (present context entry, empty
  * table, so that its DMA is recorded as a fault). Mapping takes effect at once; unmapping when iommu_flush_*()

@@ -13,6 +13,7 @@
 #define FAULT_STATUS_QUEUE (7u << 4) /* queue error, completion error, time-out error */
 #define PROTECTED_ENABLE (1u << 31)
 #define PROTECTED_STATUS (1u << 0)
+#define TABLE_BITS 48u /* of PAGE_TABLE_REACH */
 
 struct iommu_unit iommu_unit;
 
@@ -46,8 +47,7 @@ static void wait_register(u32 offset, u32 mask, u32 wanted)
 
     while ((unit_read32(offset) & mask) != wanted) {
         if (tsc_now() >= end)
-            panic("VT-d unit at 0x%llx: register 0x%x stays 0x%x", (unsigned long long)iommu_unit.base, offset,
-                  unit_read32(offset));
+            panic("VT-d unit at 0x%lx: register 0x%x stays 0x%x", iommu_unit.base, offset, unit_read32(offset));
         __builtin_ia32_pause();
     }
 }
@@ -82,7 +82,7 @@ void unit_invalidate(struct vtd_entry descriptor)
     unit_write64(VTD_QUEUE_TAIL, queue_tail * sizeof(struct vtd_entry));
     while (*queue_done != queue_number) {
         if ((unit_read32(VTD_FAULT_STATUS) & FAULT_STATUS_QUEUE) || tsc_now() >= end)
-            panic("VT-d unit at 0x%llx: invalidation failed, fault status 0x%x", (unsigned long long)iommu_unit.base,
+            panic("VT-d unit at 0x%lx: invalidation failed, fault status 0x%x", iommu_unit.base,
                   unit_read32(VTD_FAULT_STATUS));
         __builtin_ia32_pause();
     }
@@ -114,16 +114,14 @@ static status_t map_unit(u64 base)
     u64 ecap = iommu_unit.extended = unit_read64(VTD_EXTENDED);
 
     /* All units since 2010 pass. Where nothing answers, all bits are ones: a write buffer to be flushed, too. */
-    if (!(ecap & ECAP_QUEUE) || !(cap & CAP_PAGE_SELECTIVE) || !(cap & (CAP_LEVELS_3 | CAP_LEVELS_4)) ||
-        (cap & CAP_WRITE_BUFFER) || CAP_DOMAINS(cap) <= IOMMU_MAX_DOMAINS) {
-        hv_log("VT-d unit at 0x%llx: lacks queued or page-selective invalidation, tables of 3 or 4 levels or domains, "
-               "or has a write buffer (0x%llx 0x%llx)",
-               (unsigned long long)base, (unsigned long long)cap, (unsigned long long)ecap);
+    if (!(ecap & ECAP_QUEUE) || !(cap & CAP_PAGE_SELECTIVE) || !(cap & CAP_LEVELS_4) || (cap & CAP_WRITE_BUFFER) ||
+        CAP_DOMAINS(cap) <= IOMMU_MAX_DOMAINS) {
+        hv_log("VT-d unit at 0x%lx: lacks queued or page-selective invalidation, tables for 48 bits or domains, "
+               "or has a write buffer (0x%lx 0x%lx)",
+               base, cap, ecap);
         return ERR_UNSUPPORTED;
     }
-    iommu_unit.levels = cap & CAP_LEVELS_4 ? 4 : 3;
-    u32 table_bits = iommu_unit.levels * 9 + 12;
-    iommu_unit.address_bits = CAP_ADDRESS_BITS(cap) < table_bits ? CAP_ADDRESS_BITS(cap) : table_bits;
+    iommu_unit.address_bits = CAP_ADDRESS_BITS(cap) < TABLE_BITS ? CAP_ADDRESS_BITS(cap) : TABLE_BITS;
     iommu_unit.present = true;
     return OK;
 }
@@ -140,8 +138,8 @@ static status_t find_unit(const void *dmar, u32 dmar_size, struct dmar_info *inf
         return ERR_NOT_FOUND;
     if (info->unit_count == 1 && info->unit_segment == 0)
         return map_unit(info->unit_base);
-    hv_log("VT-d: %u units, the last at 0x%llx for segment %u: only one, for all devices of segment 0, is supported",
-           info->unit_count, (unsigned long long)info->unit_base, info->unit_segment);
+    hv_log("VT-d: %u units, the last at 0x%lx for segment %u: only one, for all devices of segment 0, is supported",
+           info->unit_count, info->unit_base, info->unit_segment);
     return ERR_UNSUPPORTED;
 }
 
@@ -190,8 +188,8 @@ const char *iommu_description(void)
 
     if (!iommu_unit.present)
         return "none";
-    bh_snprintf(text, sizeof(text), "VT-d at 0x%llx, %u-bit, %s pages, %sinterrupt remapping, %u domains",
-                (unsigned long long)iommu_unit.base, iommu_unit.address_bits, superpages[CAP_SUPERPAGES(cap)],
+    bh_snprintf(text, sizeof(text), "VT-d at 0x%lx, %u-bit, %s pages, %sinterrupt remapping, %u domains",
+                iommu_unit.base, iommu_unit.address_bits, superpages[CAP_SUPERPAGES(cap)],
                 iommu_unit.remaps_interrupts ? "" : "no ", CAP_DOMAINS(cap));
     return text;
 }

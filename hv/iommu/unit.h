@@ -30,7 +30,6 @@
 #define CAP_WRITE_BUFFER (1ull << 4)
 #define CAP_PROTECTED_MEMORY (3ull << 5) /* a low and a high region */
 #define CAP_CACHING_MODE (1ull << 7)
-#define CAP_LEVELS_3 (1ull << 9)  /* SAGAW: 39 bits */
 #define CAP_LEVELS_4 (1ull << 10) /* SAGAW: 48 bits */
 #define CAP_ADDRESS_BITS(cap) (((u32)((cap) >> 16) & 0x3f) + 1)
 #define CAP_FAULT_OFFSET(cap) (((u32)((cap) >> 24) & 0x3ff) * 16)
@@ -49,7 +48,6 @@ struct iommu_unit {
     u64 base; /* host-physical, for messages */
     volatile u8 *registers;
     u64 capability, extended;
-    u32 levels;       /* of second-level tables */
     u32 address_bits; /* addresses that devices may use */
 };
 extern struct iommu_unit iommu_unit;

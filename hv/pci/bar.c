@@ -113,8 +113,7 @@ void pci_bars_check(hpa_t ecam, u64 ecam_size, const struct boot_memory *map, u3
                 flaw = "overlaps another BAR's pages";
             refuse[d][i] = flaw != NULL;
             if (flaw)
-                hv_log("pci " BDF_FORMAT ": BAR %u at 0x%llx %s: not used", BDF_PARTS(dev->bdf), i,
-                       (unsigned long long)bar->address, flaw);
+                hv_log("pci " BDF_FORMAT ": BAR %u at 0x%lx %s: not used", BDF_PARTS(dev->bdf), i, bar->address, flaw);
         }
     }
     for (u32 d = 0; d < pci_device_count; d++)

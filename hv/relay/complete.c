@@ -11,8 +11,7 @@ static void violation(struct relay *relay, struct relay_queue *queue, const char
 {
     u32 index = (u32)(queue - relay->queue);
     relay_close(relay);
-    recovery_report(relay->driver, FAULT_COMPLETION_RING, detail, index, "queue %u: %s (%llu)", index, what,
-                    (unsigned long long)detail);
+    recovery_report(relay->driver, FAULT_COMPLETION_RING, detail, index, "queue %u: %s (%lu)", index, what, detail);
 }
 
 bool ring_take_consumed(struct relay *relay, struct relay_queue *queue)

@@ -104,7 +104,7 @@ static status_t page_map(struct relay *relay, u64 page, u8 rights)
         if (evicted == 0)
             return ERR_NO_SPACE;
     }
-    status_t status = page_table_map(&driver->vm->npt, at, frame, PAGE_SIZE, rights | PAGE_USER);
+    status_t status = page_table_map(&driver->vm->npt, at, frame, PAGE_SIZE, rights);
     if (status == OK && driver->domain != NULL)
         status = iommu_map(driver->domain, IOVA(at), frame, PAGE_SIZE, rights);
     if (status != OK) {
@@ -125,7 +125,7 @@ static void page_grow(struct relay *relay, u64 page, u8 rights)
     struct grant *grant = &relay->grants.page[page];
     u64 at = DRIVER_WINDOW_BASE + page * PAGE_SIZE;
     grant->rights |= rights;
-    status_t status = page_table_protect(&driver->vm->npt, at, grant->rights | PAGE_USER);
+    status_t status = page_table_protect(&driver->vm->npt, at, grant->rights);
     if (status == OK && driver->domain != NULL)
         status = iommu_protect(driver->domain, IOVA(at), grant->rights);
     ASSERT_HV(status == OK);

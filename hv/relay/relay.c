@@ -21,10 +21,10 @@ static status_t queue_create(struct relay_queue *queue, struct vm *vm, u64 at)
     if (status == OK)
         status = frame_alloc(&completions);
     if (status == OK)
-        status = page_table_map(&vm->npt, at, requests, RING_REQUEST_BYTES, PAGE_READ | PAGE_USER);
+        status = page_table_map(&vm->npt, at, requests, RING_REQUEST_BYTES, PAGE_READ);
     if (status == OK)
         status = page_table_map(&vm->npt, at + DRIVER_RING_COMPLETION_OFFSET, completions, RING_COMPLETION_BYTES,
-                                PAGE_READ | PAGE_WRITE | PAGE_USER);
+                                PAGE_READ | PAGE_WRITE);
     if (status != OK)
         return status;
     queue->requests = memset(hpa_to_ptr(requests), 0, RING_REQUEST_BYTES);

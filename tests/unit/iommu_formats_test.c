@@ -13,10 +13,10 @@ static void expect(struct vtd_entry entry, u64 high, u64 low)
 static void tables(void **state)
 {
     expect(vtd_root_entry(HPA(0x12345000)), 0, 0x12345001);
-    /* address width 2 = 4 levels, 1 = 3 levels; domain in bits 87:72; translation type 0 */
-    expect(vtd_context_entry(HPA(0x12345000), 4, 0xabcd), 0xabcd02, 0x12345001);
-    expect(vtd_context_entry(HPA(0x12345000), 3, 1), 0x101, 0x12345001);
-    struct vtd_entry entry = vtd_context_entry(HPA(0x12345000), 4, 0xabcd);
+    /* address width 2 = 4 levels; domain in bits 87:72; translation type 0 */
+    expect(vtd_context_entry(HPA(0x12345000), 0xabcd), 0xabcd02, 0x12345001);
+    expect(vtd_context_entry(HPA(0x12345000), 1), 0x102, 0x12345001);
+    struct vtd_entry entry = vtd_context_entry(HPA(0x12345000), 0xabcd);
     assert_int_equal(vtd_context_domain(&entry), 0xabcd);
 }
 

@@ -105,7 +105,7 @@ static status_t world_map(struct world_page *pages, u64 at, hpa_t hpa, u64 size,
     if (world.table_budget == 0)
         return ERR_NO_MEMORY;
     world.table_budget--;
-    pages[page].rights = pages[page].least = rights & ~PAGE_USER;
+    pages[page].rights = pages[page].least = rights;
     pages[page].stale |= pages[page].rights;
     return OK;
 }
@@ -124,7 +124,7 @@ static status_t world_protect(struct world_page *pages, u64 at, u32 rights)
 {
     u64 page = (at - DRIVER_WINDOW_BASE) / PAGE_SIZE;
     CHECK(page < WORLD_PAGES && pages[page].rights != 0 && (rights & PAGE_EXECUTE) == 0);
-    pages[page].rights = rights & ~PAGE_USER;
+    pages[page].rights = rights;
     pages[page].stale |= pages[page].rights;
     return OK;
 }
@@ -139,10 +139,10 @@ static void world_flush(struct world_page *pages, u64 first, u64 count)
 
 status_t page_table_map(struct page_table *pt, u64 at, hpa_t hpa, u64 size, u32 rights)
 {
-    CHECK(pt == &world.driver_vm.npt && (rights & PAGE_USER) != 0);
+    CHECK(pt == &world.driver_vm.npt);
     if (at >= DRIVER_RINGS_ADDRESS && at < DRIVER_RINGS_ADDRESS + RING_MAX_QUEUES * DRIVER_RING_STRIDE) {
         bool requests = (at & DRIVER_RING_COMPLETION_OFFSET) == 0;
-        CHECK(rights == (requests ? PAGE_READ | PAGE_USER : PAGE_READ | PAGE_WRITE | PAGE_USER));
+        CHECK(rights == (requests ? PAGE_READ : PAGE_READ | PAGE_WRITE));
         return OK;
     }
     return world_map(world.npt, at, hpa, size, rights);
@@ -156,7 +156,7 @@ status_t page_table_unmap(struct page_table *pt, u64 at, u64 size)
 
 status_t page_table_protect(struct page_table *pt, u64 at, u32 rights)
 {
-    CHECK(pt == &world.driver_vm.npt && (rights & PAGE_USER) != 0);
+    CHECK(pt == &world.driver_vm.npt);
     return world_protect(world.npt, at, rights);
 }
 

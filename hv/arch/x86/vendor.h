@@ -9,9 +9,9 @@
 
 struct cpu;
 
-/* The registers that make up a guest's paging mode, for walks of its page tables. */
+/* The registers that walks of a guest's page tables need. */
 struct guest_paging {
-    u64 cr0, cr3, cr4, efer;
+    u64 cr0, cr3, efer;
 };
 
 struct vcpu_vendor {

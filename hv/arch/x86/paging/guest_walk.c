@@ -1,40 +1,32 @@
 /* Walks of a guest's own page tables (APM 2 5.3): everything read here is the guest's and may change under us. */
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/arch/x86/vendor.h"
-#include "shared/lib/string.h"
 
 #define ENTRY_PRESENT 1ull
 #define ENTRY_LARGE (1ull << 7)
 #define ENTRY_ADDRESS 0x000ffffffffff000ull
 
-/*
- * The three ways of paging differ in levels, bits a level and size of an entry: long mode 4 x 9, PAE 3 x 9 (its top
- * table has the four entries that a 32-bit address needs), 32-bit 2 x 10. Pages above 4 KiB: 2 MiB with eight-byte
- * entries, 1 GiB in long mode, 4 MiB in 32-bit mode with CR4.PSE.
- */
+/* Without paging, or through the four levels of long mode: a kernel that reaches for devices has one or the other. */
 status_t vcpu_translate(struct vcpu *vcpu, u64 va, gpa_t *out)
 {
     const struct guest_paging p = vendor->paging(vcpu);
-    bool long_mode = p.efer & EFER_LMA, pae = p.cr4 & CR4_PAE;
-    u32 bits = pae ? 9 : 10, entry_size = pae ? 8 : 4;
-    u64 table = p.cr3 & (long_mode ? ENTRY_ADDRESS : pae ? 0xffffffe0ull : 0xfffff000ull);
+    u64 entry = p.cr3;
 
-    va = long_mode ? va : va & 0xffffffff;
     if (!(p.cr0 & CR0_PG)) {
-        *out = GPA(va);
+        *out = GPA(va & 0xffffffff);
         return OK;
     }
-    for (u32 level = long_mode ? 3 : pae ? 2 : 1;; level--) {
-        u32 shift = 12 + bits * level;
-        u64 index = va >> shift & ((1ull << bits) - 1), offset = (1ull << shift) - 1, entry = 0;
-        bool may_be_large = level == 1 ? pae || (p.cr4 & CR4_PSE) : level == 2 && long_mode;
-        if (vm_read(vcpu->vm, GPA(table + index * entry_size), &entry, entry_size) != OK || !(entry & ENTRY_PRESENT))
+    if (!(p.efer & EFER_LMA))
+        return ERR_NOT_FOUND;
+    for (u32 shift = 39;; shift -= 9) {
+        u64 table = entry & ENTRY_ADDRESS, index = va >> shift & 511, offset = (1ull << shift) - 1;
+        if (vm_read(vcpu->vm, GPA(table + index * sizeof(entry)), &entry, sizeof(entry)) != OK ||
+            !(entry & ENTRY_PRESENT))
             return ERR_NOT_FOUND;
-        if (level == 0 || (may_be_large && (entry & ENTRY_LARGE))) {
+        if (shift == 12 || (shift < 39 && (entry & ENTRY_LARGE))) { /* 4 KiB, 2 MiB, 1 GiB */
             *out = GPA((entry & ENTRY_ADDRESS & ~offset) | (va & offset));
             return OK;
         }
-        table = entry & ENTRY_ADDRESS;
     }
 }
 

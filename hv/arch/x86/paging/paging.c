@@ -31,6 +31,12 @@ hpa_t ptr_to_hpa(const void *ptr)
     return HPA(va - DIRECT_MAP_BASE);
 }
 
+/* Linear addresses repeat bit 47 in those above it (SDM 3A 4.5.1), which no table sees. */
+static status_t map(u64 va, u64 hpa, u64 size, u32 rights)
+{
+    return page_table_map(&tables, va % PAGE_TABLE_REACH, HPA(hpa), size, rights);
+}
+
 static status_t map_image(const struct boot_info *boot)
 {
     const struct {
@@ -48,7 +54,7 @@ static status_t map_image(const struct boot_info *boot)
         u64 offset = (u64)(part[i].from - image_start);
         if (!size)
             continue;
-        status_t status = page_table_map(&tables, (u64)part[i].from, HPA(boot->hv_base + offset), size, part[i].rights);
+        status_t status = map((u64)part[i].from, boot->hv_base + offset, size, part[i].rights);
         if (status != OK)
             return status;
     }
@@ -57,8 +63,7 @@ static status_t map_image(const struct boot_info *boot)
 
 static status_t map_direct(u64 from, u64 to)
 {
-    return from < to ? page_table_map(&tables, DIRECT_MAP_BASE + from, HPA(from), to - from, PAGE_READ | PAGE_WRITE)
-                     : OK;
+    return from < to ? map(DIRECT_MAP_BASE + from, from, to - from, PAGE_READ | PAGE_WRITE) : OK;
 }
 
 /*
@@ -96,7 +101,7 @@ status_t paging_init(const struct boot_info *boot)
 
     image_base_hpa = boot->hv_base;
     msr_write(MSR_EFER, msr_read(MSR_EFER) | EFER_NXE);
-    if ((status = page_table_create(&tables, &page_format_x86, 4)) != OK || (status = map_image(boot)) != OK ||
+    if ((status = page_table_create(&tables, &page_format_x86)) != OK || (status = map_image(boot)) != OK ||
         (status = map_ram(boot)) != OK)
         return status;
     cr3_write(tables.root.v);
@@ -116,7 +121,7 @@ void *paging_map_device(hpa_t at, u64 size)
 
     if (bytes >= MIB(2)) /* the same offset in a 2 MiB page lets a large window (ECAM) take large pages */
         va = ((va + MIB(2) - 1) & ~(MIB(2) - 1)) + (first & (MIB(2) - 1));
-    if (page_table_map(&tables, va, HPA(first), bytes, PAGE_READ | PAGE_WRITE | PAGE_UNCACHED) != OK)
+    if (map(va, first, bytes, PAGE_READ | PAGE_WRITE | PAGE_UNCACHED) != OK)
         panic("no memory to map the device at %lx", at.v);
     device_next = va + bytes + PAGE_SIZE; /* an unmapped page between devices */
     return (void *)(va + (at.v - first));
@@ -130,16 +135,13 @@ status_t paging_create_stack(u32 cpu, void **top)
 
     if (status != OK)
         return status;
-    status = page_table_map(&tables, base, frames, CPU_STACK_SIZE, PAGE_READ | PAGE_WRITE);
-    if (status != OK)
-        return status;
     *top = (void *)(base + CPU_STACK_SIZE);
-    return OK;
+    return map(base, frames.v, CPU_STACK_SIZE, PAGE_READ | PAGE_WRITE);
 }
 
 status_t paging_map_trampoline(hpa_t page)
 {
-    return page_table_map(&tables, page.v, page, PAGE_SIZE, PAGE_READ | PAGE_EXECUTE);
+    return map(page.v, page.v, PAGE_SIZE, PAGE_READ | PAGE_EXECUTE);
 }
 
 void paging_unmap_trampoline(hpa_t page)

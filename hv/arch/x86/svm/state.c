@@ -152,5 +152,5 @@ struct guest_paging svm_paging(const struct vcpu *vcpu)
 {
     const struct svm_vmcb *vmcb = svm_of(vcpu)->vmcb;
 
-    return (struct guest_paging){.cr0 = vmcb->cr0, .cr3 = vmcb->cr3, .cr4 = vmcb->cr4, .efer = vmcb->efer};
+    return (struct guest_paging){.cr0 = vmcb->cr0, .cr3 = vmcb->cr3, .efer = vmcb->efer};
 }
