@@ -10,12 +10,10 @@
 #include "hv/relay/relay.h"
 #include "shared/lib/printf.h"
 
-static const char *const outcome_name[] = {
-    [FAULT_OPEN] = "open",
-    [FAULT_RECOVERED] = "recovered",
-    [FAULT_GAVE_UP] = "gave-up",
-    [FAULT_SUPERSEDED] = "superseded",
-};
+static const char *const outcome_name[] = {[FAULT_OPEN] = "open",
+                                           [FAULT_RECOVERED] = "recovered",
+                                           [FAULT_GAVE_UP] = "gave-up",
+                                           [FAULT_SUPERSEDED] = "superseded"};
 
 static const char *vm_name(u32 id)
 {
@@ -68,7 +66,7 @@ static void status_vm(const struct vm *vm)
 
 void report_status(void)
 {
-    answer("hypervisor uptime_us=%lu cpus=%u backend=%s", time_us(), cpu_count, vcpu_vendor_name());
+    answer("hypervisor uptime_us=%lu cpus=%u backend=%s", time_us(), cpu_count, vendor->name);
     answer_text("iommu", iommu_present() ? iommu_description() : "none");
     answer(" canary=%s frames_free=%lu frames_total=%lu\n", inject_canary_intact() ? "ok" : "BROKEN",
            frames_free_count(), frames_total_count());
@@ -113,13 +111,13 @@ void report_stats(void)
         answer("\n");
     }
     for (u32 i = 0; i < cpu_count; i++)
-        answer("cpu id=%u ticks=%lu idle_us=%lu\n", i, (u64)cpus[i].ticks, (u64)tsc_to_us(cpus[i].idle));
+        answer("cpu id=%u ticks=%lu idle_us=%lu up_us=%lu\n", i, cpus[i].ticks, tsc_to_us(cpus[i].idle), time_us());
 }
 
 /* Microseconds since boot of a TSC stamp; 0 stays 0. */
 static u64 us(u64 tsc)
 {
-    return tsc == 0 ? 0 : tsc_to_us(tsc - machine_start_tsc());
+    return tsc == 0 ? 0 : tsc_to_us(tsc - machine_start);
 }
 
 static void list_events(u64 from, bool trace)
