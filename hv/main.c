@@ -43,7 +43,7 @@ static void read_manifest(const struct boot_info *boot)
 
     if (manifest_parse(hpa_to_ptr(HPA(boot->module[0].base)), boot->module[0].size, &manifest, &error) != OK)
         boot_fail("manifest.ini:%u: %s", error.line, error.message);
-    machine_set_exit_port(manifest.exit_port);
+    machine_exit_port = manifest.exit_port;
     if (manifest.control)
         control_init();
 }

@@ -134,10 +134,9 @@ static const char *run_line(const char *text)
     if (!str_copy(line, sizeof(line), text))
         return "the line is too long";
     u32 count = split(line, words);
-    for (u32 i = 0; i < ARRAY_SIZE(commands); i++) {
+    for (u32 i = 0; i < ARRAY_SIZE(commands); i++)
         if (strcmp(commands[i].name, words[0]) == 0)
             return run(&commands[i], count - 1, words);
-    }
     return "unknown command: see help";
 }
 

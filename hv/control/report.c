@@ -10,10 +10,12 @@
 #include "hv/relay/relay.h"
 #include "shared/lib/printf.h"
 
-static const char *const outcome_name[] = {[FAULT_OPEN] = "open",
-                                           [FAULT_RECOVERED] = "recovered",
-                                           [FAULT_GAVE_UP] = "gave-up",
-                                           [FAULT_SUPERSEDED] = "superseded"};
+static const char *const outcome_name[] = {
+    [FAULT_OPEN] = "open",
+    [FAULT_RECOVERED] = "recovered",
+    [FAULT_GAVE_UP] = "gave-up",
+    [FAULT_SUPERSEDED] = "superseded",
+};
 
 static const char *vm_name(u32 id)
 {
@@ -173,8 +175,7 @@ static void report_fault(const struct fault_record *record)
 
 void report_faults(u64 from)
 {
-    for (u32 i = 0; i < recovery_history_count(); i++) {
+    for (u32 i = 0; i < recovery_history_count(); i++)
         if (recovery_history(i)->sequence >= from)
             report_fault(recovery_history(i));
-    }
 }

@@ -4,7 +4,6 @@
 #include "hv/arch/x86/vendor.h"
 #include "hv/control/control.h"
 #include "hv/core/hypervisor.h"
-#include "hv/relay/relay.h"
 #include "shared/lib/elf.h"
 #include "shared/lib/string.h"
 
@@ -132,8 +131,6 @@ void driver_start(struct driver *driver)
 
     restore_memory(driver);
     fill_info(driver);
-    driver->waiting = false;
-    driver->wait_deadline = ~0ull;
     driver->state = DRIVER_STARTING;
     driver->started = tsc_now();
     vendor->reset_long64(&vm->vcpu, driver->entry, vm->ram_size, PML4_ADDRESS, GDT_ADDRESS);

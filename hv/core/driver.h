@@ -41,7 +41,7 @@ struct driver {
     u32 stash_checksum; /* of the first stash_length bytes */
 
     bool waiting;      /* blocked in `wait` */
-    u64 wait_deadline; /* TSC; ~0 when none */
+    u64 wait_deadline; /* while it waits: TSC; ~0 when none */
     u64 progress;      /* hypercalls + accepted completions + heartbeat changes: any change is progress */
     u64 hypercalls;
     u64 device_interrupts;

@@ -14,11 +14,10 @@
 #define LINE_SIZE 256u
 
 u64 tsc_khz = 1000000; /* a guess until apic_calibrate(), for the first lines of the log */
-static u64 tsc_start;
-static u16 exit_port;
-static bool panicking;
+u64 machine_start;
+u16 machine_exit_port;
 bool machine_ends;
-static bool ending; /* VECTOR_STOP is meant */
+static bool panicking;
 
 /* A ticket lock: first come, first served, so that no CPU starves. */
 static struct {
@@ -45,23 +44,13 @@ u64 tsc_now(void)
 
 u64 time_us(void)
 {
-    return tsc_to_us(rdtsc() - tsc_start);
+    return tsc_to_us(rdtsc() - machine_start);
 }
 
 void machine_init(void)
 {
-    tsc_start = rdtsc();
+    machine_start = rdtsc();
     console_init();
-}
-
-u64 machine_start_tsc(void)
-{
-    return tsc_start;
-}
-
-void machine_set_exit_port(u16 port)
-{
-    exit_port = port;
 }
 
 void hv_log(const char *fmt, ...)
@@ -87,23 +76,17 @@ static _Noreturn void halt(void)
 static void stop_other_cpus(void)
 {
     __atomic_store_n(&machine_ends, true, __ATOMIC_RELEASE);
-    __atomic_store_n(&ending, true, __ATOMIC_RELEASE);
     for (u32 i = 0; i < cpu_count; i++)
         if (i != this_cpu()->id && cpus[i].online)
             apic_send(cpus[i].apic_id, VECTOR_STOP);
-}
-
-bool panic_stops_cpus(void)
-{
-    return __atomic_load_n(&ending, __ATOMIC_ACQUIRE);
 }
 
 void machine_end(enum machine_end how)
 {
     for (u32 i = 0; i < pci_device_count; i++)
         pci_set_bus_master(&pci_devices[i], false);
-    if (exit_port)
-        io_out32(exit_port, (u32)how);
+    if (machine_exit_port)
+        io_out32(machine_exit_port, (u32)how);
     if (how == MACHINE_POWER_OFF)
         console_line("bulkhead: the machine has stopped; it can be switched off");
     stop_other_cpus();

@@ -23,9 +23,6 @@ void hv_log(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* A broken invariant of our own: say where, stop all CPUs, end the machine with MACHINE_PANIC. */
 _Noreturn void panic(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
-/* Has some CPU told the others to stop? No lock needed. */
-bool panic_stops_cpus(void);
-
 /* A boot error: "bulkhead: <text>" on the console, nothing started, end with MACHINE_BOOT_ERROR. */
 _Noreturn void boot_fail(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
@@ -50,6 +47,12 @@ static inline u64 tsc_from_us(u64 us)
 static inline u64 tsc_to_us(u64 ticks)
 {
     return ticks / tsc_khz * 1000 + ticks % tsc_khz * 1000 / tsc_khz;
+}
+/* Busy waiting: for hardware that asks for a pause. */
+static inline void delay_us(u64 us)
+{
+    for (u64 end = tsc_now() + tsc_from_us(us); tsc_now() < end;)
+        __builtin_ia32_pause();
 }
 /* Microseconds since the hypervisor was entered. */
 u64 time_us(void);

@@ -5,8 +5,8 @@
 
 /* First call of all: the clock's zero and the console. */
 void machine_init(void);
-u64 machine_start_tsc(void);
+extern u64 machine_start; /* TSC then */
 /* Set before other CPUs get VECTOR_STOP. */
 extern bool machine_ends;
 /* From the manifest: where machine_end() writes; 0: nowhere. */
-void machine_set_exit_port(u16 port);
+extern u16 machine_exit_port;

@@ -29,7 +29,6 @@
 #define VTD_WRITE (1ull << 1)
 
 const struct page_format page_format_x86 = {
-    .name = "x86",
     .superpages = 1u << 1 | 1u << 2,
     .table = X86_TABLE,
     .inverted = X86_NO_EXECUTE,
@@ -37,7 +36,6 @@ const struct page_format page_format_x86 = {
 };
 
 const struct page_format page_format_npt = {
-    .name = "npt",
     .superpages = 1u << 1 | 1u << 2,
     .table = X86_TABLE,
     .leaf = X86_USER,
@@ -46,7 +44,6 @@ const struct page_format page_format_npt = {
 };
 
 const struct page_format page_format_vtd = {
-    .name = "vt-d",
     .superpages = 1u << 1 | 1u << 2,
     .table = VTD_READ | VTD_WRITE,
     .right = {VTD_READ, VTD_WRITE},

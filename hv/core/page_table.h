@@ -18,7 +18,6 @@
 #define PAGE_TABLE_REACH (1ull << 48) /* four levels; addresses lie below */
 
 struct page_format {
-    const char *name;
     u32 superpages;         /* bit 1: 2 MiB leaves allowed, bit 2: 1 GiB leaves allowed (bit n = level n) */
     u64 table;              /* an entry that refers to a table: it allows everything, the leaf alone decides */
     u64 leaf;               /* in every leaf */

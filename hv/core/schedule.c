@@ -145,19 +145,21 @@ static void load_fpu(struct cpu *cpu, struct vcpu *vcpu)
 }
 
 /* Last steps before the entry, lock held. False: it cannot run after all. */
-static bool prepare(struct vcpu *vcpu)
+static bool prepare(struct cpu *cpu, struct vcpu *vcpu)
 {
     struct driver *driver = vcpu->vm->driver;
 
-    if (!driver) {
+    if (!driver)
         exit_guest_prepare(vcpu);
-        return true;
-    }
-    if (driver->waiting)
+    else if (driver->waiting)
         hypercall_wait_return(driver);
-    if (driver->recovery.inject_armed)
+    if (driver && driver->recovery.inject_armed)
         inject_apply(driver);
-    return vcpu->state == VCPU_RUNNABLE && !driver->recovery.pending;
+    if (driver && (vcpu->state != VCPU_RUNNABLE || driver->recovery.pending))
+        return false;
+    load_fpu(cpu, vcpu);
+    vcpu->in_guest = true;
+    return true;
 }
 
 static void run_once(struct vcpu *vcpu)
@@ -173,6 +175,14 @@ static void run_once(struct vcpu *vcpu)
     vcpu->exits_by_kind[exit.kind]++;
     exit_dispatch(vcpu, &exit);
     hv_unlock();
+}
+
+static void idle(struct cpu *cpu)
+{
+    u64 since = tsc_now();
+
+    interrupts_wait();
+    cpu->idle += tsc_now() - since;
 }
 
 static bool ticks_here(const struct cpu *cpu)
@@ -194,22 +204,13 @@ void schedule_run(void)
         hv_lock();
         take_events(cpu);
         struct vcpu *vcpu = pick(cpu);
-        if (vcpu && !prepare(vcpu)) {
-            hv_unlock();
-            continue;
-        }
-        arm_timer(cpu);
-        if (vcpu) {
-            load_fpu(cpu, vcpu);
-            vcpu->in_guest = true;
-        }
+        bool ready = vcpu && prepare(cpu, vcpu);
+        if (ready || !vcpu)
+            arm_timer(cpu);
         hv_unlock();
-        if (vcpu) {
+        if (ready)
             run_once(vcpu);
-            continue;
-        }
-        u64 since = tsc_now();
-        interrupts_wait();
-        cpu->idle += tsc_now() - since;
+        else if (!vcpu)
+            idle(cpu);
     }
 }

@@ -13,23 +13,8 @@
 #define FCW_RESET 0x37fu
 #define MXCSR_RESET 0x1f80u
 
-const char *const exit_kind_name[EXIT_KINDS] = {
-    [EXIT_INTERRUPT] = "interrupt",
-    [EXIT_WINDOW] = "window",
-    [EXIT_HLT] = "hlt",
-    [EXIT_CPUID] = "cpuid",
-    [EXIT_PIO] = "pio",
-    [EXIT_MSR] = "msr",
-    [EXIT_NESTED_FAULT] = "nested",
-    [EXIT_HYPERCALL] = "hypercall",
-    [EXIT_CR_WRITE] = "cr",
-    [EXIT_EXCEPTION] = "exception",
-    [EXIT_UNDEFINED] = "undefined",
-    [EXIT_CACHE] = "cache",
-    [EXIT_SHUTDOWN] = "shutdown",
-    [EXIT_INVALID] = "invalid",
-    [EXIT_UNKNOWN] = "unknown",
-};
+#define EXIT_NAME(kind, name) [kind] = (name),
+const char *const exit_kind_name[EXIT_KINDS] = {EXIT_LIST(EXIT_NAME)};
 
 void vcpu_reset(struct vcpu *vcpu, u64 entry)
 {

@@ -23,25 +23,28 @@ struct vcpu_registers {
     u64 r8, r9, r10, r11, r12, r13, r14, r15;
 };
 
-enum exit_kind {
-    EXIT_UNKNOWN,
-    EXIT_INTERRUPT, /* a physical interrupt or NMI: nothing to do for the VM */
-    EXIT_WINDOW,    /* the guest can take an interrupt now */
-    EXIT_HLT,
-    EXIT_CPUID,
-    EXIT_PIO,
-    EXIT_MSR,
-    EXIT_NESTED_FAULT, /* access to guest-physical memory that the nested table does not allow */
-    EXIT_HYPERCALL,
-    EXIT_CR_WRITE,
-    EXIT_EXCEPTION, /* #DB or #AC, which could loop for ever in delivery (APM 2 15.12): looked at here, then given to
-                       the guest */
-    EXIT_UNDEFINED, /* an instruction that this machine does not have: VMRUN, MONITOR, XSETBV, ...: inject #UD */
-    EXIT_CACHE,     /* WBINVD, INVD: skipped */
-    EXIT_SHUTDOWN,  /* triple fault */
-    EXIT_INVALID,   /* the entry was refused: guest state invalid */
-    EXIT_KINDS
-};
+/* The kind, and its name for status and events. */
+#define EXIT_LIST(X)                                                                                                   \
+    X(EXIT_UNKNOWN, "unknown")                                                                                         \
+    X(EXIT_INTERRUPT, "interrupt") /* a physical interrupt or NMI: nothing to do for the VM */                         \
+    X(EXIT_WINDOW, "window")       /* the guest can take an interrupt now */                                           \
+    X(EXIT_HLT, "hlt")                                                                                                 \
+    X(EXIT_CPUID, "cpuid")                                                                                             \
+    X(EXIT_PIO, "pio")                                                                                                 \
+    X(EXIT_MSR, "msr")                                                                                                 \
+    X(EXIT_NESTED_FAULT, "nested") /* access to guest-physical memory that the nested table does not allow */          \
+    X(EXIT_HYPERCALL, "hypercall")                                                                                     \
+    X(EXIT_CR_WRITE, "cr")                                                                                             \
+    X(EXIT_EXCEPTION, "exception") /* #DB, #AC (APM 2 15.12): could loop in delivery; then given to the guest */       \
+    X(EXIT_UNDEFINED, "undefined") /* an instruction that this machine does not have, like VMRUN: inject #UD */        \
+    X(EXIT_CACHE, "cache")         /* WBINVD, INVD: skipped */                                                         \
+    X(EXIT_SHUTDOWN, "shutdown")   /* triple fault */                                                                  \
+    X(EXIT_INVALID, "invalid")     /* the entry was refused: guest state invalid */
+
+#define EXIT_ENUM(kind, name) kind,
+enum exit_kind { EXIT_LIST(EXIT_ENUM) EXIT_KINDS };
+#undef EXIT_ENUM
+extern const char *const exit_kind_name[EXIT_KINDS];
 
 struct vcpu {
     struct vm *vm;
@@ -90,9 +93,6 @@ struct vcpu_exit {
         u64 code; /* UNKNOWN, INVALID: the vendor's exit code */
     };
 };
-
-/* Names for status and events, EXIT_KINDS entries. */
-extern const char *const exit_kind_name[EXIT_KINDS];
 
 /* The part of a vCPU's start state that no vendor keeps: registers 0 but RIP, FPU as after FNINIT. It does not run. */
 void vcpu_reset(struct vcpu *vcpu, u64 entry);

@@ -1,7 +1,5 @@
 #include "hv/exit/decode.h"
 
-#define INSTRUCTION_MAX 15u /* SDM 2 2.3.11 */
-
 /* SDM 2 2.2.1: 0100WRXB */
 #define REX_W 8u
 #define REX_R 4u

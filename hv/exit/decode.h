@@ -10,6 +10,8 @@
 #include "shared/lib/status.h"
 #include "shared/lib/types.h"
 
+#define INSTRUCTION_MAX 15u /* bytes; SDM 2 2.3.11 */
+
 struct decoded_move {
     u32 length;         /* of the instruction, 2..15 */
     u32 width;          /* of the memory operand: 1, 2, 4, 8 */

@@ -7,7 +7,6 @@
 
 #define VECTOR_UNDEFINED 6
 #define VECTOR_GENERAL_PROTECTION 13
-#define INSTRUCTION_MAX 15
 
 void exit_guest_prepare(struct vcpu *vcpu)
 {
@@ -37,7 +36,7 @@ static void on_cpuid(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
     u32 out[4];
 
-    platform_cpuid(vcpu->vm, (u32)vcpu->regs.rax, (u32)vcpu->regs.rcx, out);
+    platform_cpuid((u32)vcpu->regs.rax, (u32)vcpu->regs.rcx, out);
     vcpu->regs.rax = out[0];
     vcpu->regs.rbx = out[1];
     vcpu->regs.rcx = out[2];

@@ -6,7 +6,6 @@
 #include "hv/core/frames.h"
 #include "hv/core/hypervisor.h"
 #include "hv/relay/relay.h"
-#include "shared/lib/string.h"
 
 #define WAIT_MAX_US 3600000000ull /* longer is for ever; keeps tsc_from_us() far from overflow */
 #define WAIT_FOREVER (~0ull)
@@ -62,7 +61,6 @@ static i64 call_wait(struct driver *driver, const struct hypercall_arguments *ar
 void hypercall_wait_return(struct driver *driver)
 {
     driver->waiting = false;
-    driver->wait_deadline = WAIT_FOREVER;
     relay_suppress_kicks(driver->relay);
     (void)relay_forward(driver->relay);
     driver->vm->vcpu.regs.rax = take_events(driver);

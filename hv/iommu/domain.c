@@ -118,7 +118,7 @@ status_t iommu_protect(struct iommu_domain *domain, iova_t at, u32 rights)
     return page_table_protect(&domain->table, at.v, rights);
 }
 
-void iommu_flush_domain(struct iommu_domain *domain)
+static void flush_domain(struct iommu_domain *domain)
 {
     domain->flushes++;
     unit_invalidate(vtd_invalidate_iotlb(VTD_DOMAIN, domain->id, IOVA(0), 0, iommu_unit.capability));
@@ -133,7 +133,7 @@ void iommu_flush_pages(struct iommu_domain *domain, iova_t at, u64 pages)
     while (first >> order != last >> order)
         order++;
     if (order > CAP_MASK_MAX(iommu_unit.capability)) {
-        iommu_flush_domain(domain);
+        flush_domain(domain);
         return;
     }
     domain->flushes++;

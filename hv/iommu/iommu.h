@@ -4,7 +4,7 @@
  * memory (VT-d 8.4, RMRR) is mapped for no device: none keeps the DMA that firmware set up.
  *
  * Promises: after iommu_init() every source id without an owner is in the blocking domain (present context entry, empty
- * table, so that its DMA is recorded as a fault). Mapping takes effect at once; unmapping when iommu_flush_*()
+ * table, so that its DMA is recorded as a fault). Mapping takes effect at once; unmapping when iommu_flush_pages()
  * returned. All register and queue waits are bounded; a unit that does not answer is a panic (trusted hardware).
  * Context: hv lock held.
  */
@@ -45,18 +45,17 @@ NODISCARD status_t iommu_domain_create(struct iommu_domain **out);
 /*
  * As page_table_map / unmap / protect on the domain's table; of the rights PAGE_READ and PAGE_WRITE count. ERR_RANGE
  * too: beyond what the unit translates, or in 0xfee00000..0xfeefffff, which is interrupts to every device. After unmap
- * and protect the old right lives on in the IOTLB until iommu_flush_*(); that holds for added rights too.
+ * and protect the old right lives on in the IOTLB until iommu_flush_pages(); that holds for added rights too.
  */
 NODISCARD status_t iommu_map(struct iommu_domain *domain, iova_t at, hpa_t hpa, u64 size, u32 rights);
 NODISCARD status_t iommu_unmap(struct iommu_domain *domain, iova_t at, u64 size);
 NODISCARD status_t iommu_protect(struct iommu_domain *domain, iova_t at, u32 rights);
 
 /*
- * Invalidate the IOTLB for the whole domain, or for at least [at, at + pages*4096), pages > 0: for the smallest aligned
- * power of two of pages that holds it. Reads and writes are drained on return.
+ * Invalidate the IOTLB for at least [at, at + pages*4096), pages > 0: for the smallest aligned power of two of pages
+ * that holds it, or for the whole domain where the unit cannot. Reads and writes are drained on return.
  */
 void iommu_flush_pages(struct iommu_domain *domain, iova_t at, u64 pages);
-void iommu_flush_domain(struct iommu_domain *domain);
 
 /*
  * Point a source id at a domain, or at the blocking domain; context cache and IOTLB invalidated, DMA drained on return.

@@ -22,12 +22,6 @@ static bool poll(const struct pci_device *dev, u32 offset, u32 width, u32 mask, 
     return true;
 }
 
-static void wait_us(u64 us)
-{
-    for (u64 end = tsc_now() + tsc_from_us(us); tsc_now() < end;)
-        __builtin_ia32_pause();
-}
-
 /* Is the device the only one that a reset of its bus would hit? A bridge would take its own bus along. */
 static bool alone_on_bus(const struct pci_device *dev)
 {
@@ -55,7 +49,7 @@ static void reset_function(const struct pci_device *dev)
 static void reset_bus(const struct pci_device *bridge)
 {
     pci_update(bridge, PCI_BRIDGE_CONTROL, 0, PCI_BRIDGE_RESET);
-    wait_us(BUS_RESET_HOLD_US);
+    delay_us(BUS_RESET_HOLD_US);
     pci_update(bridge, PCI_BRIDGE_CONTROL, PCI_BRIDGE_RESET, 0);
 }
 

@@ -69,20 +69,18 @@ void cpuid_filter(u32 leaf, u32 subleaf, u32 out[4])
 {
     static const struct cpuid_rule nothing;
     const struct cpuid_rule *rule = &nothing;
-    for (u32 i = 0; i < ARRAY_SIZE(rules); i++) {
+    for (u32 i = 0; i < ARRAY_SIZE(rules); i++)
         if (leaf >= rules[i].first && leaf <= rules[i].last && (leaf != 7 || subleaf == 0))
             rule = &rules[i]; /* the further subleaves of 7 are all newer features */
-    }
     for (u32 r = EAX; r <= EDX; r++)
         out[r] = (out[r] & rule->keep[r]) | rule->set[r];
     if (leaf == FACADE_TIMING)
         out[EAX] = (u32)tsc_khz;
 }
 
-void platform_cpuid(struct vm *vm, u32 leaf, u32 subleaf, u32 out[4])
+void platform_cpuid(u32 leaf, u32 subleaf, u32 out[4])
 {
     u32 max, b, c, d;
-    (void)vm; /* the same for every guest */
     memset(out, 0, 4 * sizeof(out[0]));
     /* Beyond its last leaf an Intel CPU repeats another leaf's data: that must not be taken for this one's. */
     __cpuid(leaf & EXTENDED, max, b, c, d);

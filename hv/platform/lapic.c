@@ -28,9 +28,6 @@ enum lapic_register {
     REG_SELF_IPI = 0x3f,
 };
 
-#define MSR_TSC_DEADLINE 0x6e0u
-#define MSR_LAPIC 0x800u
-
 #define LVTS 6u
 #define LVT_MASKED (1u << 16)
 #define TIMER_MODE (3u << 17) /* SDM 3A 10.5.1 */
@@ -53,10 +50,9 @@ static const u32 lvt_writable[LVTS] = {0x700ff, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7
 
 static int highest_bit(const u64 words[8])
 {
-    for (int word = 7; word >= 0; word--) {
+    for (int word = 7; word >= 0; word--)
         if (words[word])
             return word * 32 + 63 - __builtin_clzll(words[word]);
-    }
     return -1;
 }
 

@@ -7,9 +7,6 @@
 
 #define MSR_TSC 0x10u
 #define MSR_APIC_BASE 0x1bu
-#define MSR_TSC_DEADLINE 0x6e0u
-#define MSR_LAPIC 0x800u
-#define MSR_LAPIC_LAST 0x8ffu
 #define MSR_SYSTEM_TIME 0x4b564d01u
 #define MSR_PV_EOI 0x4b564d04u
 

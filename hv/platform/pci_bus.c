@@ -46,18 +46,16 @@ void pci_bus_port(struct vm *vm, u32 offset, u8 width, bool write, u32 *value)
 
 bool pci_bus_claimed_port(u16 port, u8 width, bool write, u32 *value)
 {
-    for (u32 slot = 0; slot < VM_MAX; slot++) {
+    for (u32 slot = 0; slot < VM_MAX; slot++)
         if (relays[slot] && relay_port(relays[slot], port, width, write, value))
             return true;
-    }
     return false;
 }
 
 bool pci_bus_claimed_memory(gpa_t address, u8 width, bool write, u64 *value)
 {
-    for (u32 slot = 0; slot < VM_MAX; slot++) {
+    for (u32 slot = 0; slot < VM_MAX; slot++)
         if (relays[slot] && relay_memory(relays[slot], address, width, write, value))
             return true;
-    }
     return false;
 }

@@ -104,10 +104,9 @@ void platform_restart(struct vm *vm)
     event_add(EVENT_GUEST, vm->id, "reset");
     vcpu_stop(&vm->vcpu);
     reset_devices(vm->platform);
-    for (u32 slot = 0; slot < VM_MAX; slot++) {
+    for (u32 slot = 0; slot < VM_MAX; slot++)
         if (relays[slot])
             relay_guest_reset(relays[slot]);
-    }
     vm->platform->restarting = true;
 }
 
@@ -133,10 +132,9 @@ void platform_tick(struct vm *vm)
     struct platform *platform = vm->platform;
     if (!platform->restarting)
         return;
-    for (u32 slot = 0; slot < VM_MAX; slot++) {
+    for (u32 slot = 0; slot < VM_MAX; slot++)
         if (relays[slot] && relay_in_flight(relays[slot]))
             return;
-    }
     u64 left = vm->ram_size - platform->wiped;
     u64 step = left < WIPE_STEP ? left : WIPE_STEP;
     memset(platform->ram + platform->wiped, 0, step);

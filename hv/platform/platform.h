@@ -51,8 +51,8 @@ bool platform_memory(struct vm *vm, gpa_t address, u8 width, bool write, u64 *va
 /* RDMSR/WRMSR. False: inject #GP(0). */
 bool platform_msr(struct vm *vm, u32 index, bool write, u64 *value);
 
-/* CPUID as the guest sees it; host values are filtered here. */
-void platform_cpuid(struct vm *vm, u32 leaf, u32 subleaf, u32 out[4]); /* eax ebx ecx edx */
+/* CPUID as every guest sees it; host values are filtered here. */
+void platform_cpuid(u32 leaf, u32 subleaf, u32 out[4]); /* eax ebx ecx edx */
 
 /* A message-signalled interrupt that a device of the guest's sends (address 0xFEExxxxx, data as SDM 3A 10.11). Wakes or
  * kicks the vCPU. */

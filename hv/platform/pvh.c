@@ -76,7 +76,7 @@ status_t pvh_load(struct vm *vm, const char **why)
                elf.segment[i].file_size);
     write_start_info(vm, (struct pvh_page *)(platform->ram + PVH_AREA));
     memset(&vm->vcpu.regs, 0, sizeof(vm->vcpu.regs));
-    vcpu_vendor_reset_protected32(&vm->vcpu, elf.pvh_entry);
+    vendor->reset_protected32(&vm->vcpu, elf.pvh_entry);
     vm->vcpu.regs.rbx = PVH_AREA;
     return OK;
 }

@@ -7,20 +7,8 @@
 
 #define RATE_WINDOW_US 100000u
 
-const char *const fault_kind_name[FAULT_KINDS] = {
-    [FAULT_NONE] = "none",
-    [FAULT_EXCEPTION] = "exception",
-    [FAULT_UNEXPECTED_EXIT] = "unexpected-exit",
-    [FAULT_NESTED_PAGE] = "nested-page",
-    [FAULT_DMA] = "dma",
-    [FAULT_INTERRUPT] = "interrupt",
-    [FAULT_HEARTBEAT] = "heartbeat",
-    [FAULT_DEADLINE] = "deadline",
-    [FAULT_COMPLETION_RING] = "completion-ring",
-    [FAULT_DECLARED] = "declared",
-    [FAULT_OFFER] = "offer",
-    [FAULT_OPERATOR] = "operator",
-};
+#define FAULT_NAME(kind, name) [kind] = (name),
+const char *const fault_kind_name[FAULT_KINDS] = {FAULT_LIST(FAULT_NAME)};
 
 static struct fault_record history[RECOVERY_HISTORY];
 static u32 history_total; /* ever closed; the slot of the next one is history_total % RECOVERY_HISTORY */

@@ -76,9 +76,9 @@ static bool apply_wild_write(struct driver *driver)
 
 /*
  * `pages` guest pages that are not granted to this driver VM now. From the bottom of guest memory up: that is where
- * kernels live, so no new request grants them before the device gets there. False: none in reach.
+ * kernels live, so no new request grants them before the device gets there. None in reach: *address stays.
  */
-static bool find_ungranted(const struct driver *driver, u64 pages, u64 *address)
+static void find_ungranted(const struct driver *driver, u64 pages, u64 *address)
 {
     u64 end = main_guest->ram_size / PAGE_SIZE;
     u64 run = 0;
@@ -87,10 +87,9 @@ static bool find_ungranted(const struct driver *driver, u64 pages, u64 *address)
         run = relay_is_granted(driver->relay, GPA(page * PAGE_SIZE)) ? 0 : run + 1;
         if (run == pages) {
             *address = DRIVER_WINDOW_BASE + (page + 1 - pages) * PAGE_SIZE;
-            return true;
+            return;
         }
     }
-    return false;
 }
 
 /* An address all of whose `length` bytes the device may not reach: beyond the window, not granted, or the hypervisor's
@@ -99,15 +98,13 @@ static u64 wild_address(const struct driver *driver, u32 length)
 {
     u64 address = DRIVER_WINDOW_BASE + main_guest->ram_size;
 
-    switch (tsc_now() / 16 % 3) {
-    case 0:
+    u64 turn = tsc_now() / 16 % 3;
+
+    if (turn == 0)
         return canary.v;
-    case 1:
-        (void)find_ungranted(driver, PAGE_UP(length) / PAGE_SIZE, &address);
-        return address;
-    default:
-        return address;
-    }
+    if (turn == 1)
+        find_ungranted(driver, PAGE_UP(length) / PAGE_SIZE, &address);
+    return address;
 }
 
 /* The longest segment of the request at `at` that is neither its first nor its last (the data, in any block protocol);

@@ -15,7 +15,6 @@ void recovery_quiesce(struct driver *driver)
     /* The CPU side first: nobody rings a doorbell after the device is quiet. */
     vcpu_stop(&driver->vm->vcpu);
     driver->waiting = false;
-    driver->wait_deadline = ~0ull;
     relay_close(driver->relay);
 
     /* MSI is a memory write too, so bus mastering off ends both (PCI 3.0 6.2.2); the message is masked for those on

@@ -42,9 +42,7 @@ static struct recovery_decision run_decide(struct driver *driver)
 
     recovery->current.t_decide = tsc_now();
     struct recovery_decision decision = recovery_decide(driver->config, recovery, recovery->current.t_decide);
-    recovery->window_start = decision.window_start;
-    recovery->restarts_in_window = decision.restarts_in_window;
-    event_add(EVENT_DECIDE, driver->vm->id, "%s, %u of %u, pause %lu us", decision.why, decision.restarts_in_window,
+    event_add(EVENT_DECIDE, driver->vm->id, "%s, %u of %u, pause %lu us", decision.why, recovery->restarts_in_window,
               driver->config->limit, tsc_to_us(decision.delay));
     return decision;
 }
@@ -89,24 +87,18 @@ status_t recovery_restart(struct driver *driver)
 {
     struct recovery *recovery = &driver->recovery;
 
-    switch (driver->state) {
-    case DRIVER_STARTING:
-    case DRIVER_RUNNING:
-        if (recovery->pending)
-            return ERR_STATE;
+    if (recovery->pending || driver->state == DRIVER_OFF || driver->state == DRIVER_RECOVERING)
+        return ERR_STATE;
+    if (driver->state == DRIVER_STARTING || driver->state == DRIVER_RUNNING) {
         recovery_report(driver, FAULT_OPERATOR, 0, 0, "restart by the operator");
         return OK;
-    case DRIVER_WAITING:
-        recovery->restart_at = 0;
-        return OK;
-    case DRIVER_FAILED:
+    }
+    if (driver->state == DRIVER_FAILED) {
         /* It was quiesced and reset when it was given up, and has been blocked since: a back-off that is over. */
         recovery->restarts_in_window = 0;
         record_open(driver, FAULT_OPERATOR, 0, 0, "restart by the operator after giving up");
-        recovery->restart_at = 0;
         driver->state = DRIVER_WAITING;
-        return OK;
-    default:
-        return ERR_STATE;
     }
+    recovery->restart_at = 0;
+    return OK;
 }

@@ -13,22 +13,24 @@
 struct driver;
 struct iommu_fault;
 
-/* What the detectors see. One bit of knowledge each: the table in detect.c has name and text. */
-enum fault_kind {
-    FAULT_NONE,
-    FAULT_EXCEPTION,       /* triple fault, or the driver's exception handler said so */
-    FAULT_UNEXPECTED_EXIT, /* an exit that a driver VM never has (port or MSR not its own, CR write, invalid state) */
-    FAULT_NESTED_PAGE,     /* touched guest-physical memory that it does not own */
-    FAULT_DMA,             /* VT-d recorded an access of its device outside the domain */
-    FAULT_INTERRUPT,       /* VT-d recorded a forged interrupt, or an interrupt storm */
-    FAULT_HEARTBEAT,       /* ran without progress for heartbeat * misses */
-    FAULT_DEADLINE,        /* a request stayed in flight for longer than the manifest allows */
-    FAULT_COMPLETION_RING, /* indices that jump, a tag not in flight, an impossible length */
-    FAULT_DECLARED,        /* the driver's own `fault` hypercall (assert, device) */
-    FAULT_OFFER,           /* no offer in time after a start, or one that differs from the first */
-    FAULT_OPERATOR,        /* `restart VM` */
-    FAULT_KINDS
-};
+/* What the detectors see, and its name for people. */
+#define FAULT_LIST(X)                                                                                                  \
+    X(FAULT_NONE, "none")                                                                                              \
+    X(FAULT_EXCEPTION, "exception")             /* triple fault, or the driver's exception handler said so */          \
+    X(FAULT_UNEXPECTED_EXIT, "unexpected-exit") /* port or MSR not its own, CR write, invalid state */                 \
+    X(FAULT_NESTED_PAGE, "nested-page")         /* touched guest-physical memory that it does not own */               \
+    X(FAULT_DMA, "dma")                         /* VT-d recorded an access of its device outside the domain */         \
+    X(FAULT_INTERRUPT, "interrupt")             /* VT-d recorded a forged interrupt, or an interrupt storm */          \
+    X(FAULT_HEARTBEAT, "heartbeat")             /* ran without progress for heartbeat * misses */                      \
+    X(FAULT_DEADLINE, "deadline")               /* a request stayed in flight for longer than the manifest allows */   \
+    X(FAULT_COMPLETION_RING, "completion-ring") /* indices that jump, a tag not in flight, an impossible length */     \
+    X(FAULT_DECLARED, "declared")               /* the driver's own `fault` hypercall (assert, device) */              \
+    X(FAULT_OFFER, "offer")       /* no offer in time after a start, or one that differs from the first */             \
+    X(FAULT_OPERATOR, "operator") /* `restart VM` */
+
+#define FAULT_ENUM(kind, name) kind,
+enum fault_kind { FAULT_LIST(FAULT_ENUM) FAULT_KINDS };
+#undef FAULT_ENUM
 extern const char *const fault_kind_name[FAULT_KINDS];
 
 enum fault_outcome {

@@ -36,8 +36,6 @@ static void clear_events(struct driver *driver)
     struct driver_events *events = hpa_to_ptr(driver->events_page);
 
     events->pending = events->features != 0 ? DRIVER_EVENT_FEATURES : 0;
-    driver->waiting = false;
-    driver->wait_deadline = ~0ull;
 }
 
 void recovery_restart_vm(struct driver *driver)

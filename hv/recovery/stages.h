@@ -14,15 +14,13 @@
 void record_open(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *text);
 void record_close(struct driver *driver, enum fault_outcome outcome);
 
-/* decide.c: what the manifest says about this fault. Pure: the caller takes over window and count. */
+/* decide.c: what the manifest says about the fault in `current`; counts its restart in the window. */
 struct recovery_decision {
     bool restart;
     u64 delay; /* TSC ticks to wait before the restart */
-    u64 window_start;
-    u32 restarts_in_window; /* this restart counted */
     const char *why;
 };
-struct recovery_decision recovery_decide(const struct manifest_vm *config, const struct recovery *recovery, u64 now);
+struct recovery_decision recovery_decide(const struct manifest_vm *config, struct recovery *recovery, u64 now);
 
 /* quiesce.c: nothing of the driver VM or its device acts or reaches memory any more when this returns. */
 void recovery_quiesce(struct driver *driver);

@@ -14,12 +14,11 @@ static void ring_write(struct relay_queue *queue, u8 tag)
     const struct chain *chain = &slot->chain;
     queue->cells[queue->produced++ % RING_CELLS].header =
         (struct ring_header_cell){.tag = tag, .segments = chain->count, .readable = chain->readable, .id = slot->id};
-    for (u32 i = 0; i < chain->count; i++) {
+    for (u32 i = 0; i < chain->count; i++)
         queue->cells[queue->produced++ % RING_CELLS].segment =
             (struct ring_segment_cell){.address = DRIVER_WINDOW_BASE + chain->segment[i].gpa,
                                        .length = chain->segment[i].length,
                                        .flags = i < chain->readable ? 0 : RING_SEGMENT_WRITABLE};
-    }
 }
 
 /* Show the guest the answers that were filled in, and the driver the requests that were written. */
@@ -93,10 +92,9 @@ bool relay_forward(struct relay *relay)
 
 static void want_kicks(struct relay *relay, bool want)
 {
-    for (u32 q = 0; q < relay->offer.queues; q++) {
+    for (u32 q = 0; q < relay->offer.queues; q++)
         if (relay->queue[q].vq.enabled)
             virtqueue_want_kicks(&relay->queue[q].vq, want);
-    }
 }
 
 bool relay_arm_kicks(struct relay *relay)

@@ -135,10 +135,9 @@ static void page_grow(struct relay *relay, u64 page, u8 rights)
 
 static void segment_release(struct grants *grants, const struct chain_segment *segment, u64 end_page)
 {
-    for (u64 page = segment->gpa / PAGE_SIZE; page < end_page; page++) {
+    for (u64 page = segment->gpa / PAGE_SIZE; page < end_page; page++)
         if (--grants->page[page].users == 0)
             grants->unused++;
-    }
 }
 
 static inline u64 segment_end_page(const struct chain_segment *segment)
@@ -217,8 +216,7 @@ void grants_revoke_all(struct relay *relay)
     relay->stats.grants_revoked += grants->count;
     grants->count = grants->unused = grants->hand = 0;
     flush_stale(relay);
-    for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
+    for (u32 q = 0; q < RING_MAX_QUEUES; q++)
         for (u32 tag = 0; tag < RING_TAGS; tag++)
             relay->queue[q].log.slot[tag].granted = false;
-    }
 }

@@ -179,9 +179,8 @@ void device_break(struct relay *relay, const char *why)
 static void device_reset(struct relay *relay)
 {
     relay->device.resetting = true;
-    for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
+    for (u32 q = 0; q < RING_MAX_QUEUES; q++)
         relay->queue[q].vq.enabled = false;
-    }
     device_announce_features(relay);
     device_finish_reset(relay);
 }
@@ -195,10 +194,9 @@ void device_finish_reset(struct relay *relay)
     if (!relay->device.resetting)
         return;
     if (relay->state != RELAY_OPEN && relay->grants.count == 0) {
-        for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
+        for (u32 q = 0; q < RING_MAX_QUEUES; q++)
             while (relay->queue[q].log.oldest != NO_TAG)
                 inflight_remove(&relay->queue[q].log, relay->queue[q].log.oldest);
-        }
     }
     if (relay_in_flight(relay) != 0)
         return;

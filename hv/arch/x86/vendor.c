@@ -12,13 +12,11 @@ void vcpu_vendor_select(void)
     const char *missing = NULL;
 
     for (u32 i = 0; i < ARRAY_SIZE(vendors); i++) {
-        const char *why = NULL;
-        if (vendors[i]->present(&why)) {
+        missing = vendors[i]->missing();
+        if (!missing) {
             vendor = vendors[i];
             return;
         }
-        if (why)
-            missing = why;
     }
-    boot_fail("this CPU cannot run virtual machines: %s", missing ? missing : "no AMD SVM (CPUID 80000001h ECX bit 2)");
+    boot_fail("this CPU cannot run virtual machines: %s", missing);
 }

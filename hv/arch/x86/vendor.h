@@ -20,9 +20,8 @@ struct vcpu_vendor {
     const struct page_format *nested_format;
     u32 hypercall_kind; /* enum driver_vendor_call */
 
-    /* Is this CPU of that vendor, with everything that is required? *why: what is missing (static text), or NULL when
-     * it is not that vendor. */
-    bool (*present)(const char **why);
+    /* What this CPU lacks to be used by the back end (static text); NULL: nothing. */
+    const char *(*missing)(void);
     /* Switch virtualization on, this CPU. ERR_NO_MEMORY. */
     status_t (*cpu_init)(struct cpu *cpu);
 
@@ -64,12 +63,3 @@ extern const struct vcpu_vendor *vendor;
 
 /* Pick the back end; boot_fail() with what is missing when there is none. */
 void vcpu_vendor_select(void);
-
-static inline const char *vcpu_vendor_name(void)
-{
-    return vendor->name;
-}
-static inline void vcpu_vendor_reset_protected32(struct vcpu *vcpu, u64 entry)
-{
-    vendor->reset_protected32(vcpu, entry);
-}

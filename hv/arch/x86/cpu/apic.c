@@ -92,13 +92,6 @@ void apic_send(u32 destination, u8 vector)
     icr_write(destination, ICR_ASSERT | vector);
 }
 
-static void delay_us(u64 us)
-{
-    u64 end = rdtsc() + tsc_from_us(us);
-    while (rdtsc() < end)
-        cpu_pause();
-}
-
 void apic_start_cpu(u32 destination, u8 page)
 {
     icr_write(destination, ICR_ASSERT | ICR_INIT);

@@ -5,7 +5,6 @@
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/core/hypervisor.h"
 #include "hv/core/machine.h"
-#include "shared/lib/string.h"
 
 #define KERNEL_CODE 0x08u
 #define KERNEL_DATA 0x10u
@@ -68,7 +67,8 @@ static void set_gate(u32 vector, const char *stub, u8 ist)
                                 .offset_high = (u32)(offset >> 32)};
 }
 
-/* NMI returns like an interrupt: nothing of ours depends on it, and where old-format messages pass, a device can send it. */
+/* NMI returns like an interrupt: nothing of ours depends on it, and where old-format messages pass, a device can send
+ * it. */
 static void build_idt(void)
 {
     for (u32 v = 0; v < EXCEPTIONS; v++)

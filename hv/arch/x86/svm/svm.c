@@ -20,27 +20,20 @@ static u32 asid_count;
 static u32 next_asid = 1;               /* 0 is the host's */
 static hpa_t closed_msrpm, closed_iopm; /* all ones: everything exits */
 
-static bool svm_present(const char **why)
+static const char *svm_missing(void)
 {
     u32 leaf[4];
 
     cpuid(0x80000000, 0, leaf);
-    if (leaf[0] < CPUID_SVM)
-        return false;
+    u32 last = leaf[0];
     cpuid(0x80000001, 0, leaf);
-    if (!(leaf[2] & 1u << 2))
-        return false;
-    if (msr_read(MSR_VM_CR) & VM_CR_SVMDIS) {
-        *why = "AMD SVM is switched off by firmware (VM_CR.SVMDIS)";
-        return false;
-    }
+    if (last < CPUID_SVM || !(leaf[2] & 1u << 2))
+        return "no AMD SVM (CPUID 80000001h ECX bit 2)";
+    if (msr_read(MSR_VM_CR) & VM_CR_SVMDIS)
+        return "AMD SVM is switched off by firmware (VM_CR.SVMDIS)";
     cpuid(CPUID_SVM, 0, leaf);
-    if (!(leaf[3] & SVM_FEATURE_NPT)) {
-        *why = "AMD SVM without nested paging (CPUID 8000000Ah EDX bit 0)";
-        return false;
-    }
     asid_count = leaf[1];
-    return true;
+    return leaf[3] & SVM_FEATURE_NPT ? NULL : "AMD SVM without nested paging (CPUID 8000000Ah EDX bit 0)";
 }
 
 static status_t closed_map(u64 frames, hpa_t *out)
@@ -180,7 +173,7 @@ const struct vcpu_vendor vcpu_vendor_svm = {
     .description = "AMD SVM with nested paging",
     .nested_format = &page_format_npt,
     .hypercall_kind = DRIVER_VMMCALL,
-    .present = svm_present,
+    .missing = svm_missing,
     .cpu_init = svm_cpu_init,
     .create = svm_create,
     .allow_ports = svm_allow_ports,

@@ -9,9 +9,7 @@
  */
 #define SVM_EXIT_CR_WRITE 0x10u  /* + CR number, up to 0x1f */
 #define SVM_EXIT_EXCEPTION 0x40u /* + vector, up to 0x5f */
-#define SVM_EXIT_INTR 0x60u
-#define SVM_EXIT_NMI 0x61u
-#define SVM_EXIT_SMI 0x62u
+#define SVM_EXIT_INTR 0x60u      /* NMI, SMI */
 #define SVM_EXIT_INIT 0x63u
 #define SVM_EXIT_VINTR 0x64u
 #define SVM_EXIT_RDPMC 0x6fu
