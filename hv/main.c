@@ -97,8 +97,7 @@ _Noreturn void hv_main(const struct boot_info *boot)
     must(smp_start(&acpi, boot, run_other_cpu), "starting CPUs");
     hv_log("%u CPU%s", cpu_count, cpu_count > 1 ? "s" : "");
     inject_canary_init();
-    start_create_vms(boot, &manifest);
-    start_drivers();
+    start_vms(boot, &manifest);
     __atomic_store_n(&go, true, __ATOMIC_RELEASE);
     schedule_run();                                            /* driver VMs come up; the guest follows */
 }

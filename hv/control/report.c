@@ -10,12 +10,7 @@
 #include "hv/relay/relay.h"
 #include "shared/lib/printf.h"
 
-static const char *const outcome_name[] = {
-    [FAULT_OPEN] = "open",
-    [FAULT_RECOVERED] = "recovered",
-    [FAULT_GAVE_UP] = "gave-up",
-    [FAULT_SUPERSEDED] = "superseded",
-};
+static const char *const outcome_name[] = {"open", "recovered", "gave-up", "superseded"}; /* enum fault_outcome */
 
 static const char *vm_name(u32 id)
 {
@@ -37,10 +32,9 @@ static void status_driver(const struct driver *driver)
 {
     const struct manifest_vm *config = driver->config;
     const struct fault_record *fault = last_fault(driver->vm);
-    u16 bdf = driver->pci->bdf;
     char text[112] = "none";
 
-    answer(" device=%02x:%02x.%x", bdf >> 8, bdf >> 3 & 31, bdf & 7);
+    answer(" device=" BDF_FORMAT, BDF_PARTS(driver->pci->bdf));
     answer_text("isolation", driver->isolation);
     answer(" dma=%s generation=%u restarts=%u faults=%u in_flight=%u image_size=%lu",
            config->dma_unprotected ? "unprotected" : "isolated", driver->generation, driver->recovery.restarts_total,

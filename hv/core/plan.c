@@ -70,8 +70,7 @@ static void check_device(const struct manifest_vm *config)
 
     if (!dev && want->kind == MANIFEST_DEVICE_PCI) {
         const struct pci_device *taken = pci_find_address(want->bdf);
-        refuse(config, config->line_device, "device pci:%02x:%02x.%x %s", want->bdf >> 8, want->bdf >> 3 & 31,
-               want->bdf & 7,
+        refuse(config, config->line_device, "device pci:" BDF_FORMAT " %s", BDF_PARTS(want->bdf),
                !taken            ? "is not in this machine"
                : taken->assigned ? "already belongs to another driver VM"
                                  : "is a bridge");

@@ -106,11 +106,10 @@ static void create_driver(const struct boot_info *boot, const struct manifest_vm
     assign_device(driver);
     must(relay_create(driver, &driver->relay), vm, "relay");
     drivers[driver_count++] = driver;
-    hv_log("%s: %s drives %02x:%02x.%x [%04x:%04x class %06x], isolation %s, interrupts %s, reset %s, grants %s",
-           vm->name, config->image, driver->pci->bdf >> 8, driver->pci->bdf >> 3 & 31, driver->pci->bdf & 7,
-           driver->pci->vendor, driver->pci->device, driver->pci->class_code, driver->isolation,
-           driver->irq_vector ? "MSI" : "polled", pci_reset_name[pci_reset_kind(driver->pci)],
-           config->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky");
+    hv_log("%s: %s drives " BDF_FORMAT " [%04x:%04x class %06x], isolation %s, interrupts %s, reset %s, grants %s",
+           vm->name, config->image, BDF_PARTS(driver->pci->bdf), driver->pci->vendor, driver->pci->device,
+           driver->pci->class_code, driver->isolation, driver->irq_vector ? "MSI" : "polled",
+           pci_reset_name[pci_reset_kind(driver->pci)], config->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky");
 }
 
 static void create_guest(const struct boot_info *boot, const struct manifest_vm *config)
@@ -124,7 +123,7 @@ static void create_guest(const struct boot_info *boot, const struct manifest_vm 
     vm->vcpu.state = VCPU_STOPPED; /* until its devices are there */
 }
 
-void start_create_vms(const struct boot_info *boot, const struct manifest *manifest)
+void start_vms(const struct boot_info *boot, const struct manifest *manifest)
 {
     /* The guest first: relays need to know its memory. */
     for (u32 i = 0; i < manifest->vm_count; i++)
@@ -133,10 +132,6 @@ void start_create_vms(const struct boot_info *boot, const struct manifest *manif
     for (u32 i = 0; i < manifest->vm_count; i++)
         if (manifest->vm[i].kind == MANIFEST_DRIVER)
             create_driver(boot, &manifest->vm[i]);
-}
-
-void start_drivers(void)
-{
     for (u32 i = 0; i < driver_count; i++)
         driver_start(drivers[i]);
 }

@@ -12,12 +12,12 @@
  * and line. */
 void plan_check(const struct boot_info *boot, const struct manifest *manifest);
 
-/* Make all VMs: memory, nested tables, devices in their domains (blocked), relays, platform. After smp_start(): needs
- * cpu_count. */
-void start_create_vms(const struct boot_info *boot, const struct manifest *manifest);
-
-/* Let the driver VMs run. The main guest follows when each of them has offered its device or failed for good. */
-void start_drivers(void);
+/*
+ * Make all VMs: memory, nested tables, devices in their domains (blocked), relays, platform; then the driver VMs may
+ * run. The main guest follows when each of them has offered its device or failed for good. After smp_start(): needs
+ * cpu_count.
+ */
+void start_vms(const struct boot_info *boot, const struct manifest *manifest);
 
 /* From the tick of CPU 0, lock held. */
 void start_guest_when_ready(void);

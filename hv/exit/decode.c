@@ -40,23 +40,21 @@ static void skip_address(struct cursor *cursor, u8 modrm)
         (void)next_signed(cursor, 4);
 }
 
-struct prefixes {
-    bool operand_size;
-    u8 rex; /* 0: none. Counts only right before the opcode (SDM 2 2.2.1) */
-};
-
-/* Returns the first opcode byte. Segment overrides and address size are skipped: the address came with the exit. */
-static u8 skip_prefixes(struct cursor *cursor, bool long_mode, struct prefixes *out)
+/*
+ * Returns the first opcode byte. Segment overrides and address size are skipped: the address came with the exit. *rex:
+ * 0, none; it counts only right before the opcode (SDM 2 2.2.1).
+ */
+static u8 skip_prefixes(struct cursor *cursor, bool long_mode, bool *operand_size, u8 *rex)
 {
     for (;;) {
         u8 byte = next_byte(cursor);
         bool segment = byte == 0x26 || byte == 0x2e || byte == 0x36 || byte == 0x3e || byte == 0x64 || byte == 0x65;
-        bool rex = long_mode && (byte & 0xf0) == 0x40;
+        bool is_rex = long_mode && (byte & 0xf0) == 0x40;
         bool address_size = long_mode && byte == 0x67; /* elsewhere 16-bit addressing, not known here */
-        if (!segment && !rex && !address_size && byte != 0x66)
+        if (!segment && !is_rex && !address_size && byte != 0x66)
             return byte;
-        out->operand_size |= byte == 0x66;
-        out->rex = rex ? byte : 0;
+        *operand_size |= byte == 0x66;
+        *rex = is_rex ? byte : 0;
     }
 }
 
@@ -99,10 +97,11 @@ static u64 low_bytes(u64 value, u32 width)
 status_t decode_move(const u8 *bytes, u32 available, bool long_mode, struct decoded_move *out)
 {
     struct cursor cursor = {.bytes = bytes, .available = available, .status = OK};
-    struct prefixes prefixes = {0};
+    bool small = false;
+    u8 rex = 0;
     *out = (struct decoded_move){0};
-    u8 opcode = skip_prefixes(&cursor, long_mode, &prefixes);
-    u8 operand = prefixes.rex & REX_W ? 8 : prefixes.operand_size ? 2 : 4;
+    u8 opcode = skip_prefixes(&cursor, long_mode, &small, &rex);
+    u8 operand = rex & REX_W ? 8 : small ? 2 : 4;
     bool known = decode_opcode(&cursor, opcode, operand, long_mode, out);
     if (!known)
         return cursor.status != OK ? cursor.status : ERR_UNSUPPORTED;
@@ -114,11 +113,11 @@ status_t decode_move(const u8 *bytes, u32 available, bool long_mode, struct deco
     skip_address(&cursor, modrm);
     if (out->has_immediate) {
         out->immediate = low_bytes(next_signed(&cursor, out->width == 8 ? 4 : out->width), out->width);
-    } else if (out->reg_width == 1 && prefixes.rex == 0 && reg >= 4) {
+    } else if (out->reg_width == 1 && rex == 0 && reg >= 4) {
         out->reg_base = reg - 4;
         out->reg_shift = 8;
     } else {
-        out->reg_base = (u8)(reg | (prefixes.rex & REX_R ? 8 : 0));
+        out->reg_base = (u8)(reg | (rex & REX_R ? 8 : 0));
     }
     out->length = cursor.at;
     return cursor.status;

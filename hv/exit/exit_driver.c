@@ -18,12 +18,11 @@ static void on_cpuid(struct vcpu *vcpu, const struct vcpu_exit *exit)
 
 static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
-    recovery_report(vcpu->vm->driver, FAULT_NESTED_PAGE, vcpu->rip, exit->nested.address.v,
-                    "%s at %lx outside its memory, rip %lx",
-                    exit->nested.fetch   ? "fetch"
-                    : exit->nested.write ? "store"
-                                         : "load",
-                    exit->nested.address.v, vcpu->rip);
+    const char *what = exit->nested.fetch ? "fetch" : exit->nested.write ? "store" : "load";
+    u64 at = exit->nested.address.v;
+
+    recovery_report(vcpu->vm->driver, FAULT_NESTED_PAGE, vcpu->rip, at, "%s at %lx outside its memory, rip %lx", what,
+                    at, vcpu->rip);
 }
 
 static void on_shutdown(struct vcpu *vcpu, const struct vcpu_exit *exit)

@@ -48,7 +48,7 @@ static i64 call_wait(struct driver *driver, const struct hypercall_arguments *ar
 
     /* Kicks on, then look again: what the guest added in between raised no kick (VirtIO 1.2 2.7.10). */
     if (relay_arm_kicks(driver->relay)) {
-        relay_suppress_kicks(driver->relay);
+        relay_want_kicks(driver->relay, false);
         (void)relay_forward(driver->relay);
         return take_events(driver) | DRIVER_EVENT_REQUEST;
     }
@@ -61,7 +61,7 @@ static i64 call_wait(struct driver *driver, const struct hypercall_arguments *ar
 void hypercall_wait_return(struct driver *driver)
 {
     driver->waiting = false;
-    relay_suppress_kicks(driver->relay);
+    relay_want_kicks(driver->relay, false);
     (void)relay_forward(driver->relay);
     driver->vm->vcpu.regs.rax = take_events(driver);
 }

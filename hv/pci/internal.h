@@ -61,10 +61,6 @@
 #define ACS_CAPABILITY 4u
 #define ACS_CONTROL 6u
 
-/* For messages: "pci " BDF_FORMAT, BDF_PARTS(dev->bdf) */
-#define BDF_FORMAT "%02x:%02x.%x"
-#define BDF_PARTS(bdf) (bdf) >> 8, (bdf) >> 3 & 31, (bdf)&7
-
 static inline bool pci_access_valid(u32 offset, u32 width)
 {
     return (width == 1 || width == 2 || width == 4) && offset % width == 0 && offset < PCI_CONFIG_SIZE;

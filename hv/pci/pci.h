@@ -13,6 +13,10 @@
 
 #define PCI_MAX_DEVICES 64u
 
+/* For messages: "pci " BDF_FORMAT, BDF_PARTS(dev->bdf) */
+#define BDF_FORMAT "%02x:%02x.%x"
+#define BDF_PARTS(bdf) (bdf) >> 8, (bdf) >> 3 & 31, (bdf)&7
+
 enum pci_reset_kind { PCI_RESET_NONE, PCI_RESET_FLR, PCI_RESET_BUS, PCI_RESET_DRIVER };
 extern const char *const pci_reset_name[]; /* "none", "flr", "bus", "driver" */
 

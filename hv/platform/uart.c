@@ -60,18 +60,15 @@ static u8 read_iir(struct uart *uart)
 
 static u8 read_register(struct uart *uart, u32 reg)
 {
-    switch (reg) {
-    case REG_DATA:
-        return uart->head == uart->tail ? 0 : uart->fifo[uart->head++ % UART_FIFO];
-    case REG_IIR_FCR:
+    bool any = uart->head != uart->tail;
+
+    if (reg == REG_DATA)
+        return any ? uart->fifo[uart->head++ % UART_FIFO] : 0;
+    if (reg == REG_IIR_FCR)
         return read_iir(uart);
-    case REG_LSR:
-        return LSR_EMPTY | (uart->head != uart->tail ? LSR_DATA : 0);
-    case REG_MSR:
-        return MSR_CONNECTED;
-    default:
-        return uart->reg[reg];
-    }
+    if (reg == REG_LSR)
+        return LSR_EMPTY | (any ? LSR_DATA : 0);
+    return reg == REG_MSR ? MSR_CONNECTED : uart->reg[reg];
 }
 
 static void write_register(struct vm *vm, u32 reg, u8 value)

@@ -14,9 +14,8 @@ void recovery_iommu_fault(const struct iommu_fault *fault)
     const char *reason = iommu_reason_text(fault->reason);
 
     if (rate_allows(&events, EVENTS_IN_WINDOW))
-        event_add(EVENT_IOMMU_FAULT, driver ? driver->vm->id : EVENT_NO_VM, "%02x:%02x.%x %s 0x%lx reason %u: %s",
-                  fault->source >> 8, fault->source >> 3 & 31, fault->source & 7, what, fault->address, fault->reason,
-                  reason);
+        event_add(EVENT_IOMMU_FAULT, driver ? driver->vm->id : EVENT_NO_VM, BDF_FORMAT " %s 0x%lx reason %u: %s",
+                  BDF_PARTS(fault->source), what, fault->address, fault->reason, reason);
     /* What a device does while nobody owns it was contained by the blocking domain and is no driver's fault. */
     if (driver == NULL || iommu_is_blocked(fault->source))
         return;

@@ -43,7 +43,7 @@ bool inject_canary_intact(void)
     return intact;
 }
 
-static bool write_code(struct vcpu *vcpu, const u8 *code, u64 length)
+static bool write_code(struct vcpu *vcpu, const void *code, u64 length)
 {
     gpa_t at;
 
@@ -52,16 +52,12 @@ static bool write_code(struct vcpu *vcpu, const u8 *code, u64 length)
 
 static bool apply_crash(struct driver *driver)
 {
-    static const u8 ud2[] = {0x0f, 0x0b};
-
-    return write_code(&driver->vm->vcpu, ud2, sizeof(ud2));
+    return write_code(&driver->vm->vcpu, "\x0f\x0b", 2); /* UD2 */
 }
 
 static bool apply_hang(struct driver *driver)
 {
-    static const u8 jump_to_self[] = {0xeb, 0xfe};
-
-    return write_code(&driver->vm->vcpu, jump_to_self, sizeof(jump_to_self));
+    return write_code(&driver->vm->vcpu, "\xeb\xfe", 2); /* JMP to itself */
 }
 
 /* MOV moffs64, AL (SDM 2B MOV, opcode A2 with a 64-bit address), aimed at the canary; then it spins in case nobody

@@ -33,12 +33,8 @@ enum fault_kind { FAULT_LIST(FAULT_ENUM) FAULT_KINDS };
 #undef FAULT_ENUM
 extern const char *const fault_kind_name[FAULT_KINDS];
 
-enum fault_outcome {
-    FAULT_OPEN,
-    FAULT_RECOVERED,
-    FAULT_GAVE_UP,
-    FAULT_SUPERSEDED /* a new fault came before the replay was done */
-};
+/* SUPERSEDED: a new fault came before the replay was done. */
+enum fault_outcome { FAULT_OPEN, FAULT_RECOVERED, FAULT_GAVE_UP, FAULT_SUPERSEDED };
 
 struct fault_record { /* times are TSC; 0: did not happen */
     u32 sequence;     /* per machine, from 1 */

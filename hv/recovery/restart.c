@@ -31,18 +31,13 @@ static void check_stash(struct driver *driver)
     memset(stash + driver->stash_length, 0, DRIVER_STASH_SIZE - driver->stash_length);
 }
 
-static void clear_events(struct driver *driver)
+void recovery_restart_vm(struct driver *driver)
 {
     struct driver_events *events = hpa_to_ptr(driver->events_page);
 
-    events->pending = events->features != 0 ? DRIVER_EVENT_FEATURES : 0;
-}
-
-void recovery_restart_vm(struct driver *driver)
-{
     relay_reset_rings(driver->relay);
     check_stash(driver);
-    clear_events(driver);
+    events->pending = events->features != 0 ? DRIVER_EVENT_FEATURES : 0;
     inject_clear(driver);
     driver->generation++;
     driver->recovery.restarts_total++;

@@ -90,7 +90,7 @@ bool relay_forward(struct relay *relay)
     return any;
 }
 
-static void want_kicks(struct relay *relay, bool want)
+void relay_want_kicks(struct relay *relay, bool want)
 {
     for (u32 q = 0; q < relay->offer.queues; q++)
         if (relay->queue[q].vq.enabled)
@@ -102,18 +102,13 @@ bool relay_arm_kicks(struct relay *relay)
     /* Again while chains were taken that no driver will work on: avail_event must end up at the last one taken. */
     for (u32 round = 0; round < ARM_ROUNDS; round++) {
         u64 before = relay->stats.requests;
-        want_kicks(relay, true);
+        relay_want_kicks(relay, true);
         if (relay_forward(relay))
             return true;
         if (relay->stats.requests == before)
             return false;
     }
     return false;
-}
-
-void relay_suppress_kicks(struct relay *relay)
-{
-    want_kicks(relay, false);
 }
 
 void relay_kick(struct relay *relay)

@@ -16,16 +16,14 @@ struct relay *relays[VM_MAX];
 /* The request ring is read-only to the driver: what it was asked cannot be rewritten by it. */
 static status_t queue_create(struct relay_queue *queue, struct vm *vm, u64 at)
 {
+    u64 completions_at = at + DRIVER_RING_COMPLETION_OFFSET;
+    const u32 writable = PAGE_READ | PAGE_WRITE;
     hpa_t requests, completions;
-    status_t status = frames_alloc(RING_REQUEST_BYTES / PAGE_SIZE, PAGE_SIZE, &requests);
-    if (status == OK)
-        status = frame_alloc(&completions);
-    if (status == OK)
-        status = page_table_map(&vm->npt, at, requests, RING_REQUEST_BYTES, PAGE_READ);
-    if (status == OK)
-        status = page_table_map(&vm->npt, at + DRIVER_RING_COMPLETION_OFFSET, completions, RING_COMPLETION_BYTES,
-                                PAGE_READ | PAGE_WRITE);
-    if (status != OK)
+    status_t status;
+    if ((status = frames_alloc(RING_REQUEST_BYTES / PAGE_SIZE, PAGE_SIZE, &requests)) != OK ||
+        (status = frame_alloc(&completions)) != OK ||
+        (status = page_table_map(&vm->npt, at, requests, RING_REQUEST_BYTES, PAGE_READ)) != OK ||
+        (status = page_table_map(&vm->npt, completions_at, completions, RING_COMPLETION_BYTES, writable)) != OK)
         return status;
     queue->requests = memset(hpa_to_ptr(requests), 0, RING_REQUEST_BYTES);
     queue->cells = (union ring_cell *)(queue->requests + 1);

@@ -54,8 +54,8 @@ u32 relay_complete(struct relay *relay);
 /* The driver is about to sleep: let the guest kick (EVENT_IDX or flags), then look again: true when there is new work
  * after all. */
 bool relay_arm_kicks(struct relay *relay);
-/* The driver runs: the guest need not kick. */
-void relay_suppress_kicks(struct relay *relay);
+/* Ask the guest for kicks, or, while the driver runs, for none. */
+void relay_want_kicks(struct relay *relay, bool want);
 /* Are there request cells that the driver has not consumed? */
 bool relay_driver_has_work(const struct relay *relay);
 

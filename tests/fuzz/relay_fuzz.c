@@ -116,7 +116,7 @@ static void driver_acts(u32 what)
         (void)relay_arm_kicks(world.relay);
         break;
     default:
-        relay_suppress_kicks(world.relay);
+        relay_want_kicks(world.relay, false);
         break;
     }
     relay_complete(world.relay);

@@ -35,6 +35,7 @@ static void fake_out(u16 port, u8 value)
 }
 
 /* The file itself, with its ports bent to the ones above. */
+#include "hv/arch/x86/cpu/io.h"
 #define io_in8 fake_in
 #define io_out8 fake_out
 #include "hv/control/port.c"

@@ -163,9 +163,9 @@ bool relay_arm_kicks(struct relay *relay)
     fake_call("arm");
     return fake_arm_finds_work;
 }
-void relay_suppress_kicks(struct relay *relay)
+void relay_want_kicks(struct relay *relay, bool want)
 {
-    fake_call("suppress");
+    fake_call(want ? "want" : "suppress");
 }
 bool relay_driver_has_work(const struct relay *relay)
 {

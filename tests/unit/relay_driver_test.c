@@ -368,7 +368,7 @@ static void suppressed_kicks(void **state)
 
     start(MANIFEST_GRANTS_STICKY, 64);
     send(3, r);
-    relay_suppress_kicks(world.relay);
+    relay_want_kicks(world.relay, false);
     memcpy(&event, &guest_used(0)->ring[SIZE], 2);
     for (u16 before = 0; before <= 3; before++) {
         for (u16 now = 4; now <= 3 + SIZE; now++)

@@ -194,7 +194,7 @@ static void driver_wait(void)
     if (run.party[0].pending_count + run.party[1].pending_count != 0 && !random_one_in(&run.random, 3))
         return; /* it polls: still busy */
     if (relay_driver_has_work(world.relay) || relay_arm_kicks(world.relay))
-        relay_suppress_kicks(world.relay);
+        relay_want_kicks(world.relay, false);
     else
         run.asleep = true;
 }
@@ -207,7 +207,7 @@ static void driver_run(void)
             return;
     }
     run.asleep = world.signalled = false;
-    relay_suppress_kicks(world.relay);
+    relay_want_kicks(world.relay, false);
     for (u16 queue = 0; queue < QUEUES; queue++) {
         driver_read_ring(queue);
         for (u64 n = random_below(&run.random, run.party[queue].pending_count + 1); n > 0; n--)

@@ -15,6 +15,7 @@
 #define VECTOR_DOUBLE_FAULT 8u
 #define VECTOR_MACHINE_CHECK 18u
 #define IST_STACKS 3u
+#define INTERRUPT_GATE 0x8eu /* present, 64-bit */
 
 struct tss { /* SDM 3A 8.7 */
     u32 reserved0;
@@ -59,12 +60,8 @@ static void set_gate(u32 vector, const char *stub, u8 ist)
 {
     u64 offset = (u64)stub;
 
-    idt[vector] = (struct gate){.offset_low = (u16)offset,
-                                .selector = KERNEL_CODE,
-                                .ist = ist,
-                                .type = 0x8e,
-                                .offset_middle = (u16)(offset >> 16),
-                                .offset_high = (u32)(offset >> 32)};
+    idt[vector] =
+        (struct gate){(u16)offset, KERNEL_CODE, ist, INTERRUPT_GATE, (u16)(offset >> 16), (u32)(offset >> 32), 0};
 }
 
 /* NMI returns like an interrupt: nothing of ours depends on it, and where old-format messages pass, a device can send

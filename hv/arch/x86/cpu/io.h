@@ -3,23 +3,17 @@
 
 #include "shared/lib/types.h"
 
-static inline u8 io_in8(u16 port)
-{
-    u8 v;
-    __asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
-    return v;
-}
-static inline u32 io_in32(u16 port)
-{
-    u32 v;
-    __asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port));
-    return v;
-}
-static inline void io_out8(u16 port, u8 v)
-{
-    __asm__ volatile("outb %0, %1" ::"a"(v), "Nd"(port));
-}
-static inline void io_out32(u16 port, u32 v)
-{
-    __asm__ volatile("outl %0, %1" ::"a"(v), "Nd"(port));
-}
+/* io_in8(), io_out8() and so on */
+#define PORT_ACCESS(bits, instruction_suffix)                                                                          \
+    static inline u##bits io_in##bits(u16 port)                                                                        \
+    {                                                                                                                  \
+        u##bits v;                                                                                                     \
+        __asm__ volatile("in" instruction_suffix " %1, %0" : "=a"(v) : "Nd"(port));                                    \
+        return v;                                                                                                      \
+    }                                                                                                                  \
+    static inline void io_out##bits(u16 port, u##bits v)                                                               \
+    {                                                                                                                  \
+        __asm__ volatile("out" instruction_suffix " %0, %1" ::"a"(v), "Nd"(port));                                     \
+    }
+PORT_ACCESS(8, "b")
+PORT_ACCESS(32, "l")
