@@ -1,7 +1,7 @@
 """The parts of scripts/bulkhead that need no machine."""
 
 from harness import Lab, case, check, main, sha256_file
-from bulkhead_lib import accel, control, faultlog, guest_output, loc, session, ui
+from bulkhead_lib import accel, control, faultlog, guest_output, loc, paths, session, ui
 from bulkhead_lib.console import ConsoleFilter
 from bulkhead_lib.machine import strip_echo
 from bulkhead_lib.ui import Failure
@@ -93,6 +93,26 @@ def percentiles(lab):
 def disks_repeat_with_the_seed(lab):
     again = Lab(lab.folder, lab.seed, False)
     equal(sha256_file(lab.disk(1 << 20, 1 << 20)), sha256_file(again.disk(1 << 20, 1 << 20)))
+
+
+@case
+def features_name_their_tests(lab):
+    """Each row of docs/FEATURES.md names a test, and each test that it names exists."""
+    for line in (paths.ROOT / "docs" / "FEATURES.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|") or len(cells) != 2 or cells[0] in ("feature", "---") or cells[0].startswith("**"):
+            continue
+        check(cells[1], f"no test for '{cells[0]}'")
+        group = ""
+        for name in cells[1].split(", "):
+            kind, _, rest = name.partition(".")
+            if kind in ("unit", "fuzz"):
+                suffix = ".c" if kind == "unit" else "_fuzz.c"
+                check((paths.ROOT / "tests" / kind / (rest + suffix)).exists(), f"FEATURES.md names {name}: no such test")
+                continue
+            group, function = name.rpartition("/")[0] or group, name.rpartition("/")[2]
+            source = (paths.ROOT / "tests" / "system" / f"test_{group}.py").read_text(encoding="utf-8")
+            check(function == "*" or f"\ndef {function}(" in source, f"FEATURES.md names {name}: no such case")
 
 
 if __name__ == "__main__":
