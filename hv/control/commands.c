@@ -36,16 +36,13 @@ void answer_text(const char *key, const char *value)
 /* An operator's action on a driver VM: NULL, or why not. */
 static const char *inject(struct driver *driver, const char *fault)
 {
-    switch (inject_arm(driver, fault)) {
-    case OK:
-        return NULL;
-    case ERR_NOT_FOUND:
+    status_t status = inject_arm(driver, fault);
+
+    if (status == ERR_NOT_FOUND)
         return "no such fault: crash, hang, wild-write, wild-dma or garbage";
-    case ERR_BUSY:
+    if (status == ERR_BUSY)
         return "another fault is armed or not yet noticed";
-    default:
-        return "the driver VM is not running";
-    }
+    return status == OK ? NULL : "the driver VM is not running";
 }
 
 static const char *restart(struct driver *driver, const char *unused)

@@ -27,12 +27,8 @@ static const char *line_refused; /* why, or NULL */
 
 void control_init(void)
 {
-    hpa_t buffer;
-
-    if (frames_alloc(OUTPUT_SIZE / PAGE_SIZE, PAGE_SIZE, &buffer) != OK)
-        boot_fail("no memory for the control port's buffer");
     serial_init(PORT);
-    output = hpa_to_ptr(buffer);
+    output = boot_frames(OUTPUT_SIZE / PAGE_SIZE, "the control port's buffer");
 }
 
 /* Drops the rest of an answer that leaves no room for the note about it. */

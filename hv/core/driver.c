@@ -54,25 +54,20 @@ static void build_start_tables(u8 *memory)
     gdt[2] = 0x00cf93000000ffffull;
 }
 
-status_t driver_create_pristine(struct driver *driver)
+void driver_create_pristine(struct driver *driver)
 {
     u64 size = driver->vm->ram_size;
-    hpa_t copy;
-    status_t status = frames_alloc(size / PAGE_SIZE + 1, PAGE_SIZE, &copy);
+    hpa_t copy = ptr_to_hpa(boot_frames(size / PAGE_SIZE + 1, "pristine copies of drivers"));
 
-    if (status != OK)
-        return status;
     /*
      * At an odd page number, where the VM's RAM begins at an even one: pages that are compared then never fall on one
      * entry of a direct-mapped TLB, as QEMU's is. Measured there: 0.4 ms instead of 4 ms for 1 MiB, as the time from
      * the `reset` to the `start` event (scripts/bulkhead inject blk0 crash, then `events` on the control port).
      */
     driver->pristine = hpa_to_ptr(HPA(copy.v | PAGE_SIZE));
-    memset(driver->pristine, 0, size);
     memset(hpa_to_ptr(driver->vm->ram), 0, size);
     load_image(driver, driver->pristine);
     build_start_tables(driver->pristine);
-    return OK;
 }
 
 static bool page_differs(const u64 *a, const u64 *b)

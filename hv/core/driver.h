@@ -57,8 +57,8 @@ extern u32 driver_count;
 /* The driver VM that owns this source id; NULL. */
 struct driver *driver_by_bdf(u16 bdf);
 
-/* Load the image into the pristine copy of the VM's RAM. Boot, once. ERR_NO_MEMORY. */
-NODISCARD status_t driver_create_pristine(struct driver *driver);
+/* Load the image into the pristine copy of the VM's RAM. Boot, once. */
+void driver_create_pristine(struct driver *driver);
 
 /*
  * (Re)build the VM from its pristine image: wipe RAM, load segments, identity map, info page; reset the vCPU; state

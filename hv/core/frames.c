@@ -77,6 +77,15 @@ status_t frames_alloc(u64 count, u64 align, hpa_t *out)
     return ERR_NO_MEMORY;
 }
 
+void *boot_frames(u64 count, const char *what)
+{
+    hpa_t at;
+
+    if (frames_alloc(count, PAGE_SIZE, &at) != OK)
+        boot_fail("no memory for %s", what);
+    return memset(hpa_to_ptr(at), 0, count * PAGE_SIZE);
+}
+
 status_t frame_alloc(hpa_t *out)
 {
     status_t status = frames_alloc(1, PAGE_SIZE, out);

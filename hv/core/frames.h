@@ -32,6 +32,9 @@ NODISCARD status_t frame_alloc(hpa_t *out);
  */
 NODISCARD status_t frames_alloc(u64 count, u64 align, hpa_t *out);
 
+/* At boot: `count` contiguous zeroed frames for `what`, without which there is nothing to start: else boot_fail(). */
+void *boot_frames(u64 count, const char *what);
+
 u64 frames_free_count(void);
 u64 frames_total_count(void);
 

@@ -10,11 +10,9 @@
 
 void exit_guest_prepare(struct vcpu *vcpu)
 {
-    int vector;
-
     if (vendor->injection_pending(vcpu))
         return;
-    vector = platform_pending_vector(vcpu->vm);
+    int vector = platform_pending_vector(vcpu->vm);
     if (vector < 0)
         return;
     if (!vendor->can_take_interrupt(vcpu)) {
@@ -85,13 +83,12 @@ static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)
     struct decoded_move move;
     u8 code[INSTRUCTION_MAX];
     u64 value = 0;
-    u32 got;
 
     if (exit->nested.fetch || exit->nested.table_walk) {
         vm_fail(vcpu->vm, "code or page tables outside memory", exit->nested.address.v);
         return;
     }
-    got = vcpu_fetch(vcpu, vcpu->rip, code, sizeof(code));
+    u32 got = vcpu_fetch(vcpu, vcpu->rip, code, sizeof(code));
     if (decode_move(code, got, paging.efer & EFER_LMA, &move) != OK || move.write != exit->nested.write) {
         vm_fail(vcpu->vm, "access to device memory by an instruction other than a move", exit->nested.address.v);
         return;

@@ -42,49 +42,36 @@ static struct vtd_entry *context_entry(u16 bdf)
 }
 
 /* A bus gets its table of blocking entries. Without one its absent root entry blocks as well, with another reason. */
-static status_t add_bus(u8 bus)
+static void add_bus(u8 bus)
 {
-    hpa_t page;
-
     if (root_table[bus].low & VTD_PRESENT)
-        return OK;
-    status_t status = frame_alloc(&page);
-    if (status != OK)
-        return status;
-    struct vtd_entry *table = hpa_to_ptr(page);
+        return;
+    struct vtd_entry *table = boot_frames(1, "VT-d context tables");
     for (u32 i = 0; i < PAGE_SIZE / sizeof(*table); i++)
         table[i] = vtd_context_entry(blocking->table.root, blocking->id);
     unit_publish(table, PAGE_SIZE);
-    root_table[bus] = vtd_root_entry(page);
+    root_table[bus] = vtd_root_entry(ptr_to_hpa(table));
     unit_publish(&root_table[bus], sizeof(root_table[bus]));
-    return OK;
 }
 
-status_t domain_init(void)
+void domain_init(void)
 {
-    hpa_t page;
-    status_t status = frame_alloc(&page);
-
-    if (status != OK)
-        return status;
-    root_table = hpa_to_ptr(page);
+    root_table = boot_frames(1, "the VT-d root table");
     unit_publish(root_table, PAGE_SIZE);
     format = page_format_vtd;
     format.superpages = CAP_SUPERPAGES(iommu_unit.capability) << 1;
     format.wrote = iommu_unit.extended & ECAP_COHERENT ? NULL : table_written;
     domain_count = 0;
-    status = iommu_domain_create(&blocking);
-    for (u32 i = 0; status == OK && i < pci_device_count; i++)
-        status = add_bus((u8)(pci_devices[i].bdf >> 8));
-    if (status != OK)
-        return status;
+    if (iommu_domain_create(&blocking) != OK)
+        boot_fail("no memory for the VT-d blocking domain");
+    for (u32 i = 0; i < pci_device_count; i++)
+        add_bus((u8)(pci_devices[i].bdf >> 8));
 
     /* The root table counts from SET_ROOT on; what was cached before goes, contexts first (VT-d 6.5). */
-    unit_write64(VTD_ROOT_TABLE, page.v);
+    unit_write64(VTD_ROOT_TABLE, ptr_to_hpa(root_table).v);
     unit_command(VTD_SET_ROOT, true);
     unit_invalidate(vtd_invalidate_contexts(VTD_ALL, 0, 0));
     unit_invalidate(vtd_invalidate_iotlb(VTD_ALL, 0, IOVA(0), 0, iommu_unit.capability));
-    return OK;
 }
 
 status_t iommu_map(struct iommu_domain *domain, iova_t at, hpa_t hpa, u64 size, u32 rights)

@@ -11,25 +11,19 @@
 static struct vtd_entry *table;
 static u32 used;
 
-status_t interrupt_remap_init(void)
+void interrupt_remap_init(void)
 {
-    hpa_t page;
-    status_t status = frame_alloc(&page);
-
-    if (status != OK)
-        return status;
-    table = hpa_to_ptr(page);
+    table = boot_frames(1, "the interrupt remapping table");
     used = 0;
     unit_publish(table, PAGE_SIZE);
     /* 8-bit destinations (EIME = 0). An absent entry faults: all interrupts are blocked that were not given out. */
-    unit_write64(VTD_INTERRUPT_TABLE, page.v | SIZE_FIELD);
+    unit_write64(VTD_INTERRUPT_TABLE, ptr_to_hpa(table).v | SIZE_FIELD);
     unit_command(VTD_SET_INTERRUPT_TABLE, true);
     unit_invalidate(vtd_invalidate_interrupts());
     unit_command(VTD_REMAP_INTERRUPTS, true);
     if (unit_read32(VTD_STATUS) & VTD_COMPATIBILITY)
         panic("VT-d unit at 0x%lx: lets plain interrupt messages pass", iommu_unit.base);
     iommu_unit.remaps_interrupts = true;
-    return OK;
 }
 
 status_t iommu_message_create(u16 bdf, u8 vector, u32 apic_id, u64 *address, u32 *data)

@@ -89,22 +89,14 @@ void unit_invalidate(struct vtd_entry descriptor)
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
 }
 
-static status_t queue_start(void)
+static void queue_start(void)
 {
-    hpa_t page, done;
-    status_t status = frame_alloc(&page);
-
-    if (status == OK)
-        status = frame_alloc(&done);
-    if (status != OK)
-        return status;
-    queue = hpa_to_ptr(page);
-    queue_done = hpa_to_ptr(done);
+    queue = boot_frames(1, "the VT-d queue");
+    queue_done = boot_frames(1, "the VT-d queue");
     queue_tail = 0;
     unit_write64(VTD_QUEUE_TAIL, 0);
-    unit_write64(VTD_QUEUE_ADDRESS, page.v); /* size field 0: one page of descriptors of 128 bits */
+    unit_write64(VTD_QUEUE_ADDRESS, ptr_to_hpa(queue).v); /* size field 0: one page of descriptors of 128 bits */
     unit_command(VTD_QUEUE, true);
-    return OK;
 }
 
 static status_t map_unit(u64 base)
@@ -159,11 +151,8 @@ status_t iommu_init(const void *dmar, u32 dmar_size, u8 fault_vector, u32 apic_i
     unit_command(VTD_TRANSLATION, false);
     unit_command(VTD_REMAP_INTERRUPTS, false);
     unit_command(VTD_QUEUE, false);
-    status = queue_start();
-    if (status == OK)
-        status = domain_init();
-    if (status != OK)
-        return status;
+    queue_start();
+    domain_init();
     fault_init(fault_vector, (u8)apic_id);
     unit_command(VTD_TRANSLATION, true);
 
@@ -172,7 +161,9 @@ status_t iommu_init(const void *dmar, u32 dmar_size, u8 fault_vector, u32 apic_i
         unit_write32(VTD_PROTECTED_MEMORY, unit_read32(VTD_PROTECTED_MEMORY) & ~PROTECTED_ENABLE);
         wait_register(VTD_PROTECTED_MEMORY, PROTECTED_STATUS, 0);
     }
-    return info.interrupt_remapping && (iommu_unit.extended & ECAP_INTERRUPTS) ? interrupt_remap_init() : OK;
+    if (info.interrupt_remapping && (iommu_unit.extended & ECAP_INTERRUPTS))
+        interrupt_remap_init();
+    return OK;
 }
 
 bool iommu_present(void)

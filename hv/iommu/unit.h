@@ -65,10 +65,10 @@ void unit_invalidate(struct vtd_entry descriptor);
 void unit_publish(const void *at, u64 size);
 
 /* domain.c: root table, blocking domain and a context table for each bus with devices, known to the unit on return. */
-NODISCARD status_t domain_init(void);
+void domain_init(void);
 
 /* interrupt_remap.c: table in place, remapping on, plain messages of devices blocked. */
-NODISCARD status_t interrupt_remap_init(void);
+void interrupt_remap_init(void);
 
 /* fault.c: clear what is recorded and raise `vector` on `apic_id` for new ones. */
 void fault_init(u8 vector, u8 apic_id);

@@ -17,8 +17,8 @@
 #define ENTRY_MESSAGE 0x7ffu
 #define ENTRY_LOGICAL (1u << 11)
 #define ENTRY_MASKED (1u << 16)
-static const u32 entry_writable[2] = {0x00012fff,
-                                      0xff000000}; /* not the delivery status, remote IRR and trigger mode */
+/* Not the delivery status, remote IRR and trigger mode. */
+static const u32 entry_writable[2] = {0x00012fff, 0xff000000};
 #define MESSAGE_LOGICAL 4u
 
 /* An entry is a message in another layout. An edge at a masked pin is lost, as the data sheet says. */

@@ -11,11 +11,10 @@
 #include "hv/relay/internal.h"
 #include "shared/lib/string.h"
 
-status_t grants_create(struct relay *relay)
+void grants_create(struct relay *relay)
 {
     struct grants *grants = &relay->grants;
     const struct manifest_vm *config = relay->driver->config;
-    hpa_t memory;
     grants->strict = config->grants == MANIFEST_GRANTS_STRICT;
     grants->capacity = config->grant_pages;
     grants->page_count = main_guest->ram_size / PAGE_SIZE;
@@ -23,12 +22,8 @@ status_t grants_create(struct relay *relay)
         grants->capacity = (u32)grants->page_count;
     grants->stale_first = ~0ull;
     u64 bytes = PAGE_UP(grants->page_count * sizeof(struct grant) + grants->capacity * sizeof(u32));
-    status_t status = frames_alloc(bytes / PAGE_SIZE, PAGE_SIZE, &memory);
-    if (status != OK)
-        return status;
-    grants->page = memset(hpa_to_ptr(memory), 0, bytes);
+    grants->page = boot_frames(bytes / PAGE_SIZE, "grants");
     grants->list = (u32 *)(grants->page + grants->page_count);
-    return OK;
 }
 
 static void mark_stale(struct grants *grants, u64 first, u64 last)

@@ -159,7 +159,7 @@ static inline u32 inflight_cells(const struct chain *chain)
 
 /* grant.c */
 
-NODISCARD status_t grants_create(struct relay *relay);
+void grants_create(struct relay *relay);
 /*
  * Make every page of the chain reachable with its rights and count a user; grants_settle() before the driver sees it.
  * ERR_NO_SPACE, ERR_NO_MEMORY: not now; ERR_RANGE: never, the chain has more pages than the cache. On error none of its

@@ -16,39 +16,27 @@ struct relay *relays[VM_MAX];
 /* The request ring is read-only to the driver: what it was asked cannot be rewritten by it. */
 static status_t queue_create(struct relay_queue *queue, struct vm *vm, u64 at)
 {
-    u64 completions_at = at + DRIVER_RING_COMPLETION_OFFSET;
-    const u32 writable = PAGE_READ | PAGE_WRITE;
-    hpa_t requests, completions;
-    status_t status;
-    if ((status = frames_alloc(RING_REQUEST_BYTES / PAGE_SIZE, PAGE_SIZE, &requests)) != OK ||
-        (status = frame_alloc(&completions)) != OK ||
-        (status = page_table_map(&vm->npt, at, requests, RING_REQUEST_BYTES, PAGE_READ)) != OK ||
-        (status = page_table_map(&vm->npt, completions_at, completions, RING_COMPLETION_BYTES, writable)) != OK)
-        return status;
-    queue->requests = memset(hpa_to_ptr(requests), 0, RING_REQUEST_BYTES);
+    queue->requests = boot_frames(RING_REQUEST_BYTES / PAGE_SIZE, "request rings");
     queue->cells = (union ring_cell *)(queue->requests + 1);
-    queue->completions = hpa_to_ptr(completions);
+    queue->completions = boot_frames(RING_COMPLETION_BYTES / PAGE_SIZE, "completion rings");
     inflight_init(&queue->log);
-    return OK;
+    status_t status = page_table_map(&vm->npt, at, ptr_to_hpa(queue->requests), RING_REQUEST_BYTES, PAGE_READ);
+    if (status == OK)
+        status = page_table_map(&vm->npt, at + DRIVER_RING_COMPLETION_OFFSET, ptr_to_hpa(queue->completions),
+                                RING_COMPLETION_BYTES, PAGE_READ | PAGE_WRITE);
+    return status;
 }
 
 /* An error ends the boot, so nothing is given back here. */
 status_t relay_create(struct driver *driver, struct relay **out)
 {
-    hpa_t memory;
-    if (main_guest == NULL)
-        return ERR_STATE;
-    status_t status = frames_alloc(PAGE_UP(sizeof(struct relay)) / PAGE_SIZE, PAGE_SIZE, &memory);
-    if (status != OK)
-        return status;
-    struct relay *relay = memset(hpa_to_ptr(memory), 0, sizeof(struct relay));
+    status_t status = OK;
+    struct relay *relay = boot_frames(PAGE_UP(sizeof(*relay)) / PAGE_SIZE, "a relay");
     relay->driver = driver;
+    grants_create(relay);
     for (u32 q = 0; q < RING_MAX_QUEUES && status == OK; q++)
         status = queue_create(&relay->queue[q], driver->vm, DRIVER_RINGS_ADDRESS + q * DRIVER_RING_STRIDE);
-    if (status == OK)
-        status = grants_create(relay);
-    if (status == OK)
-        *out = relay;
+    *out = relay;
     return status;
 }
 
@@ -89,8 +77,8 @@ status_t relay_offer(struct relay *relay, const struct driver_offer *offer)
     relay->state = RELAY_OPEN;
     device_set_config(relay, offer->config, offer->config_length);
     device_announce_features(relay);
-    if (relay_forward(relay) ||
-        relay_driver_has_work(relay)) /* kicks that came while nobody listened, and the replay */
+    /* Kicks that came while nobody listened, and the replay. */
+    if (relay_forward(relay) || relay_driver_has_work(relay))
         driver_signal(relay->driver, DRIVER_EVENT_REQUEST);
     return OK;
 }

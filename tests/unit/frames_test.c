@@ -50,6 +50,20 @@ static void every_frame_is_served_once(void **state)
     assert_int_equal(frames_largest_run(PAGE_SIZE), 0);
 }
 
+static void boot_needs_what_it_asks_for(void **state)
+{
+    fake_memory_create(BASE, FRAMES * PAGE_SIZE);
+    memset(hpa_to_ptr(HPA(BASE)), 0xff, FRAMES * PAGE_SIZE);
+    assert_int_equal(frames_init(holes, ARRAY_SIZE(holes)), OK);
+    const u8 *frames = boot_frames(101, "tests"); /* not from the first range: it has 100 */
+    assert_int_equal(ptr_to_hpa(frames).v, BASE + 200 * PAGE_SIZE);
+    for (u64 i = 0; i < 101 * PAGE_SIZE; i++)
+        assert_int_equal(frames[i], 0);
+    assert_int_equal(frames[101 * PAGE_SIZE], 0xff);
+    assert_true(PANICS(boot_frames(300, "tests")));
+    assert_non_null(strstr(fake_panic_text, "no memory for tests"));
+}
+
 static void memory_below_1_mib_is_left_out(void **state)
 {
     const struct boot_memory low = {.base = 0, .size = MIB(1) + 8 * PAGE_SIZE, .kind = BOOT_MEMORY_FREE};
@@ -164,6 +178,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(every_frame_is_served_once, teardown),
+        cmocka_unit_test_teardown(boot_needs_what_it_asks_for, teardown),
         cmocka_unit_test_teardown(memory_below_1_mib_is_left_out, teardown),
         cmocka_unit_test_teardown(no_memory_is_an_error, teardown),
         cmocka_unit_test_teardown(bad_arguments_are_refused, teardown),

@@ -63,22 +63,13 @@ static const u64 world_arena = MIB(2);
 
 /* ---- fakes ---- */
 
-status_t frames_alloc(u64 count, u64 align, hpa_t *out)
+void *boot_frames(u64 count, const char *what)
 {
-    (void)align;
-    if (world.frames_used + count * PAGE_SIZE > world_arena)
-        return ERR_NO_MEMORY;
-    *out = HPA(MIB(16) + world.frames_used);
+    (void)what;
+    CHECK(world.frames_used + count * PAGE_SIZE <= world_arena);
+    void *frames = hpa_to_ptr(HPA(MIB(16) + world.frames_used));
     world.frames_used += count * PAGE_SIZE;
-    return OK;
-}
-
-status_t frame_alloc(hpa_t *out)
-{
-    status_t status = frames_alloc(1, PAGE_SIZE, out);
-    if (status == OK)
-        memset(hpa_to_ptr(*out), 0, PAGE_SIZE);
-    return status;
+    return memset(frames, 0, count * PAGE_SIZE);
 }
 
 void *vm_ram(const struct vm *vm, gpa_t gpa, u64 len)
@@ -255,7 +246,7 @@ static inline void world_create(enum manifest_grants grants, u32 grant_pages, bo
     world.driver.config = &world.config;
     world.driver.domain = with_iommu ? &world.domain : NULL;
     main_guest = &world.guest;
-    CHECK(frame_alloc(&world.driver.events_page) == OK);
+    world.driver.events_page = ptr_to_hpa(boot_frames(1, "events"));
     CHECK(relay_create(&world.driver, &world.relay) == OK);
     world.driver.relay = world.relay;
     world.offer = (struct driver_offer){.virtio_type = 2,

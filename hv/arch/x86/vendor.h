@@ -22,10 +22,10 @@ struct vcpu_vendor {
 
     /* What this CPU lacks to be used by the back end (static text); NULL: nothing. */
     const char *(*missing)(void);
-    /* Switch virtualization on, this CPU. ERR_NO_MEMORY. */
-    status_t (*cpu_init)(struct cpu *cpu);
+    /* Switch virtualization on, this CPU. Boot. */
+    void (*cpu_init)(struct cpu *cpu);
 
-    /* The vendor's part of a new vCPU; its VM's nested table exists. ERR_NO_MEMORY. */
+    /* The vendor's part of a new vCPU; its VM's nested table exists. Boot. ERR_NO_SPACE. */
     status_t (*create)(struct vcpu *vcpu);
     /* May the driver VM touch these ports without an exit? (Everything exits otherwise.) */
     void (*allow_ports)(struct vcpu *vcpu, u16 first, u32 count);

@@ -12,15 +12,9 @@ struct sdt_header { /* ACPI 5.2.6 */
     u32 creator_revision;
 } __attribute__((packed));
 
-struct rsdp { /* 5.2.5.3 */
-    char signature[8];
-    u8 checksum;
-    char oem[6];
-    u8 revision;
-    u32 rsdt;
-    u32 length;
-    u64 xsdt;
-} __attribute__((packed));
+#define RSDP_REVISION 15u /* 5.2.5.3 */
+#define RSDP_RSDT 16u
+#define RSDP_XSDT 24u
 
 #define TABLE_MAX MIB(1)
 #define MADT_LAPIC 0u
@@ -90,21 +84,21 @@ static void read_table(const struct sdt_header *table, struct acpi_info *out)
 
 status_t acpi_read(u64 rsdp_address, struct acpi_info *out, const char **why)
 {
-    const struct rsdp *rsdp = hpa_to_ptr(HPA(rsdp_address));
+    const u8 *rsdp = hpa_to_ptr(HPA(rsdp_address));
 
     *out = (struct acpi_info){0};
     *why = "RSDP";
-    if (!rsdp_address || memcmp(rsdp->signature, "RSD PTR ", 8) != 0)
+    if (!rsdp_address || memcmp(rsdp, "RSD PTR ", 8) != 0)
         return ERR_NOT_FOUND;
     if (!checksum_ok(rsdp, 20))
         return ERR_FORMAT;
-    bool wide = rsdp->revision >= 2 && rsdp->xsdt;
-    const struct sdt_header *root = hpa_to_ptr(HPA(wide ? rsdp->xsdt : rsdp->rsdt));
+    bool wide = rsdp[RSDP_REVISION] >= 2 && read_field(rsdp + RSDP_XSDT, 8);
+    u32 width = wide ? 8 : 4; /* of an address */
+    const struct sdt_header *root = hpa_to_ptr(HPA(read_field(rsdp + (wide ? RSDP_XSDT : RSDP_RSDT), width)));
     *why = wide ? "XSDT" : "RSDT";
     if (root->length < sizeof(*root) || root->length > TABLE_MAX || !checksum_ok(root, root->length))
         return ERR_FORMAT;
 
-    u32 width = wide ? 8 : 4;
     for (u32 at = sizeof(*root); at + width <= root->length; at += width) {
         const u8 *entry = (const u8 *)root + at;
         const struct sdt_header *table = hpa_to_ptr(HPA(read_field(entry, width)));

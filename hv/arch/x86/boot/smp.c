@@ -26,8 +26,7 @@ static void cpu_arrived(void)
         __asm__ volatile("cli; hlt");
     cpu_init(cpu);
     apic_init_cpu();
-    if (vendor->cpu_init(cpu) != OK)
-        boot_fail("CPU with APIC id %u: virtualization cannot be switched on", cpu->apic_id);
+    vendor->cpu_init(cpu);
     /* Only now does the boot CPU go on: until then it allocates no frames and writes no log. */
     __atomic_store_n(&cpu->online, true, __ATOMIC_RELEASE);
     run_loop();

@@ -105,10 +105,9 @@ void apic_calibrate(u16 pm_timer_port)
 {
     const u32 window = PM_TIMER_HZ / 50; /* 20 ms */
     u32 start = io_in32(pm_timer_port), passed;
-    u64 tsc;
 
     apic_write(APIC_TIMER_INITIAL, 0xffffffff);
-    tsc = rdtsc();
+    u64 tsc = rdtsc();
     do {
         passed = (io_in32(pm_timer_port) - start) & 0xffffff; /* 24 bits at least */
     } while (passed < window);

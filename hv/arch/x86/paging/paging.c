@@ -130,11 +130,8 @@ void *paging_map_device(hpa_t at, u64 size)
 status_t paging_create_stack(u32 cpu, void **top)
 {
     u64 base = STACK_BASE + cpu * STACK_STRIDE + CPU_STACK_SIZE;
-    hpa_t frames;
-    status_t status = frames_alloc(CPU_STACK_SIZE / PAGE_SIZE, PAGE_SIZE, &frames);
+    hpa_t frames = ptr_to_hpa(boot_frames(CPU_STACK_SIZE / PAGE_SIZE, "a stack"));
 
-    if (status != OK)
-        return status;
     *top = (void *)(base + CPU_STACK_SIZE);
     return map(base, frames.v, CPU_STACK_SIZE, PAGE_READ | PAGE_WRITE);
 }

@@ -36,29 +36,20 @@ static const char *svm_missing(void)
     return leaf[3] & SVM_FEATURE_NPT ? NULL : "AMD SVM without nested paging (CPUID 8000000Ah EDX bit 0)";
 }
 
-static status_t closed_map(u64 frames, hpa_t *out)
+static u8 *closed_map(u64 frames)
 {
-    status_t status = frames_alloc(frames, PAGE_SIZE, out);
-
-    if (status == OK)
-        memset(hpa_to_ptr(*out), 0xff, frames * PAGE_SIZE);
-    return status;
+    return memset(boot_frames(frames, "SVM permission maps"), 0xff, frames * PAGE_SIZE);
 }
 
-static status_t svm_cpu_init(struct cpu *cpu)
+static void svm_cpu_init(struct cpu *cpu)
 {
-    hpa_t save, state;
-    status_t status;
-
-    if ((status = frame_alloc(&save)) != OK || (status = frame_alloc(&state)) != OK)
-        return status;
-    if (!closed_msrpm.v && ((status = closed_map(MSRPM_FRAMES, &closed_msrpm)) != OK ||
-                            (status = closed_map(IOPM_FRAMES, &closed_iopm)) != OK))
-        return status;
-    cpu->host_state = state.v;
+    if (!closed_msrpm.v) {
+        closed_msrpm = ptr_to_hpa(closed_map(MSRPM_FRAMES));
+        closed_iopm = ptr_to_hpa(closed_map(IOPM_FRAMES));
+    }
+    cpu->host_state = ptr_to_hpa(boot_frames(1, "SVM host state")).v;
     msr_write(MSR_EFER, msr_read(MSR_EFER) | EFER_SVME | EFER_NXE);
-    msr_write(MSR_VM_HSAVE_PA, save.v);
-    return OK;
+    msr_write(MSR_VM_HSAVE_PA, ptr_to_hpa(boot_frames(1, "SVM host state")).v);
 }
 
 /* CR4 of the guest is checked (no XSAVE, no bits that VMRUN refuses); a driver VM has no business with any but CR2, nor
@@ -76,14 +67,12 @@ static status_t svm_create(struct vcpu *vcpu)
 {
     static struct svm_vcpu pool[VM_MAX];
     struct svm_vcpu *svm = &pool[vcpu->vm->id];
-    status_t status = frame_alloc(&svm->vmcb_hpa);
 
-    if (status != OK)
-        return status;
     if (next_asid >= asid_count)
         return ERR_NO_SPACE;
     vcpu->arch = svm;
-    svm->vmcb = hpa_to_ptr(svm->vmcb_hpa);
+    svm->vmcb = boot_frames(1, "a VMCB");
+    svm->vmcb_hpa = ptr_to_hpa(svm->vmcb);
     set_intercepts(svm->vmcb, vcpu->vm->driver);
     svm->vmcb->iopm = closed_iopm.v;
     svm->vmcb->msrpm = closed_msrpm.v;
@@ -91,11 +80,8 @@ static status_t svm_create(struct vcpu *vcpu)
     svm->vmcb->nested_control = SVM_NESTED_PAGING;
     svm->vmcb->nested_cr3 = vcpu->vm->npt.root.v;
     if (vcpu->vm->driver) {
-        hpa_t own;
-        if ((status = closed_map(IOPM_FRAMES, &own)) != OK)
-            return status;
-        svm->iopm = hpa_to_ptr(own);
-        svm->vmcb->iopm = own.v;
+        svm->iopm = closed_map(IOPM_FRAMES);
+        svm->vmcb->iopm = ptr_to_hpa(svm->iopm).v;
     }
     return OK;
 }
