@@ -90,7 +90,10 @@ static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)
     }
     u32 got = vcpu_fetch(vcpu, vcpu->rip, code, sizeof(code));
     if (decode_move(code, got, paging.efer & EFER_LMA, &move) != OK || move.write != exit->nested.write) {
-        vm_fail(vcpu->vm, "access to device memory by an instruction other than a move", exit->nested.address.v);
+        vm_fail(vcpu->vm,
+                got ? "access to device memory by an instruction other than a move"
+                    : "access to device memory by code that cannot be read: neither 64-bit paging nor none",
+                exit->nested.address.v);
         return;
     }
     if (move.write)
