@@ -42,7 +42,6 @@ struct driver {
 
     bool waiting;      /* blocked in `wait` */
     u64 wait_deadline; /* while it waits: TSC; ~0 when none */
-    u64 progress;      /* hypercalls + accepted completions + heartbeat changes: any change is progress */
     u64 hypercalls;
     u64 device_interrupts;
     u32 irq_vector;      /* host vector of its MSI; 0: none */

@@ -179,7 +179,6 @@ void hypercall_dispatch(struct vcpu *vcpu)
     u64 number = vcpu->regs.rax;
 
     driver->hypercalls++;
-    driver->progress++;
     /* Reported from elsewhere while it was in guest mode: it is about to be stopped, and must not change device or
      * relay now. */
     if (driver->recovery.pending)

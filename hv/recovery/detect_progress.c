@@ -20,7 +20,7 @@
  */
 static u64 progress_value(const struct driver *driver)
 {
-    u64 value = driver->progress;
+    u64 value = driver->hypercalls;
 
     for (u32 queue = 0; queue < RING_MAX_QUEUES; queue++) {
         const struct ring_completion_page *page = relay_completion_page(driver->relay, queue);

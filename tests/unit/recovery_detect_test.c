@@ -49,7 +49,7 @@ static void slow_progress_is_progress(void **state)
         if (i % 59 == 58)
             ++*counters[i / 59 % ARRAY_SIZE(counters)];
         if (i == 300)
-            fake_driver.progress++; /* a hypercall */
+            fake_driver.hypercalls++;
         tick(1000);
     }
     assert_false(fake_driver.recovery.pending);
