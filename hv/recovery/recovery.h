@@ -71,11 +71,12 @@ struct recovery {                /* in struct driver */
     u64 window_start;            /* TSC of the first restart that the policy counts */
     u32 restarts_in_window;
     u32 restarts_total, faults_total;
-    u32 reports_later;      /* reports that came after the first one of their generation */
-    u64 last_progress;      /* heartbeat detector: value ... */
-    u64 last_progress_time; /* ... and guest-mode ticks when it last changed */
-    u32 heartbeat_misses;   /* in a row, now */
-    u64 storm_start;        /* interrupt-storm detector: its window began then (TSC), with these counts */
+    u32 reports_later;    /* reports that came after the first one of their generation */
+    u64 last_progress;    /* heartbeat detector: the counters at the last look, */
+    u64 last_run;         /* ... the vCPU's run_ticks then, */
+    u64 silent;           /* ... and for how long of these nothing has changed */
+    u32 heartbeat_misses; /* in a row, now */
+    u64 storm_start;      /* interrupt-storm detector: its window began then (TSC), with these counts */
     u64 storm_interrupts, storm_completions;
     struct rate log_rate; /* of the `log` hypercall: a flood must not push faults out of the event log */
     /* The injector. */

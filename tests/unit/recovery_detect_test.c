@@ -40,6 +40,18 @@ static void spinning_is_found_after_heartbeat_times_misses(void **state)
     assert_int_equal(fake_driver.recovery.current.detail, 0x10040);
 }
 
+/* A busy host takes the CPU away while the VM is in guest mode: it seems to have run for half a second. */
+static void a_stolen_cpu_is_no_hang(void **state)
+{
+    for (u32 i = 0; i < 29; i++)
+        tick(500000);
+    assert_false(fake_driver.recovery.pending);
+    fake_driver.hypercalls++;
+    for (u32 i = 0; i < 29; i++)
+        tick(500000);
+    assert_false(fake_driver.recovery.pending);
+}
+
 static void slow_progress_is_progress(void **state)
 {
     u32 *counters[] = {&fake_completion_pages[0].heartbeat, &fake_completion_pages[3].consumed,
@@ -217,6 +229,7 @@ int main(void)
         TEST(a_blocked_driver_is_healthy),
         TEST(a_driver_without_cpu_time_is_healthy),
         TEST(spinning_is_found_after_heartbeat_times_misses),
+        TEST(a_stolen_cpu_is_no_hang),
         TEST(slow_progress_is_progress),
         TEST(a_driver_that_never_offered_has_no_heartbeat_yet),
         TEST(a_heartbeat_alone_does_not_save_from_the_deadline),
