@@ -136,6 +136,22 @@ static void refused_commands_keep_their_slots(void **state)
     read_all(~(lost | 1u << 5));
 }
 
+/* The lost slot forbids a reset, so the flush that the predecessor was waiting for must end by itself. */
+static void a_flush_ends_beside_lost_slots(void **state)
+{
+    static const u32 looks[] = {1, 900, 300000}; /* the last is beyond DRAIN_US */
+
+    for (u32 i = 0; i < ARRAY_SIZE(looks); i++) {
+        crash(1u << 9, 1u << 9);
+        hba.port[2].ci = 1;
+        hba.lingers = looks[i];
+        started();
+        assert_int_equal(hba.lingers, 0);
+        assert_int_equal(hba.resets, 0);
+        read_all(~(1u << 9));
+    }
+}
+
 /* On silicon the controller says that the bus refused it, and a reset is what it wants. */
 static void a_bus_error_is_no_lost_slot(void **state)
 {
@@ -203,6 +219,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_restart_wants_the_same_disk),          TEST(a_predecessors_work_is_gone),
         TEST_CRASH(commands_that_end_are_waited_for), TEST_CRASH(refused_commands_keep_their_slots),
+        TEST_CRASH(a_flush_ends_beside_lost_slots),      TEST_CRASH(errors_beside_lost_slots),
         TEST_CRASH(a_bus_error_is_no_lost_slot),      TEST_CRASH(errors_beside_lost_slots),
         TEST_CRASH(no_reset_touches_lost_slots),      TEST_CRASH(without_a_slot_the_device_is_broken),
         TEST_CRASH(a_stash_that_makes_no_sense),

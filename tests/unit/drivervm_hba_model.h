@@ -84,6 +84,7 @@ static struct {
     bool ncq, log_works, log_lies, stuck_reset, stuck_engine, busy_after_error, short_transfer;
     bool keeps_slots; /* like QEMU 7.2: clearing ST leaves PxSACT and PxCI as they are */
     bool ends_alone; /* queued commands end one by one while somebody looks: a predecessor's, nobody wants their data */
+    u32 lingers;        /* a predecessor's flush in PxCI: it ends after so many looks, whether the port runs or not */
     bool clears_failed; /* like QEMU 7.2: a failed plain command leaves PxCI */
     u64 bad_sector;
     u32 identify_fails;
@@ -376,6 +377,8 @@ static void write_command(struct port *port, u32 value)
         assert_true(pci_command_register & PCI_COMMAND_MASTER);
         port->tfd &= ~TFD_ERR;
     }
+    if (port->refused != 0) /* no reset will follow, and QEMU would take the flush's end for that of our first command */
+        assert_int_equal(hba.lingers, 0);
     if (!(value & CMD_ST) && (port->cmd & CMD_ST) && !hba.keeps_slots)
         port->sact = port->ci = port->queued = port->plain = 0;
     if (!(value & CMD_ST) && hba.keeps_slots)
@@ -482,6 +485,8 @@ static u32 read_port(struct port *port, u32 offset)
     case PORT_CI: /* a driver that polls sees its plain command end on the second look */
         if (port->plain && !random_one_in(&hba_random, 2))
             disk_work(port);
+        if (hba.lingers != 0 && --hba.lingers == 0)
+            port->ci = 0;
         return port->ci;
     default:
         fail_msg("read of port register %02x", offset);

@@ -41,7 +41,8 @@ NODISCARD status_t port_stop(const struct ahci *ahci);
 
 /*
  * Let the queued commands that a predecessor left in the slots end. Returns the slots that show neither progress nor an
- * error for a while; `known` are slots of which that is known already.
+ * error for a while; `known` are slots of which that is known already. When such slots forbid a reset, a command that is not
+ * queued has longer.
  */
 u32 port_drain(const struct ahci *ahci, u32 known);
 

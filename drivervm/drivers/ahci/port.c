@@ -8,6 +8,7 @@
 #define LINK_HOLD_US 1000u        /* 10.4.2: DET = 1 for at least 1 ms */
 #define LINK_UP_US 1000000u
 #define FETCH_US 5000000u
+#define DRAIN_SINGLE_US 1500000u
 #define DRAIN_US 100000u /* no slot has moved for so long: none will (a busy host's disk may pause for less) */
 
 u32 port_read(const struct ahci *ahci, u32 offset)
@@ -44,17 +45,22 @@ status_t port_stop(const struct ahci *ahci)
  */
 u32 port_drain(const struct ahci *ahci, u32 known)
 {
-    u64 deadline = deadline_after(DRAIN_US);
-    u32 before = 0, busy;
+    u64 deadline = deadline_after(DRAIN_US), last = deadline_after(DRAIN_SINGLE_US);
+    u32 before = 0;
 
-    while ((busy = port_read(ahci, PORT_SACT) & ~known) != 0) {
-        if (deadline_passed(deadline) || (port_read(ahci, PORT_IS) & INT_ERRORS))
-            break;
-        if (busy != before)
+    while (!(port_read(ahci, PORT_IS) & INT_ERRORS)) {
+        u32 single = port_read(ahci, PORT_CI);
+        u32 queued = port_read(ahci, PORT_SACT) & ~known;
+        /* One that is not queued, say a flush, must not meet our own in its slot, so it has time unless a reset ends
+         * it. */
+        bool patient = single && (queued | known) && !deadline_passed(last);
+        if ((single | queued) == 0 || (deadline_passed(deadline) && !patient))
+            return queued;
+        if ((single | queued) != before)
             deadline = deadline_after(DRAIN_US);
-        before = busy;
+        before = single | queued;
     }
-    return port_read(ahci, PORT_IS) & INT_ERRORS ? 0 : busy;
+    return 0;
 }
 
 static bool wait_idle(const struct ahci *ahci)
