@@ -80,6 +80,11 @@ static void check_device(const struct manifest_vm *config)
     if (!iommu_present() && !config->dma_unprotected)
         refuse(config, config->line_device,
                "this machine has no IOMMU, so the device could reach all memory; 'dma = unprotected' accepts that");
+    for (u32 i = 0; i < ARRAY_SIZE(dev->bar); i++)
+        if (dev->bar[i].size && dev->bar[i].memory &&
+            !range_inside(dev->bar[i].address, dev->bar[i].size, config->memory, DRIVER_AREA - config->memory))
+            refuse(config, config->line_device, "registers at %lx, where a driver VM has other things",
+                   dev->bar[i].address);
     dev->assigned = true; /* for the duplicates check of those that follow */
 }
 
@@ -111,9 +116,9 @@ void plan_check(const struct boot_info *boot, const struct manifest *manifest)
             continue;
         }
         check_image(boot, config, 0, config->memory);
-        if (config->memory > PLATFORM_MMIO_BASE)
-            refuse(config, config->line_memory, "memory = %luM: a guest may have at most %lluM", config->memory >> 20,
-                   PLATFORM_MMIO_BASE >> 20);
+        if (config->memory > PLATFORM_RAM_MAX)
+            refuse(config, config->line_memory, "memory = %luM: a guest may have at most %luM", config->memory >> 20,
+                   PLATFORM_RAM_MAX >> 20);
     }
     for (u32 i = 0; i < manifest->vm_count; i++)
         check_memory(&manifest->vm[i], &sum);

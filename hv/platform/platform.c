@@ -86,7 +86,7 @@ status_t platform_create(struct vm *vm, const void *image, u64 image_size, const
 {
     *why = "the guest's memory must be at least 2 MiB and at most 3 GiB";
     void *ram = vm_ram(vm, GPA(0), vm->ram_size);
-    if (vm->ram_size < GUEST_RAM_MIN || vm->ram_size > GUEST_RAM_MAX || !ram)
+    if (vm->ram_size < GUEST_RAM_MIN || vm->ram_size > PLATFORM_RAM_MAX || !ram)
         return ERR_RANGE;
     memset(ram, 0, vm->ram_size);
     the_platform = (struct platform){.ram = ram, .image = image, .image_size = image_size};

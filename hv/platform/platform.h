@@ -13,6 +13,7 @@
 
 #include "hv/core/vm.h"
 
+#define PLATFORM_RAM_MAX GIB(3)
 #define PLATFORM_LAPIC_BASE 0xfee00000ull
 #define PLATFORM_IOAPIC_BASE 0xfec00000ull
 #define PLATFORM_MMIO_BASE 0xe0000000ull /* MSI-X BARs from here; guest RAM ends below (at most 3 GiB) */

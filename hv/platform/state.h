@@ -15,7 +15,6 @@
 #define ACPI_AREA 0xe0000ull /* RSDP and tables */
 #define LOW_RESERVED_END 0x100000ull
 #define GUEST_RAM_MIN MIB(2)
-#define GUEST_RAM_MAX GIB(3)
 
 struct lapic {    /* SDM 3A 10.12; always in x2APIC mode, its ID is 0 */
     u64 reg[64];  /* by MSR index - 0x800, as the guest reads them; PPR is made when it is read */

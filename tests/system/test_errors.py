@@ -36,6 +36,12 @@ def memory_that_does_not_add_up(lab):
 
 
 @case
+def guest_larger_than_its_machine(lab):
+    text = manifest(driver(), guest(memory="3200M"))
+    refused(lab, text, f"manifest.ini:{line_of(text, 'memory = 3200M')}:", "at most 3072M", memory=5120)
+
+
+@case
 def guest_image_that_does_not_fit(lab):
     # The smallest memory that a manifest allows is more than the image needs: the image is made to claim more.
     image = bytearray(lab.image("guestos.elf"))
