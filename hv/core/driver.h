@@ -25,8 +25,8 @@ struct driver {
     enum driver_state state;
     u32 generation;
     struct pci_device *pci;
-    struct iommu_domain *domain; /* NULL: no IOMMU (then only dma = unprotected or no DMA) */
-    const char *isolation;       /* for boot log and status: "iommu", "no-dma" or "UNPROTECTED DMA" */
+    struct iommu_domain *domain; /* NULL: no IOMMU, dma = unprotected */
+    const char *isolation;       /* for boot log and status: "iommu" or "UNPROTECTED DMA" */
     struct relay *relay;
     struct recovery recovery;
 
@@ -60,8 +60,8 @@ struct driver *driver_by_bdf(u16 bdf);
 void driver_create_pristine(struct driver *driver);
 
 /*
- * (Re)build the VM from its pristine image: wipe RAM, load segments, identity map, info page; reset the vCPU; state
- * STARTING; runnable. Does not touch device, relay or rings. Cannot fail at a restart: the image was checked at boot.
+ * (Re)build the VM: RAM from its pristine copy, info page; reset the vCPU; state STARTING; runnable. Does not touch
+ * device, relay or rings. Cannot fail.
  */
 void driver_start(struct driver *driver);
 

@@ -82,7 +82,7 @@ struct ring_completion_page *relay_completion_page(struct relay *relay, u32 queu
 struct ring_request_page *relay_request_page(struct relay *relay, u32 queue); /* cells follow at + 4096 */
 /* Some tag in flight whose device-writable length is *max_length; ERR_NOT_FOUND. */
 NODISCARD status_t relay_some_in_flight(struct relay *relay, u32 queue, u16 *tag, u32 *max_length);
-/* Is the guest page granted to this driver VM now? For tests of revocation and for the oracle. */
+/* Is the guest page granted to this driver VM now? For the injector. */
 bool relay_is_granted(const struct relay *relay, gpa_t page);
 
 /*

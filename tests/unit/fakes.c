@@ -126,11 +126,6 @@ WEAK void hv_unlock(void)
     locked = false;
 }
 
-WEAK bool hv_lock_held(void)
-{
-    return locked;
-}
-
 WEAK u64 tsc_khz = 2000000;
 
 WEAK u64 tsc_now(void)
