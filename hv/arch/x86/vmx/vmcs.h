@@ -174,4 +174,5 @@ enum vmx_capability {
 /* What a CPU says of itself; a MSR that it does not have (appendix A says when) is 0. */
 struct vmx_capabilities {
     u64 msr[CAP_COUNT];
+    u32 physical_bits; /* of a physical address: CPUID 80000008.EAX[7:0]; 0: not known, 52 is the most there is */
 };
