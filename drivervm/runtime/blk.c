@@ -248,7 +248,11 @@ static bool poll(void)
 
 static u64 timeout(void)
 {
-    return in_flight > 0 && !driver_info->interrupts ? POLL_INTERVAL_US : WAIT_FOREVER;
+    if (in_flight == 0)
+        return WAIT_FOREVER;
+    if (blk_driver.timeout)
+        return blk_driver.timeout();
+    return driver_info->interrupts ? WAIT_FOREVER : POLL_INTERVAL_US;
 }
 
 const struct driver driver = {

@@ -96,6 +96,11 @@ struct blk_driver {
     void (*submit)(struct blk_io *io);
     /* Look at the device, blk_io_done() what it finished. True when there was something. */
     bool (*poll)(void);
+    /*
+     * Microseconds after which to poll at the latest while I/Os are out. NULL: only the interrupt matters, or, in a machine
+     * without, what suits a device that takes its time by itself.
+     */
+    u64 (*timeout)(void);
 };
 extern const struct blk_driver blk_driver;
 

@@ -23,3 +23,27 @@ u64 tsc_read(void)
     asm volatile("rdtsc" : "=a"(low), "=d"(high));
     return (u64)high << 32 | low;
 }
+
+u8 port_read8(u16 port)
+{
+    u8 value;
+    asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+    return value;
+}
+
+void port_write8(u16 port, u8 value)
+{
+    asm volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
+void port_read16s(u16 port, void *to, u32 count)
+{
+    u64 left = count;
+    asm volatile("rep insw" : "+D"(to), "+c"(left) : "d"(port) : "memory");
+}
+
+void port_write16s(u16 port, const void *from, u32 count)
+{
+    u64 left = count;
+    asm volatile("rep outsw" : "+S"(from), "+c"(left) : "d"(port) : "memory");
+}

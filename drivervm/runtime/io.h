@@ -13,14 +13,9 @@ void mmio_write64(u64 address, u64 value);
 
 u64 tsc_read(void);
 
-static inline void port_write8(u16 port, u8 value)
-{
-    asm volatile("outb %0, %1" : : "a"(value), "Nd"(port));
-}
+u8 port_read8(u16 port);
+void port_write8(u16 port, u8 value);
 
-static inline u8 port_read8(u16 port)
-{
-    u8 value;
-    asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
-    return value;
-}
+/* Move `count` words of 16 bits between one port and memory of any alignment. */
+void port_read16s(u16 port, void *to, u32 count);
+void port_write16s(u16 port, const void *from, u32 count);

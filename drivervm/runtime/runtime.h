@@ -61,6 +61,7 @@ NODISCARD status_t pci_write(u32 offset, u32 width, u32 value);
 NODISCARD status_t pci_command(u32 set, u32 clear);
 
 #define PCI_COMMAND 0x04u
+#define PCI_COMMAND_IO 0x0001u
 #define PCI_COMMAND_MEMORY 0x0002u
 #define PCI_COMMAND_MASTER 0x0004u
 #define PCI_COMMAND_INTX_DISABLE 0x0400u

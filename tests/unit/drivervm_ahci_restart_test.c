@@ -1,6 +1,6 @@
 /* SOURCES: drivervm/drivers/ahci/ahci.c drivervm/drivers/ahci/command.c drivervm/drivers/ahci/port.c
-   drivervm/drivers/ahci/recover.c drivervm/runtime/blk.c drivervm/runtime/blk_layout.c drivervm/runtime/ring.c
-   drivervm/runtime/service.c */
+   drivervm/drivers/ahci/recover.c drivervm/drivers/ata/identity.c drivervm/runtime/blk.c drivervm/runtime/blk_layout.c
+   drivervm/runtime/ring.c drivervm/runtime/service.c */
 /* Restarts of the AHCI driver: the disk it must find again, and what its predecessor left in the controller. */
 #include "tests/unit/drivervm_ahci_world.h"
 
@@ -219,7 +219,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_restart_wants_the_same_disk),          TEST(a_predecessors_work_is_gone),
         TEST_CRASH(commands_that_end_are_waited_for), TEST_CRASH(refused_commands_keep_their_slots),
-        TEST_CRASH(a_flush_ends_beside_lost_slots),      TEST_CRASH(errors_beside_lost_slots),
+        TEST_CRASH(a_flush_ends_beside_lost_slots),   TEST_CRASH(errors_beside_lost_slots),
         TEST_CRASH(a_bus_error_is_no_lost_slot),      TEST_CRASH(errors_beside_lost_slots),
         TEST_CRASH(no_reset_touches_lost_slots),      TEST_CRASH(without_a_slot_the_device_is_broken),
         TEST_CRASH(a_stash_that_makes_no_sense),

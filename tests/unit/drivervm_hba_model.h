@@ -1,73 +1,13 @@
 /*
- * A model of an AHCI 1.3.1 controller with one disk, and the runtime services that its driver stands on: registers
- * behave as the specification says, switches let controller and disk misbehave, and a rule that the driver breaks fails
- * the test. For drivervm_ahci_world.h alone.
+ * A model of an AHCI 1.3.1 controller with one disk: registers behave as the specification says, switches let
+ * controller and disk misbehave, and a rule that the driver breaks fails the test. For drivervm_ahci_world.h alone.
  */
 #pragma once
 
 #include "drivervm/drivers/ahci/ahci.h"
-#include "drivervm/runtime/io.h"
-#include "tests/unit/random.h"
+#include "tests/unit/drivervm_disk_guest.h"
 
-#include <unistd.h>
-
-#define DISK_SECTORS 8192u
 #define ABAR 0xfeb00000ull
-
-/* ---- the runtime ---- */
-
-static struct driver_info info;
-static struct driver_events events;
-const struct driver_info *driver_info = &info;
-const struct driver_events *driver_events = &events;
-struct ring driver_rings[RING_MAX_QUEUES];
-static u8 stash[DRIVER_STASH_SIZE];
-void *driver_stash = stash;
-u8 image_end[MIB(16)] __attribute__((aligned(4096))); /* the VM's RAM, which all starts in this program share */
-static u64 now_us;
-static u32 pci_command_register;
-
-u64 tsc_read(void)
-{
-    return now_us++; /* tsc_khz is 1000: each look at the clock takes a microsecond */
-}
-
-i64 hypercall(enum hypercall call, u64 a, u64 b, u64 c)
-{
-    switch (call) {
-    case HYPERCALL_LOG:
-        assert_true(b > 0 && b <= 200);
-        if (getenv("BULKHEAD_LOG"))
-            printf("  | %.*s\n", (int)b, (const char *)a);
-        return 0;
-    case HYPERCALL_STASH:
-        info.stash_length = (u32)a;
-        return 0;
-    case HYPERCALL_PCI_READ:
-        assert_int_equal(a, PCI_COMMAND);
-        assert_int_equal(b, 2);
-        return pci_command_register;
-    case HYPERCALL_PCI_WRITE:
-        assert_int_equal(a, PCI_COMMAND);
-        pci_command_register = (u32)c;
-        return 0;
-    default:
-        fail_msg("hypercall %d", call);
-        return 0;
-    }
-}
-
-/* Tests that expect a fault run in a child, whose exit code says which. */
-#define EXIT_FAULT 40
-static bool faults_allowed;
-
-void driver_fault(enum driver_fault_code code, u64 detail)
-{
-    if (faults_allowed)
-        _exit(EXIT_FAULT + (int)code);
-    fail_msg("driver_fault(%d, %llx)", code, (unsigned long long)detail);
-    abort();
-}
 
 /* ---- the controller and its disk ---- */
 
@@ -84,39 +24,14 @@ static struct {
     bool ncq, log_works, log_lies, stuck_reset, stuck_engine, busy_after_error, short_transfer;
     bool keeps_slots; /* like QEMU 7.2: clearing ST leaves PxSACT and PxCI as they are */
     bool ends_alone; /* queued commands end one by one while somebody looks: a predecessor's, nobody wants their data */
-    u32 lingers;        /* a predecessor's flush in PxCI: it ends after so many looks, whether the port runs or not */
+    u32 lingers;     /* a predecessor's flush in PxCI: it ends after so many looks, whether the port runs or not */
     bool clears_failed; /* like QEMU 7.2: a failed plain command leaves PxCI */
     u64 bad_sector;
     u32 identify_fails;
     /* what happened */
     u32 resets, link_resets, flushes, plain_count, queued_count, failed_tag, log_reads, interrupts;
 } hba;
-static u8 disk_data[DISK_SECTORS * 512];
-static u16 identity[256];
 static struct random hba_random;
-
-static void set_string(u16 *words, u32 count, const char *text)
-{
-    for (u32 i = 0; i < count; i++) {
-        u8 first = 2 * i < strlen(text) ? (u8)text[2 * i] : ' ';
-        u8 second = 2 * i + 1 < strlen(text) ? (u8)text[2 * i + 1] : ' ';
-        words[i] = (u16)(first << 8 | second);
-    }
-}
-
-static void set_identity(void)
-{
-    memset(identity, 0, sizeof(identity));
-    set_string(&identity[10], 10, "SN-12345");
-    set_string(&identity[27], 20, "MODEL DISK");
-    identity[49] = 1u << 8;
-    identity[75] = 31;
-    identity[76] = hba.ncq ? 1u << 8 : 0;
-    identity[83] = 1u << 14 | 1u << 13 | 1u << 10;
-    identity[100] = DISK_SECTORS;
-    identity[106] = 0x6003;
-    identity[209] = 0x4002;
-}
 
 static void raise_bits(struct port *port, u32 bits)
 {
@@ -377,7 +292,8 @@ static void write_command(struct port *port, u32 value)
         assert_true(pci_command_register & PCI_COMMAND_MASTER);
         port->tfd &= ~TFD_ERR;
     }
-    if (port->refused != 0) /* no reset will follow, and QEMU would take the flush's end for that of our first command */
+    if (port->refused !=
+        0) /* no reset will follow, and QEMU would take the flush's end for that of our first command */
         assert_int_equal(hba.lingers, 0);
     if (!(value & CMD_ST) && (port->cmd & CMD_ST) && !hba.keeps_slots)
         port->sact = port->ci = port->queued = port->plain = 0;
@@ -519,4 +435,9 @@ u32 mmio_read32(u64 address)
         fail_msg("read of HBA register %02llx", (unsigned long long)offset);
         return 0;
     }
+}
+
+static bool device_has_news(void)
+{
+    return true;
 }

@@ -185,7 +185,10 @@ static status_t identify(void)
     if (status != OK)
         return status;
     memcpy(words, ahci.memory->fetched, sizeof(words)); /* once: the device could still write there */
-    return ata_parse_identity(words, &ahci.identity);
+    status = ata_parse_identity(words, &ahci.identity);
+    if (status != OK)
+        return status;
+    return ahci.identity.dma && ahci.identity.lba48 && ahci.identity.flush_ext ? OK : ERR_UNSUPPORTED;
 }
 
 static status_t find_and_identify(const struct ahci_stash *predecessor)

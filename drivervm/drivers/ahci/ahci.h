@@ -2,6 +2,7 @@
 #pragma once
 
 #include "drivervm/drivers/ahci/command.h"
+#include "drivervm/drivers/ata/identity.h"
 
 /* What the HBA reads and writes in our RAM (AHCI 1.3.1 4.1). */
 struct ahci_memory {

@@ -5,22 +5,6 @@
 #include "drivervm/drivers/ahci/regs.h"
 #include "drivervm/runtime/blk.h"
 
-/* What IDENTIFY DEVICE tells us (ACS-3 7.12.7). */
-struct ata_identity {
-    u64 sectors;     /* of 512 bytes */
-    u32 queue_depth; /* for queued commands; 0: the disk has none */
-    u8 physical_block_exp;
-    u8 alignment_offset;
-    char serial[21]; /* NUL terminated, trailing blanks cut */
-    char model[41];
-};
-
-/*
- * Read the 256 words. The disk is hostile. ERR_UNSUPPORTED: no DMA, no 48-bit addresses or flush, or logical
- * sectors that are not 512 bytes. ERR_FORMAT: a capacity that cannot be.
- */
-NODISCARD status_t ata_parse_identity(const u16 words[256], struct ata_identity *identity);
-
 /* The FIS for a read, write or flush; queued: as native queued command with tag `slot`. */
 void fis_build_io(struct fis_h2d *fis, const struct blk_io *io, bool queued, u32 slot);
 
