@@ -51,7 +51,7 @@ static const struct vmx_capabilities recorded_bochs_tigerlake = {
 };
 
 /* Published: Intel Core i7-6700K, as in VirtualBox's CPU database (Intel_Core_i7_6700K.h, a dump of the real CPU). The
- * width is that of the same model's CPUID. */
+ * width is what client CPUs of that generation have. */
 static const struct vmx_capabilities recorded_skylake = {
     .msr = {[CAP_BASIC] = 0x00da040000000004,
             [CAP_PIN] = 0x0000007f00000016,
