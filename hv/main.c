@@ -5,6 +5,7 @@
 #include "hv/arch/x86/boot/smp.h"
 #include "hv/arch/x86/cpu/apic.h"
 #include "hv/arch/x86/cpu/interrupts.h"
+#include "hv/arch/x86/cpu/ioapic.h"
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/arch/x86/paging/paging.h"
 #include "hv/arch/x86/vendor.h"
@@ -52,15 +53,15 @@ static void find_devices(const struct acpi_info *acpi, const struct boot_info *b
 {
     status_t status;
 
-    if (!acpi->ecam)
-        boot_fail("ACPI: no MCFG table, so PCI Express configuration space cannot be reached");
     must(pci_enumerate(HPA(acpi->ecam), acpi->ecam_first_bus, acpi->ecam_last_bus, boot->memory, boot->memory_count),
          "PCI");
+    hv_log("PCI: %u devices, configuration space by %s", pci_device_count,
+           acpi->ecam ? "ECAM" : "ports 0xcf8 and 0xcfc (ACPI has no MCFG table)");
     status = iommu_init(acpi->dmar, acpi->dmar_size, VECTOR_IOMMU, apic_id());
     if (status == OK)
         hv_log("IOMMU: %s", iommu_description());
     else if (status == ERR_NOT_FOUND)
-        hv_log("IOMMU: none (no DMAR table): only 'dma = unprotected' devices can be driven, WITHOUT protection");
+        hv_log("IOMMU: none (no DMAR table): drivers need 'dma = none', or 'dma = unprotected': WITHOUT protection");
     else
         boot_fail("IOMMU: %s", status_text(status));
 }
@@ -75,7 +76,7 @@ static void run_other_cpu(void)
 
 _Noreturn void hv_main(const struct boot_info *boot)
 {
-    struct acpi_info acpi;
+    static struct acpi_info acpi; /* ioapic.c keeps it */
 
     machine_init();                                            /* console and the clock's zero */
     cpu_init(&cpus[0]);                                        /* descriptor tables; exceptions now say what they are */
@@ -85,6 +86,7 @@ _Noreturn void hv_main(const struct boot_info *boot)
     must(paging_init(boot), "page tables");                    /* own address space, W^X */
     read_acpi(boot, &acpi);
     apic_init_cpu();
+    ioapic_init(&acpi);                                        /* all lines masked */
     apic_calibrate(acpi.pm_timer_port);                        /* the one clock: TSC */
     vcpu_vendor_select();                                      /* SVM, or a boot error */
     vendor->cpu_init(&cpus[0]);

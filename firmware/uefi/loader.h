@@ -60,6 +60,11 @@ u64 loader_memory_end(void);
 /* Fill info->memory from the final memory map and end boot services. No UEFI call is possible afterwards. */
 void loader_exit_boot_services(EFI_HANDLE image, struct boot_info *info);
 
+/* acpi_fallback.c */
+
+/* Find CPUs, IOAPIC and PM timer of a PC and make ACPI tables of them, in memory that survives; returns the RSDP. */
+u64 loader_acpi_make(void);
+
 /* page_tables.c */
 
 /* Build the tables that boot_info.h promises; returns the physical address for CR3. */

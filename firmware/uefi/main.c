@@ -26,14 +26,14 @@ static void manifest_load(struct boot_info *info)
     info->module_count = 1;
 }
 
-/* The root pointer of ACPI 2.0 or later (ACPI 6.4 5.2.5.2); 0 when firmware names none. */
+/* The root pointer of ACPI 2.0 or later (ACPI 6.4 5.2.5.2); of tables made here when firmware names none. */
 static u64 acpi_root_find(const EFI_SYSTEM_TABLE *table)
 {
     const EFI_GUID acpi_20 = ACPI_20_TABLE_GUID;
     for (UINTN i = 0; i < table->NumberOfTableEntries; i++)
         if (memcmp(&table->ConfigurationTable[i].VendorGuid, &acpi_20, sizeof(acpi_20)) == 0)
             return (u64)table->ConfigurationTable[i].VendorTable;
-    return 0;
+    return loader_acpi_make();
 }
 
 /* Interrupts off, the promised page tables, the promised stack, then the entry point; nothing comes back. */

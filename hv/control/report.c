@@ -36,9 +36,10 @@ static void status_driver(const struct driver *driver)
 
     answer(" device=" BDF_FORMAT, BDF_PARTS(driver->pci->bdf));
     answer_text("isolation", driver->isolation);
-    answer(" dma=%s generation=%u restarts=%u faults=%u in_flight=%u image_size=%lu",
-           config->dma_unprotected ? "unprotected" : "isolated", driver->generation, driver->recovery.restarts_total,
-           driver->recovery.faults_total, relay_in_flight(driver->relay), driver->image_size);
+    answer(" dma=%s interrupts=%s generation=%u restarts=%u faults=%u in_flight=%u image_size=%lu",
+           manifest_dma_name[config->dma], driver_interrupt_name[driver->interrupt], driver->generation,
+           driver->recovery.restarts_total, driver->recovery.faults_total, relay_in_flight(driver->relay),
+           driver->image_size);
     answer(" reset=%s grants=%s heartbeat_us=%lu heartbeat_misses=%u", pci_reset_name[pci_reset_kind(driver->pci)],
            config->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky", (u64)config->heartbeat_us,
            driver->recovery.heartbeat_misses);

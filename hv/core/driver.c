@@ -107,7 +107,7 @@ static void fill_info(struct driver *driver)
                                  .pci_vendor = driver->pci->vendor,
                                  .pci_device = driver->pci->device,
                                  .pci_class = driver->pci->class_code};
-    if (!driver->domain) { /* dma = unprotected: the device sees host addresses */
+    if (!driver->domain && driver->config->dma == MANIFEST_DMA_UNPROTECTED) { /* the device sees host addresses */
         info->dma_ram_offset = driver->vm->ram.v;
         info->dma_window_offset = main_guest->ram.v - DRIVER_WINDOW_BASE;
     }
@@ -148,7 +148,7 @@ status_t driver_enable_dma(struct driver *driver)
 {
     if (driver->state != DRIVER_STARTING && driver->state != DRIVER_RUNNING)
         return ERR_STATE;
-    if (!driver->domain && !driver->config->dma_unprotected)
+    if (driver->config->dma == MANIFEST_DMA_NONE || (!driver->domain && driver->config->dma == MANIFEST_DMA_ISOLATED))
         return ERR_DENIED;
     /* What was recorded until now was the predecessor's DMA, refused by the blocking domain: an event, no fault. */
     bool overflow;

@@ -17,6 +17,10 @@
 enum driver_state { DRIVER_OFF, DRIVER_STARTING, DRIVER_RUNNING, DRIVER_RECOVERING, DRIVER_WAITING, DRIVER_FAILED };
 extern const char *const driver_state_name[]; /* "off" "starting" "running" "recovering" "waiting" "failed" */
 
+/* How the device's interrupt arrives. */
+enum driver_interrupt { DRIVER_POLLS, DRIVER_MSI, DRIVER_INTX };
+extern const char *const driver_interrupt_name[]; /* "polled" "MSI" "INTx" */
+
 struct relay;
 
 struct driver {
@@ -25,8 +29,8 @@ struct driver {
     enum driver_state state;
     u32 generation;
     struct pci_device *pci;
-    struct iommu_domain *domain; /* NULL: no IOMMU, dma = unprotected */
-    const char *isolation;       /* for boot log and status: "iommu" or "UNPROTECTED DMA" */
+    struct iommu_domain *domain; /* NULL: dma = none, or unprotected and no IOMMU */
+    const char *isolation;       /* for boot log and status: "iommu", "no DMA" or "UNPROTECTED DMA" */
     struct relay *relay;
     struct recovery recovery;
 
@@ -44,8 +48,9 @@ struct driver {
     u64 wait_deadline; /* while it waits: TSC; ~0 when none */
     u64 hypercalls;
     u64 device_interrupts;
-    u32 irq_vector;      /* host vector of its MSI; 0: none */
-    u64 message_address; /* what pci_enable_message() gets, at boot and again at each restart */
+    enum driver_interrupt interrupt;
+    u32 irq_vector;      /* host vector of its interrupt; 0: none, it polls */
+    u64 message_address; /* of DRIVER_MSI: what pci_enable_message() gets */
     u32 message_data;
     u64 started; /* TSC of the last driver_start() */
 };
@@ -68,5 +73,15 @@ void driver_start(struct driver *driver);
 /* Set event bits for the driver VM and wake it if it waits. */
 void driver_signal(struct driver *driver, u32 events);
 
-/* First request for bus mastering of this generation: leave the blocking domain, then set the bit. */
+/* Boot, once the device is assigned: a message, else its line, else the driver polls, and the log says why. Opens it.
+ */
+void driver_interrupt_assign(struct driver *driver);
+/* Let the device's interrupt in, at boot and at each restart. ERR_UNSUPPORTED: it does not take its message any more.
+ */
+NODISCARD status_t driver_interrupt_open(struct driver *driver);
+/* From quiesce on, and when it storms. */
+void driver_interrupt_close(struct driver *driver);
+
+/* First request for bus mastering of this generation: leave the blocking domain, then set the bit. ERR_DENIED: no DMA.
+ */
 NODISCARD status_t driver_enable_dma(struct driver *driver);

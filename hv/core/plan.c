@@ -77,9 +77,10 @@ static void check_device(const struct manifest_vm *config)
     }
     if (!dev)
         refuse(config, config->line_device, "no free device of class %06x in this machine", want->class_code);
-    if (!iommu_present() && !config->dma_unprotected)
+    if (!iommu_present() && config->dma == MANIFEST_DMA_ISOLATED)
         refuse(config, config->line_device,
-               "this machine has no IOMMU, so the device could reach all memory; 'dma = unprotected' accepts that");
+               "this machine has no IOMMU, so the device could reach all memory; 'dma = unprotected' accepts that, "
+               "'dma = none' is for drivers that need no DMA");
     for (u32 i = 0; i < ARRAY_SIZE(dev->bar); i++)
         if (dev->bar[i].size && dev->bar[i].memory &&
             !range_inside(dev->bar[i].address, dev->bar[i].size, config->memory, DRIVER_AREA - config->memory))

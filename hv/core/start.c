@@ -1,7 +1,6 @@
 /* VMs come to life. What can be wrong was found by plan.c; an error here is out of memory or our own. */
 #include "hv/core/start.h"
 
-#include "hv/arch/x86/cpu/apic.h"
 #include "hv/arch/x86/vendor.h"
 #include "hv/control/control.h"
 #include "hv/core/cpu.h"
@@ -74,19 +73,16 @@ static void assign_device(struct driver *driver)
     driver->pci = start_find_device(&driver->config->device);
     ASSERT_HV(driver->pci);
     driver->pci->assigned = true;
+    if (driver->config->dma == MANIFEST_DMA_NONE)
+        pci_withhold_dma(driver->pci);
     map_bars(driver);
-    driver->isolation = "UNPROTECTED DMA";
-    if (iommu_present()) {
+    driver->isolation = driver->config->dma == MANIFEST_DMA_NONE ? "no DMA" : "UNPROTECTED DMA";
+    if (iommu_present() && driver->config->dma != MANIFEST_DMA_NONE) {
         must(iommu_domain_create(&driver->domain), vm, "DMA domain");
         must(iommu_map(driver->domain, IOVA(0), vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE), vm, "DMA domain");
         driver->isolation = "iommu";
     }
-    driver->irq_vector = VECTOR_DEVICE_FIRST + vm->id;
-    must(iommu_message_create(driver->pci->bdf, (u8)driver->irq_vector, cpus[vm->vcpu.cpu].apic_id,
-                              &driver->message_address, &driver->message_data),
-         vm, "interrupt");
-    if (pci_enable_message(driver->pci, driver->message_address, driver->message_data) != OK)
-        driver->irq_vector = 0; /* neither MSI nor MSI-X: the driver polls */
+    driver_interrupt_assign(driver);
 }
 
 static void create_driver(const struct boot_info *boot, const struct manifest_vm *config)
@@ -108,8 +104,10 @@ static void create_driver(const struct boot_info *boot, const struct manifest_vm
     drivers[driver_count++] = driver;
     hv_log("%s: %s drives " BDF_FORMAT " [%04x:%04x class %06x], isolation %s, interrupts %s, reset %s, grants %s",
            vm->name, config->image, BDF_PARTS(driver->pci->bdf), driver->pci->vendor, driver->pci->device,
-           driver->pci->class_code, driver->isolation, driver->irq_vector ? "MSI" : "polled",
+           driver->pci->class_code, driver->isolation, driver_interrupt_name[driver->interrupt],
            pci_reset_name[pci_reset_kind(driver->pci)], config->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky");
+    if (config->dma == MANIFEST_DMA_UNPROTECTED && !driver->domain)
+        hv_log("WARNING: %s: UNPROTECTED DMA: its device can read and write all memory", vm->name);
 }
 
 static void create_guest(const struct boot_info *boot, const struct manifest_vm *config)

@@ -1,6 +1,7 @@
 /* The nine calls of a driver VM, one function each, one table. */
 #include "hv/exit/hypercall.h"
 
+#include "hv/arch/x86/cpu/ioapic.h"
 #include "hv/control/control.h"
 #include "hv/core/driver.h"
 #include "hv/core/frames.h"
@@ -34,6 +35,18 @@ static u32 take_events(struct driver *driver)
     return relay_driver_has_work(driver->relay) ? bits | DRIVER_EVENT_REQUEST : bits;
 }
 
+/*
+ * A level-triggered line was masked when it came (cpu/ioapic.h). When an earlier `wait` has told the driver, it has
+ * silenced its device by now; what is still pending here has not been told.
+ */
+static void rearm_interrupt(struct driver *driver)
+{
+    const struct driver_events *events = hpa_to_ptr(driver->events_page);
+
+    if (driver->interrupt == DRIVER_INTX && !(events->pending & DRIVER_EVENT_INTERRUPT))
+        ioapic_open(driver->irq_vector, true);
+}
+
 static i64 call_wait(struct driver *driver, const struct hypercall_arguments *args)
 {
     u64 timeout_us = args->a;
@@ -41,6 +54,7 @@ static i64 call_wait(struct driver *driver, const struct hypercall_arguments *ar
     (void)relay_complete(driver->relay);
     if (driver->recovery.pending)
         return 0; /* it never runs again to see this */
+    rearm_interrupt(driver);
     (void)relay_forward(driver->relay);
     u32 bits = take_events(driver);
     if (bits != 0 || timeout_us == 0)

@@ -36,6 +36,8 @@ struct iommu_fault {
  */
 NODISCARD status_t iommu_init(const void *dmar, u32 dmar_size, u8 fault_vector, u32 apic_id);
 bool iommu_present(void);
+/* Only entries of the remapping table can interrupt: an IOAPIC's cannot. */
+bool iommu_remaps_interrupts(void);
 /* For the boot log: "VT-d at 0xfed90000, 48-bit, 2M+1G pages, interrupt remapping, 65536 domains". */
 const char *iommu_description(void);
 

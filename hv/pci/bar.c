@@ -54,6 +54,8 @@ void pci_bars_read(struct pci_device *dev)
         dev->bar[i] = read_bar(dev, i, wide);
         i += wide;
     }
+    if (dev->header_type == 0)
+        pci_ide_bars(dev);
     pci_write(dev, PCI_COMMAND, 2, dev->command);
 }
 
@@ -64,6 +66,8 @@ static const char *bar_flaw(const struct pci_bar *bar, hpa_t ecam, u64 ecam_size
     u64 end;
 
     if (!bar->memory) {
+        if (bar->fixed)
+            return NULL;
         if (bar->address + bar->size > 0x10000 || bar->address < LEGACY_PORTS)
             return "is not in the range of PCI ports";
         return ranges_overlap(bar->address, bar->size, CONFIG_PORTS, 8) ? "covers the configuration ports" : NULL;

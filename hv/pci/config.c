@@ -1,29 +1,70 @@
-/* Configuration space through ECAM (PCIe 5.0 7.2.2): 4 KiB a function, one window of 1 MiB a bus. */
+/*
+ * Configuration space: through ECAM (PCIe 5.0 7.2.2: 4 KiB a function, one window of 1 MiB a bus), or where firmware
+ * names none, through address and data port (PCI 3.0 3.2.2.3.2), which reach the first 256 bytes.
+ */
+#include "hv/arch/x86/cpu/io.h"
 #include "hv/arch/x86/paging/paging.h"
 #include "hv/core/hypervisor.h"
 #include "hv/pci/internal.h"
 
+#define CONFIG_ADDRESS 0xcf8u
+#define CONFIG_DATA 0xcfcu
+#define CONFIG_ENABLE (1u << 31)
+
 static volatile u8 *bus_window[256];
+static bool by_ports;
 
 void pci_map_bus(hpa_t ecam, u8 bus)
 {
+    by_ports = ecam.v == 0;
     /* MCFG's base is that of bus 0, also when its range starts later (PCI firmware 3.3, 4.1.2). */
-    if (!bus_window[bus])
+    if (!by_ports && !bus_window[bus])
         bus_window[bus] = paging_map_device(HPA(ecam.v + bus * MIB(1)), MIB(1));
 }
 
-static volatile u8 *config_register(const struct pci_device *dev, u32 offset, u32 width)
+static volatile u8 *config_register(const struct pci_device *dev, u32 offset)
 {
     volatile u8 *window = bus_window[dev->bdf >> 8];
 
-    ASSERT_HV(window && pci_access_valid(offset, width));
+    ASSERT_HV(window);
     return window + (u32)(dev->bdf & 0xff) * PCI_CONFIG_SIZE + offset;
+}
+
+/* The data port that shows this register now. The pair is one: the hv lock covers it. */
+static u16 select_register(const struct pci_device *dev, u32 offset)
+{
+    io_out32(CONFIG_ADDRESS, CONFIG_ENABLE | (u32)dev->bdf << 8 | (offset & ~3u));
+    return (u16)(CONFIG_DATA + (offset & 3));
+}
+
+static u32 read_ports(const struct pci_device *dev, u32 offset, u32 width)
+{
+    u16 port = select_register(dev, offset);
+
+    if (width == 1)
+        return io_in8(port);
+    return width == 2 ? io_in16(port) : io_in32(port);
+}
+
+static void write_ports(const struct pci_device *dev, u32 offset, u32 width, u32 value)
+{
+    u16 port = select_register(dev, offset);
+
+    if (width == 1)
+        io_out8(port, (u8)value);
+    else if (width == 2)
+        io_out16(port, (u16)value);
+    else
+        io_out32(port, value);
 }
 
 u32 pci_read(const struct pci_device *dev, u32 offset, u32 width)
 {
-    const volatile u8 *at = config_register(dev, offset, width);
+    ASSERT_HV(pci_access_valid(offset, width));
+    if (by_ports) /* what ports do not reach answers as if nothing were there */
+        return offset < PCI_STANDARD_SIZE ? read_ports(dev, offset, width) : ~0u >> (32 - width * 8);
 
+    const volatile u8 *at = config_register(dev, offset);
     if (width == 1)
         return *at;
     return width == 2 ? *(const volatile u16 *)at : *(const volatile u32 *)at;
@@ -31,8 +72,13 @@ u32 pci_read(const struct pci_device *dev, u32 offset, u32 width)
 
 void pci_write(const struct pci_device *dev, u32 offset, u32 width, u32 value)
 {
-    volatile u8 *at = config_register(dev, offset, width);
-
+    ASSERT_HV(pci_access_valid(offset, width));
+    if (by_ports) {
+        if (offset < PCI_STANDARD_SIZE)
+            write_ports(dev, offset, width, value);
+        return;
+    }
+    volatile u8 *at = config_register(dev, offset);
     if (width == 1)
         *at = (u8)value;
     else if (width == 2)

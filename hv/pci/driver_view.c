@@ -24,6 +24,8 @@ status_t pci_driver_write(const struct pci_device *dev, u32 offset, u32 width, u
     if ((value ^ old) & ~DRIVER_COMMAND_BITS)
         return ERR_DENIED;
     *bus_master = value & PCI_COMMAND_BUS_MASTER;
+    if (!dev->intx_on) /* its line is nobody's, or another's */
+        value |= PCI_COMMAND_INTX_DISABLE;
     if (!(old & PCI_COMMAND_BUS_MASTER))
         value &= ~PCI_COMMAND_BUS_MASTER;
     pci_update(dev, PCI_COMMAND, 0xffff, value);

@@ -12,7 +12,8 @@ static void read_function(struct pci_device *dev)
     dev->device = (u16)pci_read(dev, PCI_DEVICE, 2);
     dev->class_code = pci_read(dev, PCI_REVISION, 4) >> 8;
     dev->header_type = pci_read(dev, PCI_HEADER_TYPE, 1) & 0x7f;
-    dev->command = (u16)(pci_read(dev, PCI_COMMAND, 2) & ~PCI_COMMAND_BUS_MASTER);
+    /* Nobody's device may hold a line that it shares with somebody's. */
+    dev->command = (u16)((pci_read(dev, PCI_COMMAND, 2) & ~PCI_COMMAND_BUS_MASTER) | PCI_COMMAND_INTX_DISABLE);
     if (dev->header_type == 1) {
         dev->secondary_bus = (u8)pci_read(dev, PCI_SECONDARY_BUS, 1);
         dev->command |= PCI_COMMAND_BUS_MASTER; /* else nothing behind it reaches memory */
@@ -43,7 +44,7 @@ static void scan_bus(hpa_t ecam, u8 bus, struct pci_device *bridge)
         }
         hv_log("pci " BDF_FORMAT ": more than %u devices: left out", BDF_PARTS(found.bdf), PCI_MAX_DEVICES);
         pci_devices_left_out = true;
-        pci_update(&found, PCI_COMMAND, PCI_COMMAND_BUS_MASTER, 0);
+        pci_update(&found, PCI_COMMAND, PCI_COMMAND_BUS_MASTER, PCI_COMMAND_INTX_DISABLE);
     }
 }
 
@@ -65,8 +66,8 @@ status_t pci_enumerate(hpa_t ecam, u8 first_bus, u8 last_bus, const struct boot_
         if (bus == 0) /* no bridge, or firmware found nothing behind it */
             continue;
         if (bus <= first_bus || bus > last_bus || scanned[bus]) {
-            hv_log("pci " BDF_FORMAT ": bridge to bus %u, which is taken or not in MCFG: left out", BDF_PARTS(dev->bdf),
-                   bus);
+            hv_log("pci " BDF_FORMAT ": bridge to bus %u, which is taken or out of reach: left out",
+                   BDF_PARTS(dev->bdf), bus);
             pci_devices_left_out = true;
             continue;
         }
@@ -74,7 +75,8 @@ status_t pci_enumerate(hpa_t ecam, u8 first_bus, u8 last_bus, const struct boot_
         scan_bus(ecam, bus, dev);
     }
 
-    pci_bars_check(HPA(ecam.v + first_bus * MIB(1)), (last_bus - first_bus + 1) * MIB(1), map, map_count);
+    u64 window = ecam.v ? (last_bus - first_bus + 1) * MIB(1) : 0;
+    pci_bars_check(HPA(ecam.v + first_bus * MIB(1)), window, map, map_count);
     for (u32 i = 0; i < pci_device_count; i++) {
         pci_capabilities_read(&pci_devices[i]);
         pci_message_restore(&pci_devices[i]); /* firmware may have left one on */

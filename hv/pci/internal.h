@@ -12,6 +12,8 @@
 #define PCI_BAR0 0x10u
 #define PCI_SECONDARY_BUS 0x19u
 #define PCI_CAPABILITIES 0x34u
+#define PCI_INTERRUPT_LINE 0x3cu
+#define PCI_INTERRUPT_PIN 0x3du
 #define PCI_BRIDGE_CONTROL 0x3eu
 #define PCI_HEADER_SIZE 0x40u    /* capabilities lie behind it */
 #define PCI_STANDARD_SIZE 0x100u /* the extended ones behind that */
@@ -25,6 +27,7 @@
 #define PCI_HEADER_MULTIFUNCTION 0x80u
 #define PCI_BRIDGE_RESET 0x0040u
 #define PCI_CLASS_HOST_BRIDGE 0x0600u /* base << 8 | sub */
+#define PCI_CLASS_IDE 0x0101u
 
 #define PCI_BAR_PORT 0x1u
 #define PCI_BAR_TYPE_MASK 0x7u
@@ -78,7 +81,8 @@ static inline void pci_update(const struct pci_device *dev, u32 offset, u32 clea
         pci_write(dev, offset, 2, value);
 }
 
-/* config.c. Once for each bus, before the first access to it; what is absent there reads as all ones. */
+/* config.c. Once for each bus, before the first access to it; what is absent there reads as all ones. ecam 0: by ports.
+ */
 void pci_map_bus(hpa_t ecam, u8 bus);
 
 /* bar.c. Size all BARs, with decoding off meanwhile (PCI 3.0 6.2.5.1). */
@@ -86,11 +90,15 @@ void pci_bars_read(struct pci_device *dev);
 /* Refuse the BARs of all devices that may not be given away, see pci_enumerate(). Each is named in the log. */
 void pci_bars_check(hpa_t ecam, u64 ecam_size, const struct boot_memory *map, u32 map_count);
 
+/* legacy.c. The BARs that an IDE controller has in compatibility mode, whatever its registers say; others: nothing. */
+void pci_ide_bars(struct pci_device *dev);
+
 /* capability.c. Fill in the cap_*, has_flr and msix_* fields; access control of bridges goes on. Wants the BARs. */
 void pci_capabilities_read(struct pci_device *dev);
 
 /* enumerate.c: some function did not fit into pci_devices[]: nobody can tell what lives behind a bridge. */
 extern bool pci_devices_left_out;
 
-/* message.c: write the message in force into the device, or switch MSI and MSI-X off when there is none. */
+/* message.c: write the message in force into the device, or switch MSI and MSI-X off when there is none; INTx likewise.
+ */
 void pci_message_restore(const struct pci_device *dev);

@@ -1,4 +1,4 @@
-/* The one interrupt message of a device: MSI (PCI 3.0 6.8.1) or MSI-X entry 0 (6.8.2). */
+/* The one interrupt of a device: MSI (PCI 3.0 6.8.1), MSI-X entry 0 (6.8.2), or its pin (6.2.2, bit 10). */
 #include "hv/arch/x86/paging/paging.h"
 #include "hv/pci/internal.h"
 #include "shared/lib/checked.h"
@@ -33,6 +33,7 @@ static void write_msix(const struct pci_device *dev)
 
 void pci_message_restore(const struct pci_device *dev)
 {
+    pci_update(dev, PCI_COMMAND, PCI_COMMAND_INTX_DISABLE, dev->intx_on ? 0 : PCI_COMMAND_INTX_DISABLE);
     if (dev->cap_msi)
         pci_update(dev, dev->cap_msi + MSI_CONTROL, MSI_ENABLE | MSI_MULTIPLE, 0);
     if (dev->cap_msix)
@@ -60,9 +61,15 @@ status_t pci_enable_message(struct pci_device *dev, u64 address, u32 data)
     return OK;
 }
 
-void pci_disable_message(struct pci_device *dev)
+void pci_enable_intx(struct pci_device *dev)
 {
-    dev->message_on = false;
+    dev->intx_on = true;
+    pci_message_restore(dev);
+}
+
+void pci_disable_interrupt(struct pci_device *dev)
+{
+    dev->message_on = dev->intx_on = false;
     pci_message_restore(dev);
 }
 

@@ -106,7 +106,7 @@ static void check_storm(struct driver *driver, u64 now)
 
     if (interrupts > STORM_INTERRUPTS && completions(driver) == recovery->storm_completions) {
         /* Masked here and not in quiesce only: each of them costs its CPU the time that recovery needs. */
-        pci_disable_message(driver->pci);
+        driver_interrupt_close(driver);
         recovery_report(driver, FAULT_INTERRUPT, interrupts, 0, "%lu interrupts without a completion", interrupts);
     } else if (now > recovery->storm_start && now - recovery->storm_start > tsc_from_us(STORM_WINDOW_US)) {
         storm_restart(driver, now);

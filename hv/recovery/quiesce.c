@@ -17,10 +17,10 @@ void recovery_quiesce(struct driver *driver)
     driver->waiting = false;
     relay_close(driver->relay);
 
-    /* MSI is a memory write too, so bus mastering off ends both (PCI 3.0 6.2.2); the message is masked for those on
-     * their way. */
+    /* MSI is a memory write too, so bus mastering off ends both (PCI 3.0 6.2.2); the interrupt is masked for those on
+     * their way, and for lines. */
     pci_set_bus_master(driver->pci, false);
-    pci_disable_message(driver->pci);
+    driver_interrupt_close(driver);
     if (iommu_present()) {
         iommu_block(bdf);
         /*

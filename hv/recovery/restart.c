@@ -42,8 +42,7 @@ void recovery_restart_vm(struct driver *driver)
     driver->generation++;
     driver->recovery.restarts_total++;
 
-    /* Harmless before the driver asks for bus mastering: a message is a write, too. */
-    if (driver->irq_vector != 0 && pci_enable_message(driver->pci, driver->message_address, driver->message_data) != OK)
+    if (driver_interrupt_open(driver) != OK)
         event_add(EVENT_RESTART, driver->vm->id, "the device does not take its message any more");
     driver_start(driver);
     progress_reset(driver);

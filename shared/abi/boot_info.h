@@ -43,7 +43,7 @@ struct boot_info {
     u64 magic;
     u32 version;
     u32 size; /* sizeof(struct boot_info) */
-    u64 rsdp; /* physical; 0 when firmware names none */
+    u64 rsdp; /* physical; where firmware names none, of tables that the loader made */
     u64 hv_base;
     u64 hv_size; /* bytes in memory, from the lowest to the highest segment */
     u32 memory_count;

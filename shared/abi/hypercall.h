@@ -41,6 +41,11 @@ enum driver_vendor_call { DRIVER_VMMCALL = 0, DRIVER_VMCALL = 1 };
 
 enum driver_bar_kind { DRIVER_BAR_NONE = 0, DRIVER_BAR_MEMORY = 1, DRIVER_BAR_PORTS = 2 };
 
+/*
+ * An IDE controller's channel in compatibility mode has bar[0], [1] (secondary: [2], [3]) whatever its registers say: the
+ * eight command ports, and of the control block the one port 0x3f6 (0x376), size 1; in native mode the control port is
+ * the third of four. bar[4], the bus master's, is absent with `dma = none`.
+ */
 struct driver_bar {
     u64 address; /* guest-physical = host-physical, or the first port */
     u64 size;    /* bytes or ports */
@@ -58,14 +63,14 @@ struct driver_info {
     u64 window_size;  /* bytes of guest memory behind DRIVER_WINDOW_BASE */
     /*
      * What to add (modulo 2^64) to an address in RAM, or in the window, to get the device's: both 0 where an IOMMU translates.
-     * Without one (`dma = unprotected`) the device sees host memory.
+     * Without one (`dma = unprotected`) the device sees host memory. With `dma = none` there is no DMA, and both are 0.
      */
     u64 dma_ram_offset;
     u64 dma_window_offset;
     u16 pci_bdf;
     u16 pci_vendor;
     u16 pci_device;
-    u16 interrupts;   /* MSI messages that are routed to event bits: 0 (poll), or 1 */
+    u16 interrupts;   /* 1: the device's interrupt (message or line) is routed to DRIVER_EVENT_INTERRUPT; 0: poll */
     u32 pci_class;    /* base << 16 | sub << 8 | interface */
     u32 stash_length; /* bytes of the stash that were accepted from the predecessor; 0: none or checksum wrong */
     char name[16];    /* the VM's name in the manifest */
@@ -88,6 +93,8 @@ enum hypercall {
     /*
      * wait(timeout_us): hand over completions, let the hypervisor look for new requests, then sleep until an event bit is
      * set. Returns the bits at once when some are. timeout_us 0: do not sleep (a poll); ~0: no time-out. The only call that blocks.
+     * A level-triggered interrupt is masked when it comes; the first `wait` after the one that returned
+     * DRIVER_EVENT_INTERRUPT arms it again: a driver must have silenced its device before, else it gets the event again.
      */
     HYPERCALL_WAIT = 1,
     /*
@@ -110,7 +117,8 @@ enum hypercall {
     HYPERCALL_PCI_READ = 8,
     /*
      * pci_write(offset, width, value): only what is harmless: in the command register I/O, memory, bus master and
-     * INTx-disable, written as a whole (width 2). Setting bus master first attaches the device to this VM's DMA domain. Anything else: -ERR_DENIED.
+     * INTx-disable, written as a whole (width 2). Setting bus master first attaches the device to this VM's DMA domain
+     * (`dma = none`: -ERR_DENIED). INTx stays disabled where no line is routed, whatever is written. Anything else: -ERR_DENIED.
      */
     HYPERCALL_PCI_WRITE = 9,
 };

@@ -7,6 +7,8 @@
 #include "shared/lib/printf.h"
 #include "shared/lib/string.h"
 
+const char *const manifest_dma_name[] = {"isolated", "unprotected", "none"};
+
 struct slice {
     const char *at;
     size_t length;
@@ -26,7 +28,7 @@ struct key {
     u64 low;
     u64 high;
     u64 initial;             /* what the field holds when the key is absent */
-    const char *choice[2];   /* of parse_choice: the first stands for low, the second for low + 1 */
+    const char *choice[3];   /* of parse_choice: the first stands for low, the second for low + 1, ... */
     const char *expectation; /* completes "'key' must be ..." */
     bool raw;                /* the value is the whole rest of the line, comment signs included */
 };
@@ -181,7 +183,7 @@ static bool store_in_range(const struct key *key, void *field, u64 value)
 
 static bool parse_choice(const struct key *key, struct slice value, void *field)
 {
-    for (u32 i = 0; i < ARRAY_SIZE(key->choice); i++) {
+    for (u32 i = 0; i < ARRAY_SIZE(key->choice) && key->choice[i] != NULL; i++) {
         if (slice_equals(value, key->choice[i])) {
             store(key, field, key->low + i);
             return true;
@@ -330,8 +332,8 @@ static const struct key keys[KEY_COUNT] = {
         .choice = {"sticky", "strict"}, .expectation = "sticky or strict"},
     [KEY_GRANT_PAGES] = {"grant_pages", IN_DRIVER, 0, parse_number, FIELD(manifest_vm, grant_pages),
         .low = 256, .high = 1048576, .initial = 16384, .expectation = "256..1048576"},
-    [KEY_DMA] = {"dma", IN_DRIVER, 0, parse_choice, FIELD(manifest_vm, dma_unprotected),
-        .choice = {"isolated", "unprotected"}, .expectation = "isolated or unprotected"},
+    [KEY_DMA] = {"dma", IN_DRIVER, 0, parse_choice, FIELD(manifest_vm, dma),
+        .choice = {"isolated", "unprotected", "none"}, .expectation = "isolated, unprotected or none"},
     [KEY_HEARTBEAT] = {"heartbeat", IN_DRIVER, 0, parse_time, FIELD(manifest_vm, heartbeat_us),
         .low = US_PER_MS, .high = 10 * US_PER_S, .initial = 20 * US_PER_MS, .expectation = "a time, 1ms..10s"},
     [KEY_MISSES] = {"misses", IN_DRIVER, 0, parse_number, FIELD(manifest_vm, misses),

@@ -15,7 +15,10 @@
  *   memory    = 1M                  # K, M, G; 512K..64M for a driver, 16M..64G for the guest; page multiple (guest: 2M multiple)
  *   grants    = sticky | strict     # default sticky
  *   grant_pages = 16384             # sticky cache limit in 4 KiB pages, 256..1048576; default 16384
- *   dma       = isolated | unprotected   # default isolated
+ *   dma       = isolated | unprotected | none   # default isolated
+ *                                   # isolated: by an IOMMU, and refused without one. unprotected: where there is no IOMMU the
+ *                                   # device may reach ALL memory. none: no DMA at all, hence isolated on any machine: for
+ *                                   # drivers that move data by port or register I/O
  *   heartbeat = 20ms                # us, ms, s; default 20ms; 1ms..10s
  *   misses    = 3                   # 1..100, default 3
  *   deadline  = 2s                  # of one request; default 5s; 10ms..10m
@@ -44,6 +47,8 @@
 
 enum manifest_vm_kind { MANIFEST_DRIVER = 1, MANIFEST_GUEST };
 enum manifest_device_kind { MANIFEST_DEVICE_NONE, MANIFEST_DEVICE_PCI, MANIFEST_DEVICE_CLASS };
+enum manifest_dma { MANIFEST_DMA_ISOLATED, MANIFEST_DMA_UNPROTECTED, MANIFEST_DMA_NONE };
+extern const char *const manifest_dma_name[]; /* as the text has them */
 enum manifest_grants { MANIFEST_GRANTS_STICKY, MANIFEST_GRANTS_STRICT };
 enum manifest_give_up { MANIFEST_GIVE_UP_ERRORS, MANIFEST_GIVE_UP_STOP };
 
@@ -63,7 +68,7 @@ struct manifest_vm {
     struct manifest_device device;
     enum manifest_grants grants;
     u32 grant_pages;
-    bool dma_unprotected;
+    enum manifest_dma dma;
     u64 heartbeat_us;
     u32 misses;
     u64 deadline_us;

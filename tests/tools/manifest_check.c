@@ -48,8 +48,8 @@ static void print_summary(void)
         printf("%-15s %-6s %-20s %" PRIu64 " KiB", vm->name, kind_name(vm), vm->image, vm->memory >> 10);
         if (vm->kind == MANIFEST_DRIVER)
             printf("  %s, grants %s, dma %s, restart %s", device,
-                   vm->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky",
-                   vm->dma_unprotected ? "unprotected" : "isolated", vm->restart ? "always" : "never");
+                   vm->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky", manifest_dma_name[vm->dma],
+                   vm->restart ? "always" : "never");
         putchar('\n');
     }
 }
@@ -75,8 +75,7 @@ static void print_json_driver(const struct manifest_vm *vm)
 
     format_device(device, sizeof(device), &vm->device);
     printf(", \"device\": \"%s\", \"grants\": \"%s\", \"grant_pages\": %" PRIu32 ", \"dma\": \"%s\"", device,
-           vm->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky", vm->grant_pages,
-           vm->dma_unprotected ? "unprotected" : "isolated");
+           vm->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky", vm->grant_pages, manifest_dma_name[vm->dma]);
     printf(", \"heartbeat_us\": %" PRIu64 ", \"misses\": %" PRIu32 ", \"deadline_us\": %" PRIu64, vm->heartbeat_us,
            vm->misses, vm->deadline_us);
     printf(", \"restart\": %s, \"backoff_us\": %" PRIu64 ", \"limit\": %" PRIu32 ", \"window_us\": %" PRIu64,

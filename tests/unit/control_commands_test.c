@@ -84,6 +84,7 @@ static void status_tells_machine_and_vms(void **state)
                "frames_free=1000 frames_total=2000\n");
     assert_has(
         "vm name=blk0 kind=driver state=running cpu=0 memory=1048576 device=00:1f.2 isolation=\"iommu\" dma=isolated "
+        "interrupts=MSI "
         "generation=0 restarts=0 faults=0 in_flight=4 image_size=12345 reset=flr grants=sticky heartbeat_us=20000 "
         "heartbeat_misses=0 last_fault=");
     assert_has("vm name=main kind=guest state=running cpu=0 memory=16777216\n");
@@ -95,7 +96,7 @@ static void status_tells_bad_news(void **state)
     fake_guest.failed = "triple fault";
     fake_iommu = false;
     fake_driver.isolation = "UNPROTECTED DMA";
-    fake_config.dma_unprotected = true;
+    fake_config.dma = MANIFEST_DMA_UNPROTECTED;
     ask("status");
     assert_has("canary=BROKEN");
     assert_has("iommu=\"none\"");

@@ -58,6 +58,25 @@ static void wait_zero_is_a_poll(void **state)
     assert_string_equal(fake_calls, "forward");
 }
 
+/* A masked line is opened by the first `wait` after the one that told the driver, and by that one only. */
+static void wait_rearms_a_line(void **state)
+{
+    call(HYPERCALL_WAIT, 0, 0, 0);
+    assert_int_equal(fake_rearmed, 0); /* messages need no such thing */
+    fake_driver.interrupt = DRIVER_INTX;
+    events()->pending = DRIVER_EVENT_INTERRUPT;
+    assert_int_equal(call(HYPERCALL_WAIT, 0, 0, 0), DRIVER_EVENT_INTERRUPT);
+    assert_int_equal(fake_rearmed, 0);
+    assert_int_equal(call(HYPERCALL_WAIT, 0, 0, 0), 0);
+    assert_int_equal(fake_rearmed, 1);
+    events()->pending = DRIVER_EVENT_TIMEOUT;
+    assert_int_equal(call(HYPERCALL_WAIT, ~0ull, 0, 0), DRIVER_EVENT_TIMEOUT);
+    assert_int_equal(fake_rearmed, 2);
+    fake_complete_reports = true; /* it is about to be stopped */
+    call(HYPERCALL_WAIT, 0, 0, 0);
+    assert_int_equal(fake_rearmed, 2);
+}
+
 static void wait_blocks_with_kicks_armed(void **state)
 {
     call(HYPERCALL_WAIT, 1500, 0, 0);
@@ -267,6 +286,7 @@ int main(void)
         TEST(unknown_numbers_are_refused),
         TEST(wait_returns_pending_events_at_once),
         TEST(wait_zero_is_a_poll),
+        TEST(wait_rearms_a_line),
         TEST(wait_blocks_with_kicks_armed),
         TEST(wait_for_ever_never_expires),
         TEST(wait_sees_what_came_while_kicks_were_off),

@@ -69,7 +69,7 @@ static void a_whole_manifest_is_read(void **state)
     assert_int_equal(vm->memory, MIB(1));
     assert_int_equal(vm->grants, MANIFEST_GRANTS_STRICT);
     assert_int_equal(vm->grant_pages, 4096);
-    assert_true(vm->dma_unprotected);
+    assert_int_equal(vm->dma, MANIFEST_DMA_UNPROTECTED);
     assert_int_equal(vm->heartbeat_us, 15000);
     assert_int_equal(vm->misses, 7);
     assert_int_equal(vm->deadline_us, 3000000);
@@ -103,7 +103,7 @@ static void what_is_absent_has_its_default(void **state)
     assert_int_equal(manifest.exit_port, 0);
     assert_int_equal(vm->grants, MANIFEST_GRANTS_STICKY);
     assert_int_equal(vm->grant_pages, 16384);
-    assert_false(vm->dma_unprotected);
+    assert_int_equal(vm->dma, MANIFEST_DMA_ISOLATED);
     assert_int_equal(vm->heartbeat_us, 20000);
     assert_int_equal(vm->misses, 3);
     assert_int_equal(vm->deadline_us, 5000000);
@@ -139,9 +139,10 @@ static const struct value_case {
     CASE("grant_pages", grant_pages, "1048577", BAD),
     CASE("grant_pages", grant_pages, "4294967552", BAD), /* 256 in 32 bits */
     CASE("grant_pages", grant_pages, "1K", BAD),
-    CASE("dma", dma_unprotected, "isolated", 0),
-    CASE("dma", dma_unprotected, "unprotected", 1),
-    CASE("dma", dma_unprotected, "yes", BAD),
+    CASE("dma", dma, "isolated", MANIFEST_DMA_ISOLATED),
+    CASE("dma", dma, "unprotected", MANIFEST_DMA_UNPROTECTED),
+    CASE("dma", dma, "none", MANIFEST_DMA_NONE),
+    CASE("dma", dma, "yes", BAD),
     CASE("heartbeat", heartbeat_us, "1ms", 1000),
     CASE("heartbeat", heartbeat_us, "10s", 10000000),
     CASE("heartbeat", heartbeat_us, "999us", BAD),

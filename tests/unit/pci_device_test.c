@@ -1,5 +1,5 @@
-/* SOURCES: hv/pci/bar.c hv/pci/capability.c hv/pci/driver_view.c hv/pci/enumerate.c hv/pci/message.c hv/pci/reset.c
-            tests/unit/pci_fake.c */
+/* SOURCES: hv/pci/bar.c hv/pci/capability.c hv/pci/driver_view.c hv/pci/enumerate.c hv/pci/legacy.c
+            hv/pci/message.c hv/pci/reset.c tests/unit/pci_fake.c */
 /* INCLUDE_FAKES */
 /* An enumerated device in use: the driver VM's view, messages, resets. */
 #include "tests/unit/pci_fake.h"
@@ -115,6 +115,12 @@ static void driver_commands(void **state)
     assert_int_equal(fake_pci_get(function, PCI_COMMAND, 2), 0x0507);
     assert_int_equal(pci_driver_write(dev, PCI_COMMAND, 2, 0x0103, &bus_master), OK); /* off takes effect at once */
     assert_false(bus_master);
+    assert_int_equal(fake_pci_get(function, PCI_COMMAND, 2), 0x0503); /* its pin is not let loose */
+    pci_enable_intx(dev);
+    assert_int_equal(fake_pci_get(function, PCI_COMMAND, 2), 0x0103);
+    assert_int_equal(pci_driver_write(dev, PCI_COMMAND, 2, 0x0503, &bus_master), OK);
+    assert_int_equal(fake_pci_get(function, PCI_COMMAND, 2), 0x0503);
+    assert_int_equal(pci_driver_write(dev, PCI_COMMAND, 2, 0x0103, &bus_master), OK);
     assert_int_equal(fake_pci_get(function, PCI_COMMAND, 2), 0x0103);
 }
 
@@ -134,7 +140,7 @@ static void message_32_bit(void **state)
     assert_int_equal(fake_pci_get(function, MSI + 4, 4), 0xfee00030);
     assert_int_equal(fake_pci_get(function, MSI + 8, 4), 0x4041); /* and nothing beyond the data register */
     assert_int_equal(fake_pci_get(function, MSI + MSI_CONTROL, 2), MSI_ENABLE);
-    pci_disable_message(dev);
+    pci_disable_interrupt(dev);
     assert_int_equal(fake_pci_get(function, MSI + MSI_CONTROL, 2), 0);
 }
 
@@ -157,11 +163,11 @@ static void message_msix(void **state)
     enumerate();
     fake_pci_put(function, PCI_COMMAND, 2, 0);
     assert_int_equal(pci_enable_message(dev, 0x1fee00050, 9), OK);
-    assert_int_equal(fake_pci_get(function, PCI_COMMAND, 2), PCI_COMMAND_MEMORY);
+    assert_int_equal(fake_pci_get(function, PCI_COMMAND, 2), PCI_COMMAND_MEMORY | PCI_COMMAND_INTX_DISABLE);
     const u32 expected[] = {0xfee00050, 1, 9, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0};
     assert_memory_equal(entry, expected, sizeof(expected));
     assert_int_equal(fake_pci_get(function, 0x60 + MSIX_CONTROL, 2), MSIX_ENABLE | 3);
-    pci_disable_message(dev);
+    pci_disable_interrupt(dev);
     assert_int_equal(fake_pci_get(function, 0x60 + MSIX_CONTROL, 2), 3);
 }
 
@@ -195,11 +201,24 @@ static void reset_express(void **state)
     assert_int_equal(pci_reset_device(dev), PCI_RESET_FLR);
     assert_int_equal(function->resets, 1);
     assert_int_equal(function->silent, 0); /* it was waited for */
-    expect_restored(0x0103);
+    expect_restored(0x0503);
     assert_int_equal(fake_pci_get(function, EXPRESS + EXPRESS_DEVICE_CONTROL, 2), 0x2810);
     assert_int_equal(fake_pci_get(function, MSI + MSI_ADDRESS, 4), 0xfee00030);
     assert_int_equal(fake_pci_get(function, MSI + MSI_CONTROL, 2), MSI_WIDE | MSI_ENABLE);
     assert_string_equal(pci_reset_name[PCI_RESET_FLR], "flr");
+}
+
+static void reset_keeps_the_pin(void **state)
+{
+    add_express(EXPRESS_CAPABILITY_FLR);
+    enumerate();
+    pci_enable_intx(dev);
+    assert_int_equal(pci_reset_device(dev), PCI_RESET_FLR);
+    expect_restored(0x0103);
+    pci_disable_interrupt(dev);
+    expect_restored(0x0503);
+    assert_int_equal(pci_reset_device(dev), PCI_RESET_FLR);
+    expect_restored(0x0503);
 }
 
 static void reset_waits_for_pending_transactions(void **state)
@@ -227,7 +246,7 @@ static void reset_own_bus(void **state)
     assert_int_equal(bridge->resets, 0);
     assert_true(fake_time_us - start >= 1000); /* the reset line was held */
     assert_int_equal(fake_pci_get(bridge, PCI_BRIDGE_CONTROL, 2), 0);
-    expect_restored(0x0103);
+    expect_restored(0x0503);
     assert_int_equal(fake_pci_get(function, EXPRESS + EXPRESS_DEVICE_CONTROL, 2), 0x2810);
 }
 
@@ -242,7 +261,7 @@ static void shared_bus_is_not_reset(void **state)
     assert_int_equal(pci_reset_kind(dev), PCI_RESET_DRIVER);
     assert_int_equal(pci_reset_device(dev), PCI_RESET_DRIVER);
     assert_int_equal(neighbour->resets + function->resets, 0);
-    expect_restored(0x0103);
+    expect_restored(0x0503);
 }
 
 static void bus_with_unknown_devices_is_not_reset(void **state)
@@ -278,6 +297,7 @@ int main(void)
         cmocka_unit_test_setup(msi_is_preferred, setup),
         cmocka_unit_test_setup(reset_express, setup),
         cmocka_unit_test_setup(reset_waits_for_pending_transactions, setup),
+        cmocka_unit_test_setup(reset_keeps_the_pin, setup),
         cmocka_unit_test_setup(reset_own_bus, setup),
         cmocka_unit_test_setup(shared_bus_is_not_reset, setup),
         cmocka_unit_test_setup(bus_with_unknown_devices_is_not_reset, setup),

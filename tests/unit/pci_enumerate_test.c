@@ -1,5 +1,5 @@
-/* SOURCES: hv/pci/bar.c hv/pci/capability.c hv/pci/driver_view.c hv/pci/enumerate.c hv/pci/message.c hv/pci/reset.c
-            tests/unit/pci_fake.c */
+/* SOURCES: hv/pci/bar.c hv/pci/capability.c hv/pci/driver_view.c hv/pci/enumerate.c hv/pci/legacy.c
+            hv/pci/message.c hv/pci/reset.c tests/unit/pci_fake.c */
 /* INCLUDE_FAKES */
 /* The scan: hierarchy, functions, what is refused of bridges and BARs, capability lists that lie. */
 #include "tests/unit/pci_fake.h"
@@ -43,8 +43,8 @@ static void bridges_are_followed_breadth_first(void **state)
     assert_ptr_equal(pci_devices[3].bridge, pci_find_address(0x0100));
     assert_ptr_equal(pci_devices[2].bridge, pci_find_address(0x0008));
     assert_null(pci_devices[0].bridge);
-    assert_int_equal(fake_pci_get(disk, PCI_COMMAND, 2), 0x0103); /* bus mastering off, the rest as it was */
-    assert_int_equal(pci_read(&pci_devices[0], PCI_COMMAND, 2), 0x0107);
+    assert_int_equal(fake_pci_get(disk, PCI_COMMAND, 2), 0x0503); /* bus mastering and INTx off, the rest as it was */
+    assert_int_equal(pci_read(&pci_devices[0], PCI_COMMAND, 2), 0x0507);
     assert_null(pci_find_address(0x0300));
     assert_ptr_equal(pci_find_class(0x010600, 0xffff00), pci_find_address(0x0010));
     pci_find_address(0x0010)->assigned = true;
@@ -87,7 +87,7 @@ static void devices_beyond_the_table_are_silenced(void **state)
     assert_int_equal(enumerate(), OK);
     assert_int_equal(pci_device_count, PCI_MAX_DEVICES);
     assert_true(pci_devices_left_out);
-    assert_int_equal(fake_pci_get(last, PCI_COMMAND, 2) & PCI_COMMAND_BUS_MASTER, 0);
+    assert_int_equal(fake_pci_get(last, PCI_COMMAND, 2), 0x0503);
 }
 
 static void access_control_goes_on(void **state)
@@ -128,7 +128,7 @@ static void bar_kinds_and_sizes(void **state)
     /* Sizing left no trace. */
     assert_int_equal(fake_pci_get(f, PCI_BAR0, 4), 0xfe800000);
     assert_int_equal(fake_pci_get(f, PCI_BAR0 + 12, 4), 8);
-    assert_int_equal(fake_pci_get(f, PCI_COMMAND, 2), 0x0103);
+    assert_int_equal(fake_pci_get(f, PCI_COMMAND, 2), 0x0503);
 }
 
 static void wide_bar_without_upper_half(void **state)
@@ -157,6 +157,101 @@ static void host_bridge_is_not_sized(void **state)
     fake_pci_bar(f, 0, 0xfe800000, MIB(1), 0);
     assert_int_equal(enumerate(), OK);
     assert_int_equal(pci_devices[0].bar[0].size, 0);
+}
+
+static void expect_ports(const struct pci_device *dev, u32 index, u64 address, u64 size)
+{
+    const struct pci_bar *bar = &dev->bar[index];
+
+    assert_int_equal(bar->size, size);
+    assert_int_equal(size ? bar->address : 0, address);
+    assert_false(size && bar->memory);
+}
+
+/* PIIX3's: both channels in compatibility mode, the registers of their BARs zero or nonsense. */
+static void ide_in_compatibility_mode(void **state)
+{
+    struct fake_function *bridge = fake_pci_add(0x0008, 0x060100), *f = fake_pci_add(0x0009, 0x010180);
+    struct pci_line line[PCI_LINES];
+
+    fake_pci_put(bridge, PCI_HEADER_TYPE, 1, PCI_HEADER_MULTIFUNCTION);
+    fake_pci_put(f, PCI_INTERRUPT_PIN, 1, 1);
+    fake_pci_put(f, PCI_INTERRUPT_LINE, 1, 11); /* not where they interrupt */
+    fake_pci_bar(f, 0, 0xfe800000, MIB(1), 0);
+    fake_pci_bar(f, 4, 0xc040, 0x10, PCI_BAR_PORT);
+    assert_int_equal(enumerate(), OK);
+    struct pci_device *dev = pci_find_address(0x0009);
+    expect_ports(dev, 0, 0x1f0, 8);
+    expect_ports(dev, 1, 0x3f6, 1);
+    expect_ports(dev, 2, 0x170, 8);
+    expect_ports(dev, 3, 0x376, 1);
+    expect_ports(dev, 4, 0xc040, 0x10);
+    assert_int_equal(pci_lines(dev, line), 2);
+    assert_int_equal(line[0].irq, 14);
+    assert_int_equal(line[1].irq, 15);
+    assert_true(line[0].isa && line[1].isa);
+    pci_withhold_dma(dev);
+    expect_ports(dev, 3, 0x376, 1);
+    expect_ports(dev, 4, 0, 0);
+}
+
+static void ide_in_native_mode(void **state)
+{
+    struct fake_function *f = fake_pci_add(0x0008, 0x010185);
+    const struct pci_device *dev = &pci_devices[0];
+    struct pci_line line[PCI_LINES];
+
+    fake_pci_put(f, PCI_INTERRUPT_LINE, 1, 11);
+    fake_pci_put(f, PCI_INTERRUPT_PIN, 1, 1);
+    fake_pci_bar(f, 0, 0xc000, 8, PCI_BAR_PORT);
+    fake_pci_bar(f, 1, 0xc008, 4, PCI_BAR_PORT);
+    assert_int_equal(enumerate(), OK);
+    expect_ports(dev, 0, 0xc000, 8);
+    expect_ports(dev, 1, 0xc008, 4);
+    expect_ports(dev, 2, 0, 0);
+    assert_int_equal(pci_lines(dev, line), 1);
+    assert_int_equal(line[0].irq, 11);
+    assert_false(line[0].isa);
+
+    fake_pci_put(f, PCI_REVISION, 4, 0x010184u << 8); /* the first channel only is compatible */
+    assert_int_equal(enumerate(), OK);
+    expect_ports(dev, 0, 0x1f0, 8);
+    expect_ports(dev, 2, 0, 0);
+    assert_int_equal(pci_lines(dev, line), 2);
+    assert_int_equal(line[0].irq, 14);
+    assert_int_equal(line[1].irq, 11);
+}
+
+static void ide_ports_have_one_owner(void **state)
+{
+    fake_pci_add(0x0008, 0x010180);
+    fake_pci_add(0x0010, 0x010180);
+    assert_int_equal(enumerate(), OK);
+    for (u32 i = 0; i < 4; i++)
+        assert_int_equal(pci_devices[0].bar[i].size + pci_devices[1].bar[i].size, 0);
+}
+
+static u32 lines_of(u8 pin, u8 irq)
+{
+    struct pci_line line[PCI_LINES];
+    struct fake_function *f;
+
+    fake_pci_clear();
+    f = fake_pci_add(0x0018, 0x020000);
+    fake_pci_put(f, PCI_INTERRUPT_PIN, 1, pin);
+    fake_pci_put(f, PCI_INTERRUPT_LINE, 1, irq);
+    assert_int_equal(enumerate(), OK);
+    return pci_lines(&pci_devices[0], line);
+}
+
+static void lines_that_firmware_has_routed(void **state)
+{
+    assert_int_equal(lines_of(1, 10), 1);
+    assert_int_equal(lines_of(1, 15), 1);
+    assert_int_equal(lines_of(0, 10), 0); /* no pin */
+    assert_int_equal(lines_of(1, 0), 0);
+    assert_int_equal(lines_of(1, 16), 0);
+    assert_int_equal(lines_of(1, 255), 0);
 }
 
 /* One BAR alone in the machine: is it accepted? */
@@ -347,7 +442,7 @@ static void random_configuration_space(void **state)
                 if (bar->size == 0)
                     continue;
                 assert_int_equal(bar->size & (bar->size - 1), 0);
-                assert_true(bar->memory ? bar->address >= GIB(1) : bar->address >= 0x400);
+                assert_true(bar->memory ? bar->address >= GIB(1) : bar->fixed || bar->address >= 0x400);
             }
     }
 }
@@ -365,6 +460,10 @@ int main(void)
         cmocka_unit_test_setup(wide_bar_without_upper_half, setup),
         cmocka_unit_test_setup(port_bar_with_16_bits, setup),
         cmocka_unit_test_setup(host_bridge_is_not_sized, setup),
+        cmocka_unit_test_setup(ide_in_compatibility_mode, setup),
+        cmocka_unit_test_setup(ide_in_native_mode, setup),
+        cmocka_unit_test_setup(ide_ports_have_one_owner, setup),
+        cmocka_unit_test_setup(lines_that_firmware_has_routed, setup),
         cmocka_unit_test_setup(bars_in_the_wrong_place, setup),
         cmocka_unit_test_setup(bars_that_collide_are_both_refused, setup),
         cmocka_unit_test_setup(capabilities_are_found, setup),

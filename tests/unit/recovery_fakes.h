@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "hv/arch/x86/cpu/ioapic.h"
 #include "hv/control/control.h"
 #include "hv/core/driver.h"
 #include "hv/exit/hypercall.h"
@@ -32,7 +33,7 @@ static status_t fake_offer_status;
 static enum pci_reset_kind fake_reset;
 static u32 fake_max_length;
 static bool fake_has_work, fake_arm_finds_work;
-static u32 fake_complete_calls;
+static u32 fake_complete_calls, fake_rearmed;
 static void (*fake_on_drain)(void (*each)(const struct iommu_fault *fault));
 static bool fake_complete_reports; /* relay_complete() sees what it is given as a violation */
 
@@ -49,6 +50,7 @@ static struct {
 struct driver *drivers[VM_MAX] = {&fake_driver};
 u32 driver_count = 1;
 const char *const driver_state_name[] = {"off", "starting", "running", "recovering", "waiting", "failed"};
+const char *const driver_interrupt_name[] = {"polled", "MSI", "INTx"};
 const char *const pci_reset_name[] = {"none", "flr", "bus", "driver"};
 
 static void fake_call(const char *name)
@@ -214,19 +216,23 @@ void pci_set_bus_master(const struct pci_device *dev, bool on)
         fake_call("master-off");
     fake_bus_master = on;
 }
-void pci_disable_message(struct pci_device *dev)
+void driver_interrupt_close(struct driver *driver)
 {
     fake_call("message-off");
     fake_message = false;
 }
-status_t pci_enable_message(struct pci_device *dev, u64 address, u32 data)
+status_t driver_interrupt_open(struct driver *driver)
 {
     fake_call("message-on");
     fake_assert_contained();
-    assert_int_equal(address, 0xfee00000);
-    assert_int_equal(data, 0x41);
     fake_message = true;
     return OK;
+}
+void ioapic_open(u32 vector, bool open)
+{
+    assert_int_equal(vector, 0x41);
+    assert_true(open);
+    fake_rearmed++;
 }
 enum pci_reset_kind pci_reset_device(struct pci_device *dev)
 {
@@ -290,7 +296,7 @@ static int fake_machine(void **state)
     fake_calls[0] = '\0';
     fake_bus_master = fake_message = fake_iommu = true;
     fake_blocked = fake_granted_low = fake_has_work = fake_arm_finds_work = fake_complete_reports = false;
-    fake_in_flight = fake_complete_calls = 0;
+    fake_in_flight = fake_complete_calls = fake_rearmed = 0;
     fake_oldest = ~0ull;
     fake_completions = fake_last_completion = 0;
     fake_offer_status = OK;
@@ -325,9 +331,8 @@ static int fake_machine(void **state)
                                   .events_page = HPA(FAKE_EVENTS),
                                   .stash_page = HPA(FAKE_STASH),
                                   .wait_deadline = ~0ull,
-                                  .irq_vector = 0x41,
-                                  .message_address = 0xfee00000,
-                                  .message_data = 0x41};
+                                  .interrupt = DRIVER_MSI,
+                                  .irq_vector = 0x41};
     progress_reset(&fake_driver);
     vms[0] = &fake_vm;
     vms[1] = &fake_guest;

@@ -62,13 +62,6 @@ static void without_an_iommu_bus_mastering_alone_is_cut(void **state)
     assert_string_equal(fake_calls, "stop close master-off message-off revoke reset rings message-on start");
 }
 
-static void a_driver_that_polls_gets_no_message(void **state)
-{
-    fake_driver.irq_vector = 0;
-    fail_and_run();
-    assert_null(strstr(fake_calls, "message-on"));
-}
-
 static void the_first_report_wins(void **state)
 {
     recovery_report(&fake_driver, FAULT_DMA, 5, 0x1000, "the cause");
@@ -330,7 +323,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(stages_come_in_their_order),
         TEST(without_an_iommu_bus_mastering_alone_is_cut),
-        TEST(a_driver_that_polls_gets_no_message),
         TEST(the_first_report_wins),
         TEST(who_does_not_run_cannot_be_at_fault),
         TEST(a_blocked_vm_is_woken_for_its_recovery),

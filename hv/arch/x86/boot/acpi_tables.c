@@ -18,6 +18,8 @@ struct sdt_header { /* ACPI 5.2.6 */
 
 #define TABLE_MAX MIB(1)
 #define MADT_LAPIC 0u
+#define MADT_IOAPIC 1u
+#define MADT_OVERRIDE 2u
 #define MADT_X2APIC 9u
 #define MADT_ENABLED 1u
 #define FADT_PM_TIMER_OFFSET 76u
@@ -41,17 +43,33 @@ static u64 read_field(const u8 *at, u32 width)
     return v;
 }
 
+static void add_cpu(struct acpi_info *out, u32 apic_id, u32 flags)
+{
+    if ((flags & MADT_ENABLED) && out->cpu_count < CPU_MAX)
+        out->cpu_apic_id[out->cpu_count++] = apic_id;
+}
+
+/* at[1] bytes, all inside the table. */
+static void read_madt_entry(const u8 *at, struct acpi_info *out)
+{
+    if (at[0] == MADT_LAPIC && at[1] >= 8)
+        add_cpu(out, at[3], at[4]);
+    else if (at[0] == MADT_X2APIC && at[1] >= 16)
+        add_cpu(out, (u32)read_field(at + 4, 4), at[8]);
+    else if (at[0] == MADT_OVERRIDE && at[1] >= 10 && at[3] < ARRAY_SIZE(out->isa))
+        out->isa[at[3]] = (struct acpi_isa_irq){(u32)read_field(at + 4, 4), at[8] & 3, at[8] >> 2 & 3};
+    else if (at[0] == MADT_IOAPIC && at[1] >= 12 && out->ioapic_count < ACPI_IOAPICS) {
+        out->ioapic[out->ioapic_count].address = (u32)read_field(at + 4, 4);
+        out->ioapic[out->ioapic_count++].gsi = (u32)read_field(at + 8, 4);
+    }
+}
+
 static void read_madt(const struct sdt_header *table, struct acpi_info *out)
 {
     const u8 *at = (const u8 *)table + 44, *end = (const u8 *)table + table->length; /* 5.2.12 */
 
-    while (end - at >= 2 && at[1] >= 2 && at[1] <= end - at && out->cpu_count < CPU_MAX) {
-        if (at[0] == MADT_LAPIC && at[1] >= 8 && (at[4] & MADT_ENABLED))
-            out->cpu_apic_id[out->cpu_count++] = at[3];
-        else if (at[0] == MADT_X2APIC && at[1] >= 16 && (at[8] & MADT_ENABLED))
-            out->cpu_apic_id[out->cpu_count++] = (u32)read_field(at + 4, 4);
-        at += at[1];
-    }
+    for (; end - at >= 2 && at[1] >= 2 && at[1] <= end - at; at += at[1])
+        read_madt_entry(at, out);
 }
 
 static void read_mcfg(const struct sdt_header *table, struct acpi_info *out)
@@ -86,7 +104,9 @@ status_t acpi_read(u64 rsdp_address, struct acpi_info *out, const char **why)
 {
     const u8 *rsdp = hpa_to_ptr(HPA(rsdp_address));
 
-    *out = (struct acpi_info){0};
+    *out = (struct acpi_info){.ecam_last_bus = 0xff};
+    for (u32 i = 0; i < ARRAY_SIZE(out->isa); i++)
+        out->isa[i].gsi = i;
     *why = "RSDP";
     if (!rsdp_address || memcmp(rsdp, "RSD PTR ", 8) != 0)
         return ERR_NOT_FOUND;

@@ -8,13 +8,28 @@
 #include "shared/abi/boot_info.h"
 #include "shared/lib/status.h"
 
+#define ACPI_IOAPICS 4u
+
+/* How an ISA interrupt arrives at an IOAPIC: the values of MADT's override flags (ACPI 6.4 table 5.26). */
+enum acpi_polarity { ACPI_BUS_DEFAULT = 0, ACPI_HIGH = 1, ACPI_LOW = 3 };
+enum acpi_trigger { ACPI_EDGE = 1, ACPI_LEVEL = 3 }; /* or ACPI_BUS_DEFAULT */
+struct acpi_isa_irq {
+    u32 gsi;
+    u8 polarity, trigger;
+};
+
 struct acpi_info {
     u32 cpu_count;
     u32 cpu_apic_id[CPU_MAX];
-    u64 ecam; /* MCFG: segment 0; 0: none */
-    u8 ecam_first_bus, ecam_last_bus;
-    u16 pm_timer_port; /* FADT; 0: none */
-    const void *dmar;  /* whole table; NULL: none */
+    u32 ioapic_count;
+    struct {
+        u32 address, gsi; /* gsi: the interrupt number of its first pin */
+    } ioapic[ACPI_IOAPICS];
+    struct acpi_isa_irq isa[16];
+    u64 ecam;                         /* MCFG: segment 0; 0: none */
+    u8 ecam_first_bus, ecam_last_bus; /* without MCFG: all */
+    u16 pm_timer_port;                /* FADT; 0: none */
+    const void *dmar;                 /* whole table; NULL: none */
     u32 dmar_size;
 };
 

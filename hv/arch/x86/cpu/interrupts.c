@@ -2,6 +2,7 @@
 #include "hv/arch/x86/cpu/interrupts.h"
 
 #include "hv/arch/x86/cpu/apic.h"
+#include "hv/arch/x86/cpu/ioapic.h"
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/core/hypervisor.h"
 #include "hv/core/machine.h"
@@ -114,9 +115,9 @@ void cpu_init(struct cpu *cpu)
 
 /*
  * From the stubs; interrupts off. Only this CPU touches its bits, so no atomics are needed. Any vector may be forged by
- * a device where no interrupt remapping stops it, so none does more than be noted: VECTOR_STOP counts when the machine
- * ends only, and the spurious vector is ended like all others. A true one has nothing to end (SDM 3A 10.9), and since
- * handlers do not nest, no other interrupt is in service that it could end.
+ * a device where no interrupt remapping stops it, so none does more than be noted (and masked: ioapic.h): VECTOR_STOP
+ * counts when the machine ends only, and the spurious vector is ended like all others. A true one has nothing to end
+ * (SDM 3A 10.9), and since handlers do not nest, no other interrupt is in service that it could end.
  */
 void interrupt_note(u32 vector)
 {
@@ -125,6 +126,7 @@ void interrupt_note(u32 vector)
     while (vector == VECTOR_STOP && __atomic_load_n(&machine_ends, __ATOMIC_ACQUIRE))
         __asm__ volatile("cli; hlt");
     cpu->irq_pending[vector / 64] |= 1ull << vector % 64;
+    ioapic_interrupt(vector);
     apic_eoi();
 }
 

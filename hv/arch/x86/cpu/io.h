@@ -1,4 +1,4 @@
-/* Port access. No lock needed; what a port means is the caller's business. */
+/* Access to ports and registers. No lock needed; what they mean is the caller's business. */
 #pragma once
 
 #include "shared/lib/types.h"
@@ -16,4 +16,15 @@
         __asm__ volatile("out" instruction_suffix " %0, %1" ::"a"(v), "Nd"(port));                                     \
     }
 PORT_ACCESS(8, "b")
+PORT_ACCESS(16, "w")
 PORT_ACCESS(32, "l")
+
+/* Registers in memory (paging_map_device). */
+static inline u32 mmio_read32(const volatile u8 *at)
+{
+    return *(const volatile u32 *)at;
+}
+static inline void mmio_write32(volatile u8 *at, u32 value)
+{
+    *(volatile u32 *)at = value;
+}
