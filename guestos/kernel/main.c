@@ -11,6 +11,7 @@
 #include "guestos/kernel/dev/virtio_blk.h"
 #include "guestos/kernel/mm/arena.h"
 #include "guestos/kernel/mm/frames.h"
+#include "guestos/kernel/net/net.h"
 #include "guestos/kernel/panic.h"
 #include "guestos/kernel/shell/shell.h"
 
@@ -51,6 +52,7 @@ void kernel_main(u64 start_info)
     if (status != OK)
         panic("I/O arena: %s", status_text(status));
     blk_init();
+    net_init();
     console_print("\nguestos: 64-bit, booted by PVH, command line '%s'\n", boot.cmdline);
     report_devices();
     shell_run();

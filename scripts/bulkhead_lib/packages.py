@@ -13,6 +13,7 @@ PACKAGES = {
     "binutils": ("build", "assembler, linker, objcopy"),
     "cmake": ("build", "the build"),
     "ninja-build": ("build", "the build"),
+    "dpkg-dev": ("build", "unpacks lwIP's source package"),
     "gnu-efi": ("build", "start-up code and headers of the UEFI loader"),
     "qemu-system-x86": ("run", "the machine"),
     "qemu-utils": ("run", "qemu-img: looks at qcow2 disks"),
@@ -21,6 +22,8 @@ PACKAGES = {
     "libcapstone-dev": ("test", "disassembler that the instruction decoder is compared with"),
     "clang": ("test", "libFuzzer targets"),
     "libclang-rt-14-dev": ("test", "libFuzzer and the sanitizers' runtime"),
+    "iperf3": ("test", "the peer of the guest's TCP throughput tests"),
+    "curl": ("test", "the peer of the guest's HTTP server"),
     "gdb": ("gdb", "the debugger"),
 }
 

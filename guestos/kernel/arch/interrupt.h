@@ -12,6 +12,9 @@ enum interrupt_vector {
     VECTOR_TIMER = 0x40,
     VECTOR_BLK_CONFIG = 0x50,
     VECTOR_BLK_QUEUE = 0x51,
+    VECTOR_NET_CONFIG = 0x58,
+    VECTOR_NET_RX = 0x59,
+    VECTOR_NET_TX = 0x5a,
     VECTOR_SPURIOUS = 0xff, /* the low four bits are ones on every CPU (SDM 3A 11.9) */
 };
 

@@ -3,6 +3,7 @@
 #include "guestos/kernel/arch/clock.h"
 #include "guestos/kernel/arch/cpu.h"
 #include "guestos/kernel/arch/interrupt.h"
+#include "guestos/kernel/background.h"
 #include "guestos/kernel/dev/uart.h"
 #include "guestos/kernel/panic.h"
 #include "shared/lib/printf.h"
@@ -51,6 +52,7 @@ char console_read(void)
 {
     for (;;) {
         u64 serial = interrupt_serial();
+        background_run();
         int c = uart_read();
         if (c >= 0)
             return (char)c;
@@ -64,6 +66,7 @@ bool console_sleep(u64 us)
 
     while (clock_us() < deadline) {
         u64 serial = interrupt_serial();
+        background_run();
         if (uart_interrupted())
             return false;
         clock_wait_until(serial, deadline);

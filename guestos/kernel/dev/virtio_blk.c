@@ -3,6 +3,7 @@
 #include "guestos/kernel/arch/clock.h"
 #include "guestos/kernel/arch/cpu.h"
 #include "guestos/kernel/arch/interrupt.h"
+#include "guestos/kernel/background.h"
 #include "guestos/kernel/dev/uart.h"
 #include "guestos/kernel/dev/virtqueue.h"
 #include "shared/lib/string.h"
@@ -273,6 +274,7 @@ bool blk_wait(u64 deadline_us)
 {
     while (running) {
         u64 serial = interrupt_serial(), seen = interrupts;
+        background_run();
         if (blk_reap() != 0)
             return true;
         if (clock_us() >= deadline_us || uart_interrupted())

@@ -14,18 +14,30 @@ static volatile u16 *avail_event(const struct virtqueue *queue)
     return (volatile u16 *)&queue->used->ring[queue->size];
 }
 
-status_t virtqueue_alloc(struct virtqueue *queue, u16 size)
+status_t virtqueue_alloc_rings(struct virtqueue *queue, u16 size)
 {
     queue->size = size;
     queue->table = arena_alloc(size * sizeof(struct virtq_desc), PAGE_SIZE);
     queue->avail = arena_alloc(6 + 2ull * size, PAGE_SIZE);
     queue->used = arena_alloc(6 + 8ull * size, PAGE_SIZE);
-    queue->indirect_tables = arena_alloc(size * sizeof(queue->indirect_tables[0]), PAGE_SIZE);
+    return queue->table != NULL && queue->avail != NULL && queue->used != NULL ? OK : ERR_NO_MEMORY;
+}
+
+status_t virtqueue_alloc_indirect(struct virtqueue *queue)
+{
+    queue->indirect_tables = arena_alloc(queue->size * sizeof(queue->indirect_tables[0]), PAGE_SIZE);
+    return queue->indirect_tables != NULL ? OK : ERR_NO_MEMORY;
+}
+
+status_t virtqueue_alloc(struct virtqueue *queue, u16 size)
+{
+    status_t status = virtqueue_alloc_rings(queue, size);
+
+    if (status == OK)
+        status = virtqueue_alloc_indirect(queue);
     queue->headers = arena_alloc(PAGE_UP(size * sizeof(struct virtio_blk_req)), PAGE_SIZE);
     queue->statuses = arena_alloc(PAGE_UP(size), PAGE_SIZE);
-    return queue->statuses != NULL && queue->headers != NULL && queue->indirect_tables != NULL && queue->used != NULL
-               ? OK
-               : ERR_NO_MEMORY;
+    return queue->headers != NULL && queue->statuses != NULL ? status : ERR_NO_MEMORY;
 }
 
 void virtqueue_start(struct virtqueue *queue, u64 features)
@@ -151,9 +163,14 @@ void *virtqueue_complete(struct virtqueue *queue, u16 head)
 
 bool virtqueue_enable_interrupt(struct virtqueue *queue)
 {
+    return virtqueue_enable_interrupt_after(queue, 0);
+}
+
+bool virtqueue_enable_interrupt_after(struct virtqueue *queue, u16 completions)
+{
     if (queue->event_idx)
-        *used_event(queue) = queue->used_idx;
+        *used_event(queue) = (u16)(queue->used_idx + completions);
     /* The wish must be visible before the last look (2.7.7.2). */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    return virtqueue_pending(queue) != 0;
+    return virtqueue_pending(queue) > completions;
 }

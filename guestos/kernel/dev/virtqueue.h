@@ -57,6 +57,11 @@ struct virtqueue_part {
 /* Take arena memory for a queue of at most VIRTQUEUE_MAX_SIZE. ERR_NO_MEMORY. */
 NODISCARD status_t virtqueue_alloc(struct virtqueue *queue, u16 size);
 
+/* The parts of it, for a queue whose requests have neither header nor status: the rings; then the indirect tables, only
+ * where virtqueue_start will be told of INDIRECT_DESC. ERR_NO_MEMORY. */
+NODISCARD status_t virtqueue_alloc_rings(struct virtqueue *queue, u16 size);
+NODISCARD status_t virtqueue_alloc_indirect(struct virtqueue *queue);
+
 /* Empty rings, all heads fresh. */
 void virtqueue_start(struct virtqueue *queue, u64 features);
 
@@ -82,3 +87,6 @@ void *virtqueue_complete(struct virtqueue *queue, u16 head);
 /* Ask for an interrupt at the next completion; true when completions are waiting already (look again instead of
  * sleeping). */
 bool virtqueue_enable_interrupt(struct virtqueue *queue);
+
+/* The same for when more than `completions` have come; only with EVENT_IDX does the device wait for so many. */
+bool virtqueue_enable_interrupt_after(struct virtqueue *queue, u16 completions);

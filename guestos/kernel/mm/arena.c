@@ -2,8 +2,8 @@
 
 #include "guestos/kernel/mm/frames.h"
 
-/* 32 requests of 1 MiB, each with room to start anywhere in a page, and the virtqueues. */
-#define ARENA_LARGEST MIB(36)
+/* 32 requests of 1 MiB, each with room to start anywhere in a page, the virtqueues, and the network's buffers. */
+#define ARENA_LARGEST MIB(40)
 #define ARENA_SMALLEST MIB(1)
 
 static u64 base, size, next;

@@ -8,7 +8,7 @@
 #include "shared/lib/status.h"
 #include "shared/lib/types.h"
 
-/* Reserve it: 36 MiB, or a sixth of RAM when that is less. ERR_NO_MEMORY: not even 1 MiB in one piece. */
+/* Reserve it: 40 MiB, or a sixth of RAM when that is less. ERR_NO_MEMORY: not even 1 MiB in one piece. */
 NODISCARD status_t arena_init(void);
 
 /* `size` bytes aligned to `align` (a power of two); NULL when the arena is used up. Contents are undefined. */

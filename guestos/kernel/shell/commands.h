@@ -22,6 +22,12 @@ int command_hostile(struct args *args);
 /* command_probe.c: a page that a hostile driver goes on using */
 int command_probe(struct args *args);
 
+/* command_net.c, command_http.c, command_iperf.c: the network */
+int command_ifconfig(struct args *args);
+int command_ping(struct args *args);
+int command_nc(struct args *args);
+int command_http(struct args *args);
+
 /* command_system.c: the machine */
 int command_stat(struct args *args);
 int command_canary(struct args *args);

@@ -1,0 +1,91 @@
+/*
+ * The virtio network device (VirtIO 1.2, 5.1): one pair of queues, and the control queue for the receive mode.
+ *
+ * No byte is copied here. A receive buffer belongs to the device from the refill until the frame is handed to
+ * received(), then to the receiver until nic_return_buffer. What nic_send was given belongs to the device until sent().
+ * Both callbacks run inside nic_poll or nic_restart, in the one thread. The device is not trusted: each completion must
+ * name a chain in flight and have a possible length; whatever else it does is counted and never believed.
+ */
+#pragma once
+
+#include "guestos/kernel/dev/virtio_pci.h"
+#include "shared/lib/status.h"
+#include "shared/lib/types.h"
+#include "shared/virtio/net.h"
+
+#define NIC_RX_BUFFERS 512u      /* twice the largest ring: so many frames may be held by their receivers */
+#define NIC_RX_BUFFER_SIZE 2048u /* a full Ethernet frame and its header, two buffers a page */
+#define NIC_RX_PARTS 8u          /* buffers that one received frame may fill */
+#define NIC_TX_PARTS 96u         /* parts of one frame to be sent */
+
+struct nic_buffer {
+    u16 index; /* for nic_return_buffer */
+    u8 *data;  /* in the I/O arena */
+    u32 length;
+};
+
+struct nic_frame {
+    bool verified; /* the device vouches for the TCP or UDP checksum, or there was no wire to damage it */
+    u32 count;
+    struct nic_buffer part[NIC_RX_PARTS];
+};
+
+struct nic_part {
+    u64 address; /* inside the I/O arena */
+    u32 length;
+};
+
+struct nic_counters {
+    u64 rx_frames, rx_bytes, tx_frames, tx_bytes;
+    u64 tx_full;  /* frames that found the ring full */
+    u64 protocol; /* impossible length, part count or used index */
+    u64 unknown;  /* completions for a chain that was not in flight */
+    u64 notified, notify_suppressed;
+    u64 interrupts, resets;
+};
+
+struct nic_info {
+    bool present;
+    status_t error; /* why it is not present; ERR_NOT_FOUND: there is no such device */
+    u16 bdf;
+    u64 features;
+    u8 mac[6];
+    bool link_up;
+    bool promiscuous, all_multicast;
+    u32 rx_size, tx_size;
+};
+
+struct nic_callbacks {
+    void (*received)(const struct nic_frame *frame);
+    void (*sent)(void *owner);
+};
+
+/* Find the device, allocate its queues and buffers in the arena, start it. A machine without one is no error. */
+void nic_init(const struct nic_callbacks *callbacks);
+const struct nic_info *nic_get_info(void);
+const struct nic_counters *nic_get_counters(void);
+
+/*
+ * Put a frame into the transmit queue. The first part begins with a struct virtio_net_hdr. ERR_NO_SPACE: the queue is
+ * full, try again after sent(). ERR_RANGE: too many parts. ERR_NOT_FOUND: no device. nic_flush tells the device of all
+ * that were put since.
+ */
+NODISCARD status_t nic_send(const struct nic_part *part, u32 count, void *owner);
+void nic_return_buffer(u16 index);
+void nic_flush(void);
+
+/* Deliver what has completed on both queues, refill the receive queue, follow the link. Number of completions. */
+u32 nic_poll(void);
+
+/* Ask for an interrupt at the next frame (and when most of a rather full transmit queue is sent); true when there is
+ * work already: poll again instead of sleeping. */
+bool nic_enable_interrupts(void);
+
+/* Switch promiscuous mode and reception of all multicast frames. ERR_UNSUPPORTED: not offered. ERR_IO: refused. */
+NODISCARD status_t nic_set_receive_mode(bool promiscuous, bool all_multicast);
+
+/* Reset and start again; frames in the transmit queue are sent() although the device has dropped them. */
+NODISCARD status_t nic_restart(void);
+
+/* Bytes of frame data in a completion that says `used` bytes; 0 when that is impossible. Pure. */
+u32 nic_check_length(u32 used, bool first);

@@ -1,0 +1,4 @@
+/* What lwIP means by <string.h>. */
+#pragma once
+
+#include "shared/lib/string.h"

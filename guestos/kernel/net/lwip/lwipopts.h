@@ -1,0 +1,54 @@
+/* What of lwIP 2.1.3 is used, and how large. All of it runs in the one thread of this kernel (NO_SYS). */
+#pragma once
+
+#define NO_SYS 1
+#define SYS_LIGHTWEIGHT_PROT 0
+#define LWIP_SOCKET 0
+#define LWIP_NETCONN 0
+#define LWIP_STATS 0
+
+/*
+ * Memory. The heap lies in the I/O arena: the headers of frames are made there and the device reads them there. Received
+ * frames are custom pbufs in the driver's own buffers, so the pool stays nearly unused, and lwIP's comparison of the window
+ * with the pool would compare the wrong things.
+ */
+#define MEM_ALIGNMENT 8
+#define MEM_SIZE (1024 * 1024)
+#define LWIP_RAM_HEAP_POINTER net_heap
+#define LWIP_SUPPORT_CUSTOM_PBUF 1
+#define LWIP_DISABLE_TCP_SANITY_CHECKS 1
+#define PBUF_POOL_SIZE 8
+#define MEMP_NUM_PBUF 4096
+#define MEMP_NUM_TCP_PCB 64
+#define MEMP_NUM_TCP_PCB_LISTEN 8
+#define MEMP_NUM_TCP_SEG 4096
+/* Room for the device's header right before the Ethernet header, so that both are one descriptor. */
+#define PBUF_LINK_ENCAPSULATION_HLEN 12
+
+/* Link and IP */
+#define LWIP_IPV4 1
+#define LWIP_IPV6 0
+#define LWIP_ARP 1
+#define ARP_QUEUEING 1
+#define LWIP_ICMP 1
+#define LWIP_RAW 1
+#define LWIP_DHCP 1
+#define DHCP_DOES_ARP_CHECK 0
+#define LWIP_DNS 1
+#define LWIP_NETIF_HOSTNAME 1
+#define IP_REASS_MAX_PBUFS 32
+/* The device checks and completes checksums where it offers to, frame by frame (interface.c). */
+#define LWIP_CHECKSUM_CTRL_PER_NETIF 1
+
+/* TCP: windows for some 256 KiB in flight, as much as the buffers of both directions hold comfortably. */
+#define TCP_MSS 1460
+#define LWIP_WND_SCALE 1
+#define TCP_RCV_SCALE 3
+#define TCP_WND (180 * TCP_MSS)
+#define TCP_SND_BUF (180 * TCP_MSS)
+#define TCP_SND_QUEUELEN 1024
+#define TCP_OVERSIZE TCP_MSS
+#define LWIP_TCP_SACK_OUT 1
+#define TCP_LISTEN_BACKLOG 1
+/* A peer that leaves a hole must not be able to hold all receive buffers (see interface.c for what else prevents it). */
+#define TCP_OOSEQ_MAX_PBUFS 200

@@ -1,0 +1,15 @@
+/* What the commands of the network share. */
+#pragma once
+
+#include "guestos/kernel/shell/shell.h"
+#include "shared/lib/status.h"
+#include "shared/lib/types.h"
+
+/* Whether there is a network; says so when not. */
+bool command_has_network(void);
+
+/* "name: what: why" and the enum shell_status that fits: ERR_STATE is Ctrl-C, which needs no words. */
+int command_failed(const char *name, const char *what, status_t status);
+
+/* Run the one of `count` subcommands that the first argument names; needs the network. */
+int command_run_sub(struct args *args, const struct shell_command *subcommand, u32 count);
