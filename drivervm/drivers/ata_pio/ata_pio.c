@@ -68,6 +68,16 @@ static bool select_position(u32 position)
     return true;
 }
 
+static bool reset(void)
+{
+    bool ready = channel_reset(&ata.channel);
+
+    if (!ready)
+        log_line("ata_pio: the channel of the %s stays busy, status %02x", position_name[ata.position],
+                 channel_status(&ata.channel));
+    return ready;
+}
+
 /* Is there a disk at the selected place? */
 static bool probe(void)
 {
@@ -82,12 +92,14 @@ static bool probe(void)
 
 static status_t find_disk(void)
 {
+    bool usable = false;
+
     for (u32 position = 0; position < 2 * CHANNELS; position++) {
         if (!select_position(position))
             continue;
         if (position % 2 == 0)
-            channel_reset(&ata.channel);
-        if (probe())
+            usable = reset();
+        if (usable && probe())
             return OK;
     }
     log_line("ata_pio: no ATA disk on any channel");
@@ -99,8 +111,7 @@ static status_t find_same_disk(const struct ata_stash *stash)
 {
     if (stash->position >= 2 * CHANNELS || !select_position(stash->position))
         return ERR_NOT_FOUND;
-    channel_reset(&ata.channel);
-    return probe() ? OK : ERR_NOT_FOUND;
+    return reset() && probe() ? OK : ERR_NOT_FOUND;
 }
 
 /* The largest block that both sides can do; a reset may have undone it (8.41). One sector where the disk refuses. */
@@ -200,8 +211,7 @@ static void fail_io(const char *what, u8 status)
     log_line("ata_pio: I/O error at sector %llu, %u bytes: %s, status %02x error %02x", (unsigned long long)ata.io->lba,
              ata.io->bytes, what, status, error);
     if (status & (STATUS_BSY | STATUS_DRQ | STATUS_DF)) {
-        channel_reset(&ata.channel);
-        if (!probe())
+        if (!reset() || !probe())
             driver_fault(DRIVER_FAULT_DEVICE, status);
         choose_block();
         channel_set_interrupts(&ata.channel, driver_info->interrupts);

@@ -48,18 +48,20 @@ void channel_set_interrupts(const struct ata_channel *channel, bool on)
     port_write8(channel->control, on ? 0 : CONTROL_NIEN);
 }
 
-void channel_reset(const struct ata_channel *channel)
+/* Nobody drives the bus: its lines float up, the busy bit perhaps pulled down (ATA-6 annex E, DD7). */
+static bool status_floats(u8 status)
+{
+    return status == 0xff || status == 0x7f;
+}
+
+bool channel_reset(const struct ata_channel *channel)
 {
     port_write8(channel->control, CONTROL_NIEN | CONTROL_SRST);
     spin_us(RESET_HOLD_US);
     port_write8(channel->control, CONTROL_NIEN);
     spin_us(RESET_SETTLE_US);
-}
-
-/* Nobody drives the bus: its lines float up, the busy bit perhaps pulled down (ATA-6 annex E, DD7). */
-static bool status_floats(u8 status)
-{
-    return status == 0xff || status == 0x7f;
+    /* Device 0 is selected now; nothing may be written, not even a selection, while it is busy (7.7). */
+    return status_floats(channel_status(channel)) || channel_wait(channel, STATUS_BSY, 0, READY_US);
 }
 
 enum ata_kind channel_probe(const struct ata_channel *channel)

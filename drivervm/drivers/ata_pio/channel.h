@@ -33,8 +33,11 @@ u8 channel_status(const struct ata_channel *channel);
 /* The device's status has (status & mask) == wanted. False after timeout_us; a sign of life meanwhile. */
 NODISCARD bool channel_wait(const struct ata_channel *channel, u8 mask, u8 wanted, u64 timeout_us);
 
-/* Reset both devices of the channel by SRST (9.3), whatever they are at; interrupts are off afterwards. */
-void channel_reset(const struct ata_channel *channel);
+/*
+ * Reset both devices of the channel by SRST (9.3), whatever they are at; interrupts are off afterwards. May take half a
+ * minute. False: device 0 stays busy, and there is no talking to device 1 past it.
+ */
+NODISCARD bool channel_reset(const struct ata_channel *channel);
 
 /* After a reset: select channel->device and see what answers there. May take half a minute. */
 enum ata_kind channel_probe(const struct ata_channel *channel);
