@@ -13,8 +13,10 @@ _Static_assert(QUEUE_SIZE <= RING_TAGS, "a tag for each request");
 static struct blk_disk disk;
 static struct blk_request requests[RING_TAGS]; /* by tag; one queue only, so a tag is a name */
 static struct blk_io ios[BLK_MAX_DEPTH];
+static u32 io_free[BLK_MAX_DEPTH]; /* indices of the others: the first depth - in_flight entries */
 static u8 *bounce_free[BLK_BOUNCE_BUFFERS];
 static u32 bounce_count;
+static u32 bounce_bytes; /* of them, for one I/O */
 static u32 in_flight;
 static bool flushing;
 
@@ -64,7 +66,7 @@ static void take_request(struct ring *ring, const struct ring_header_cell *heade
     request->busy = true;
     ring_take(ring, header, request->segment);
     DRIVER_CHECK(blk_measure(request));
-    switch (blk_parse(request, disk.sectors)) {
+    switch (blk_parse(request, &disk)) {
     case BLK_VERDICT_IO:
         queue_append(request);
         break;
@@ -95,18 +97,26 @@ bool blk_next_piece(struct blk_io *io, struct blk_piece *piece)
     return true;
 }
 
+static bool moves_data(enum blk_op op)
+{
+    return op == BLK_READ || op == BLK_WRITE;
+}
+
+static u32 at_most(u64 bytes, u32 limit)
+{
+    return bytes < limit ? (u32)bytes : limit;
+}
+
 /* Choose bytes and, where the data does not suit the controller, a bounce buffer. False: none is free just now. */
 static bool plan_data(struct blk_io *io, struct blk_request *request)
 {
-    u64 left = request->bytes - request->done;
-
-    io->bytes = blk_plan_direct(request, &disk.limits);
+    io->bytes = blk_plan_direct(request, &disk);
     if (io->bytes != 0)
         return true;
     if (bounce_count == 0)
         return false;
     io->bounce = bounce_free[--bounce_count];
-    io->bytes = left < BLK_BOUNCE_BYTES ? (u32)left : BLK_BOUNCE_BYTES;
+    io->bytes = at_most(request->bytes - request->done, bounce_bytes);
     if (io->op == BLK_WRITE) {
         struct blk_cursor from = request->cursor;
         blk_copy(request, &from, io->bounce, io->bytes, BLK_FROM_SEGMENTS);
@@ -117,20 +127,21 @@ static bool plan_data(struct blk_io *io, struct blk_request *request)
 /* Fill a free I/O from the request. NULL: it has to wait. */
 static struct blk_io *prepare_io(struct blk_request *request)
 {
-    u32 index = 0;
-
     if (in_flight == disk.limits.depth || flushing || (request->op == BLK_FLUSH && in_flight > 0))
         return NULL;
-    while (ios[index].busy)
-        index++;
+    u32 index = io_free[disk.limits.depth - in_flight - 1];
     struct blk_io *io = &ios[index];
     *io = (struct blk_io){.op = request->op,
                           .index = index,
                           .lba = request->lba + request->done / VIRTIO_BLK_SECTOR,
+                          .unmap = request->unmap,
                           .request = request,
                           .cursor = request->cursor};
-    if (io->op != BLK_FLUSH && !plan_data(io, request))
+    if (moves_data(io->op) && !plan_data(io, request))
         return NULL;
+    if (io->op == BLK_ZERO || io->op == BLK_DISCARD)
+        io->bytes = at_most(request->bytes - request->done,
+                            io->op == BLK_ZERO ? disk.limits.max_zero : disk.limits.max_discard);
     io->busy = true;
     return io;
 }
@@ -156,6 +167,7 @@ static void give_back(struct blk_io *io)
         flushing = false;
     io->busy = false;
     in_flight--;
+    io_free[disk.limits.depth - in_flight - 1] = io->index;
 }
 
 static bool guest_can_flush(void)
@@ -178,10 +190,11 @@ void blk_io_done(struct blk_io *io, bool ok)
         return;
     }
     request->done += io->bytes;
-    blk_advance(request, &request->cursor, io->bytes);
+    if (moves_data(io->op))
+        blk_advance(request, &request->cursor, io->bytes);
     if (request->done < request->bytes) {
         queue_append(request);
-    } else if (io->op == BLK_WRITE && !guest_can_flush()) {
+    } else if ((io->op == BLK_WRITE || io->op == BLK_ZERO) && !guest_can_flush()) {
         /* A guest that cannot flush relies on answered writes being on the medium (VirtIO 1.2 5.2.6.2). */
         request->op = BLK_FLUSH;
         queue_append(request);
@@ -198,7 +211,29 @@ static status_t make_bounce_buffers(void)
             break;
         bounce_free[bounce_count++] = buffer;
     }
+    bounce_bytes = at_most(BLK_BOUNCE_BYTES, disk.limits.max_piece);
+    bounce_bytes = at_most(bounce_bytes, disk.limits.max_bytes);
     return bounce_count > 0 ? OK : ERR_NO_MEMORY;
+}
+
+/* Only what the controller can do is offered: its limits say so. */
+static u64 fill_ranges(struct virtio_blk_config *config)
+{
+    u64 features = 0;
+
+    if (disk.limits.max_discard) {
+        config->max_discard_sectors = BLK_MAX_RANGE;
+        config->max_discard_seg = 1;
+        config->discard_sector_alignment = 1u << disk.logical_block_exp;
+        features |= VIRTIO_BLK_F_DISCARD;
+    }
+    if (disk.limits.max_zero) {
+        config->max_write_zeroes_sectors = BLK_MAX_RANGE;
+        config->max_write_zeroes_seg = 1;
+        config->write_zeroes_may_unmap = 1;
+        features |= VIRTIO_BLK_F_WRITE_ZEROES;
+    }
+    return features;
 }
 
 static void fill_offer(struct driver_offer *offer)
@@ -206,7 +241,7 @@ static void fill_offer(struct driver_offer *offer)
     struct virtio_blk_config config = {.capacity = disk.sectors,
                                        .size_max = SIZE_MAX_BYTES,
                                        .seg_max = SEG_MAX,
-                                       .blk_size = VIRTIO_BLK_SECTOR,
+                                       .blk_size = blk_block_bytes(&disk),
                                        .physical_block_exp = disk.physical_block_exp,
                                        .alignment_offset = disk.alignment_offset,
                                        .min_io_size = (u16)(1u << disk.physical_block_exp),
@@ -216,7 +251,7 @@ static void fill_offer(struct driver_offer *offer)
     *offer = (struct driver_offer){.virtio_type = VIRTIO_ID_BLOCK,
                                    .queues = 1,
                                    .features = VIRTIO_BLK_F_SIZE_MAX | VIRTIO_BLK_F_SEG_MAX | VIRTIO_BLK_F_BLK_SIZE |
-                                               VIRTIO_BLK_F_FLUSH | VIRTIO_BLK_F_TOPOLOGY,
+                                               VIRTIO_BLK_F_FLUSH | VIRTIO_BLK_F_TOPOLOGY | fill_ranges(&config),
                                    .queue_size = QUEUE_SIZE,
                                    .config_length = sizeof(config),
                                    .error_length = 1,
@@ -233,7 +268,9 @@ static status_t start(struct driver_offer *offer)
         return status;
     }
     DRIVER_CHECK(disk.limits.depth >= 1 && disk.limits.depth <= BLK_MAX_DEPTH);
-    DRIVER_CHECK(disk.limits.max_piece >= BLK_BOUNCE_BYTES && disk.limits.max_bytes >= BLK_BOUNCE_BYTES);
+    DRIVER_CHECK(disk.limits.max_piece >= PAGE_SIZE && disk.limits.max_bytes >= PAGE_SIZE);
+    for (u32 i = 0; i < disk.limits.depth; i++)
+        io_free[i] = disk.limits.depth - 1 - i;
     status = make_bounce_buffers();
     if (status != OK)
         log_line("%s: no RAM left for bounce buffers", blk_driver.name);

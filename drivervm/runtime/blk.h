@@ -20,30 +20,35 @@
 #include "drivervm/runtime/runtime.h"
 #include "shared/virtio/blk.h"
 
-#define BLK_MAX_DEPTH 32u
+#define BLK_MAX_DEPTH RING_TAGS
 #define BLK_BOUNCE_BYTES 32768u
 #define BLK_BOUNCE_BUFFERS 8u
 
-enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH };
+enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_ZERO, BLK_DISCARD };
 
 struct blk_piece {
     u64 address; /* for the device's DMA */
     u32 length;  /* bytes */
 };
 
-/* What the controller can do in one I/O. */
+/* What the controller can do in one I/O. "Multiple" is of 512 and of the disk's logical block. */
 struct blk_limits {
     u32 depth;       /* I/Os at a time, 1 .. BLK_MAX_DEPTH */
     u32 max_pieces;  /* pieces of one I/O */
-    u32 max_piece;   /* bytes of one piece, multiple of 512 */
-    u32 max_bytes;   /* of one I/O, multiple of 512 */
+    u32 max_piece;   /* bytes of one piece, multiple */
+    u32 max_bytes;   /* of one I/O, multiple */
+    u32 max_zero;    /* bytes of one BLK_ZERO, multiple; 0: the guest is not offered it */
+    u32 max_discard; /* and of one BLK_DISCARD */
     u32 alignment;   /* of a piece's address and length, power of two up to 512 */
+    u32 joint; /* a piece starts where the one before ended, or that end and this start are multiples of this power
+                  of two; 0: anywhere */
     u64 address_end; /* pieces lie below; 0: anywhere */
 };
 
 /* The disk, as `start` found it. */
 struct blk_disk {
     u64 sectors;                  /* of 512 bytes */
+    u8 logical_block_exp;         /* 512-byte sectors in a logical block, as a power of two, up to 4 KiB */
     u8 physical_block_exp;        /* logical blocks in a physical one, as a power of two */
     u8 alignment_offset;          /* logical blocks from the first physical boundary */
     char id[VIRTIO_BLK_ID_BYTES]; /* zero padded, not terminated */
@@ -63,10 +68,11 @@ struct blk_request {
     u16 segments;
     u16 readable;
     bool busy; /* taken from the ring and not answered */
+    bool unmap;
     enum blk_op op;
     u64 lba;
-    u64 bytes; /* of data */
-    u64 done;  /* of these, moved */
+    u64 bytes; /* to read, write, zero or discard */
+    u64 done;  /* of these, done */
     u64 readable_bytes;
     u64 writable_bytes;
     struct blk_cursor cursor; /* where byte `done` is */
@@ -76,9 +82,10 @@ struct blk_request {
 /* One command's worth of work for a driver. It is the driver's from `submit` until it calls blk_io_done. */
 struct blk_io {
     enum blk_op op;
-    u32 index; /* 0 .. depth - 1, unique among the I/Os in flight: a natural slot number */
-    u64 lba;
-    u32 bytes; /* multiple of 512, at least 512; 0 for a flush */
+    u32 index;  /* 0 .. depth - 1, unique among the I/Os in flight: a natural slot number */
+    u64 lba;    /* in sectors of 512 bytes */
+    u32 bytes;  /* at least one logical block and a multiple of it; 0 for a flush */
+    bool unmap; /* BLK_ZERO: may give the space back */
     /* the class's own */
     bool busy;
     struct blk_request *request;
@@ -104,7 +111,7 @@ struct blk_driver {
 };
 extern const struct blk_driver blk_driver;
 
-/* The next piece of io's data, in order, within the limits; false at the end. */
+/* The next piece of the data of a read or write, in order, within the limits; false at the end. */
 bool blk_next_piece(struct blk_io *io, struct blk_piece *piece);
 
 /* The driver is done with io; ok: all its bytes were moved. */
@@ -119,7 +126,16 @@ enum blk_verdict { BLK_VERDICT_IO, BLK_VERDICT_OK, BLK_VERDICT_ID, BLK_VERDICT_E
 NODISCARD bool blk_measure(struct blk_request *request);
 
 /* Read the header (once), check all of it against the segments and the disk, fill op, lba, bytes and the cursor. */
-enum blk_verdict blk_parse(struct blk_request *request, u64 disk_sectors);
+enum blk_verdict blk_parse(struct blk_request *request, const struct blk_disk *disk);
+
+/* One logical block in bytes. */
+static inline u32 blk_block_bytes(const struct blk_disk *disk)
+{
+    return VIRTIO_BLK_SECTOR << disk->logical_block_exp;
+}
+
+/* Largest range of one discard or write zeroes request, in sectors: no guest keeps a disk busy for long with one. */
+#define BLK_MAX_RANGE 65536u
 
 /* Copy between a buffer and the request's segments, from *cursor on, which moves along. */
 enum blk_direction { BLK_FROM_SEGMENTS, BLK_TO_SEGMENTS };
@@ -129,8 +145,8 @@ void blk_copy(const struct blk_request *request, struct blk_cursor *cursor, void
 /* Move *cursor on by `bytes`. */
 void blk_advance(const struct blk_request *request, struct blk_cursor *cursor, u64 bytes);
 
-/* The largest I/O at the cursor that needs no bounce buffer: bytes, multiple of 512, 0 when there is none. */
-u32 blk_plan_direct(const struct blk_request *request, const struct blk_limits *limits);
+/* The largest I/O at the cursor that needs no bounce buffer: bytes, whole logical blocks, 0 when there is none. */
+u32 blk_plan_direct(const struct blk_request *request, const struct blk_disk *disk);
 
 /* The piece at *cursor of at most `left` bytes and within the limits; *cursor moves past it. */
 void blk_piece_at(const struct blk_request *request, const struct blk_limits *limits, struct blk_cursor *cursor,

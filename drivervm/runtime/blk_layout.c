@@ -59,8 +59,19 @@ void blk_copy(const struct blk_request *request, struct blk_cursor *cursor, void
     asm volatile("" : : : "memory");
 }
 
-/* Lay `bytes` of data, `skip` bytes into the segments that start at `first`, under the disk's sectors. */
-static enum blk_verdict parse_data(struct blk_request *request, enum blk_op op, u64 sector, u64 disk_sectors)
+/* Does the request lie on the disk, in whole logical blocks? */
+static enum blk_verdict check_place(const struct blk_request *request, const struct blk_disk *disk)
+{
+    u32 block = blk_block_bytes(disk);
+
+    if (request->bytes % block != 0 || request->lba % (block / VIRTIO_BLK_SECTOR) != 0 ||
+        !range_inside(request->lba, request->bytes / VIRTIO_BLK_SECTOR, 0, disk->sectors))
+        return BLK_VERDICT_ERROR;
+    return request->bytes == 0 ? BLK_VERDICT_OK : BLK_VERDICT_IO;
+}
+
+/* All bytes between the header and the status are data. */
+static enum blk_verdict parse_data(struct blk_request *request, enum blk_op op, u64 sector, const struct blk_disk *disk)
 {
     bool write = op == BLK_WRITE;
 
@@ -70,32 +81,55 @@ static enum blk_verdict parse_data(struct blk_request *request, enum blk_op op, 
     request->cursor = (struct blk_cursor){.segment = write ? 0 : request->readable};
     if (write)
         blk_advance(request, &request->cursor, sizeof(struct virtio_blk_req));
-    if (request->bytes % VIRTIO_BLK_SECTOR != 0 ||
-        !range_inside(sector, request->bytes / VIRTIO_BLK_SECTOR, 0, disk_sectors))
-        return BLK_VERDICT_ERROR;
-    return request->bytes == 0 ? BLK_VERDICT_OK : BLK_VERDICT_IO;
+    return check_place(request, disk);
 }
 
-enum blk_verdict blk_parse(struct blk_request *request, u64 disk_sectors)
+/* One range follows the header: the offer allows one (max_discard_seg, max_write_zeroes_seg). */
+static enum blk_verdict parse_range(struct blk_request *request, enum blk_op op, struct blk_cursor at, u32 limit,
+                                    const struct blk_disk *disk)
+{
+    struct virtio_blk_range range;
+    u32 flags = op == BLK_ZERO ? VIRTIO_BLK_RANGE_UNMAP : 0;
+
+    if (limit == 0)
+        return BLK_VERDICT_UNSUPPORTED;
+    if (request->readable_bytes != sizeof(struct virtio_blk_req) + sizeof(range))
+        return BLK_VERDICT_ERROR;
+    blk_copy(request, &at, &range, sizeof(range), BLK_FROM_SEGMENTS);
+    if (range.flags & ~flags) /* 5.2.6.2 */
+        return BLK_VERDICT_UNSUPPORTED;
+    request->op = op;
+    request->lba = range.sector;
+    request->bytes = (u64)range.sectors * VIRTIO_BLK_SECTOR;
+    request->unmap = range.flags & VIRTIO_BLK_RANGE_UNMAP;
+    return range.sectors <= BLK_MAX_RANGE ? check_place(request, disk) : BLK_VERDICT_ERROR;
+}
+
+enum blk_verdict blk_parse(struct blk_request *request, const struct blk_disk *disk)
 {
     struct virtio_blk_req header;
     struct blk_cursor start = {0, 0};
 
     request->done = 0;
+    request->unmap = false;
     if (request->readable_bytes < sizeof(header) || request->writable_bytes == 0)
         return BLK_VERDICT_ERROR;
     blk_copy(request, &start, &header, sizeof(header), BLK_FROM_SEGMENTS);
     switch (header.type) {
     case VIRTIO_BLK_T_IN:
-        return parse_data(request, BLK_READ, header.sector, disk_sectors);
+        return parse_data(request, BLK_READ, header.sector, disk);
     case VIRTIO_BLK_T_OUT:
-        return parse_data(request, BLK_WRITE, header.sector, disk_sectors);
+        return parse_data(request, BLK_WRITE, header.sector, disk);
     case VIRTIO_BLK_T_FLUSH:
         request->op = BLK_FLUSH;
         request->bytes = 0;
         return BLK_VERDICT_IO;
     case VIRTIO_BLK_T_GET_ID:
         return BLK_VERDICT_ID;
+    case VIRTIO_BLK_T_WRITE_ZEROES:
+        return parse_range(request, BLK_ZERO, start, disk->limits.max_zero, disk);
+    case VIRTIO_BLK_T_DISCARD:
+        return parse_range(request, BLK_DISCARD, start, disk->limits.max_discard, disk);
     default:
         return BLK_VERDICT_UNSUPPORTED;
     }
@@ -115,24 +149,34 @@ void blk_piece_at(const struct blk_request *request, const struct blk_limits *li
     blk_advance(request, cursor, length);
 }
 
-u32 blk_plan_direct(const struct blk_request *request, const struct blk_limits *limits)
+/* Can the controller take these bytes as they lie, behind a piece that ended at `end`? */
+static bool piece_fits(const struct blk_piece *piece, u64 end, const struct blk_limits *limits)
 {
+    bool joined = limits->joint == 0 || piece->address == end || ((piece->address | end) & (limits->joint - 1)) == 0;
+
+    return joined && ((piece->address | piece->length) & (limits->alignment - 1)) == 0 &&
+           (limits->address_end == 0 || range_inside(piece->address, piece->length, 0, limits->address_end));
+}
+
+u32 blk_plan_direct(const struct blk_request *request, const struct blk_disk *disk)
+{
+    const struct blk_limits *limits = &disk->limits;
     struct blk_cursor cursor = request->cursor;
     u64 left = request->bytes - request->done;
     struct blk_piece piece;
     u32 bytes = 0;
+    u64 end = 0;
 
     if (left > limits->max_bytes)
         left = limits->max_bytes;
     for (u32 n = 0; n < limits->max_pieces && bytes < left; n++) {
         blk_piece_at(request, limits, &cursor, left - bytes, &piece);
-        if (((piece.address | piece.length) & (limits->alignment - 1)) != 0)
-            break;
-        if (limits->address_end != 0 && !range_inside(piece.address, piece.length, 0, limits->address_end))
+        if (!piece_fits(&piece, n == 0 ? piece.address : end, limits))
             break;
         bytes += piece.length;
+        end = piece.address + piece.length;
     }
-    return bytes - bytes % VIRTIO_BLK_SECTOR; /* whole sectors; the last piece is then cut, and stays aligned */
+    return bytes - bytes % blk_block_bytes(disk); /* whole blocks; the last piece is then cut, and stays aligned */
 }
 
 u32 blk_finish(const struct blk_request *request, u8 status, u64 data)
