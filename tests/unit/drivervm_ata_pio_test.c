@@ -85,7 +85,9 @@ static void the_first_disk_is_taken(void **state)
             for (u32 at = position; at < 4; at++)
                 insert(at / 2, at % 2, at == position || i % 2 ? IDE_DISK : IDE_EMPTY);
             info.stash_length = 0;
+            u64 before = now_us;
             started();
+            assert_true(others[i / 2] == IDE_STUCK || now_us - before < 10000);
             for (u32 at = 0; at < 4; at++)
                 assert_int_equal(ide[at / 2].device[at % 2].multiple, at == position ? 16 : 0);
             submit(0, VIRTIO_BLK_T_IN, 80, 4096);
@@ -323,6 +325,7 @@ static void one_fails(u32 type, u64 failing)
     complete(2);
     check_reads(1, 8192);
     assert_int_equal(ide_world.multiples, multiples + 1);
+    assert_int_equal(ide[0].control & CONTROL_NIEN, info.interrupts ? 0 : CONTROL_NIEN);
 }
 
 static void a_bad_sector_fails_one_request(void **state)
@@ -332,6 +335,7 @@ static void a_bad_sector_fails_one_request(void **state)
         insert(0, 0, IDE_DISK);
         info.stash_length = 0;
         info.interrupts = i % 2;
+        identity[47] = 0x8004; /* the first block goes well */
         started();
         ide_world.bad_sector = 17 * 16 + 5;
         one_fails(i / 2 ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN, 17);

@@ -165,8 +165,9 @@ static void device_works(struct ide_channel *channel)
     }
 }
 
-static void after_block(struct ide_device *device)
+static void after_block(struct ide_channel *channel, struct ide_device *device)
 {
+    channel->early = 1; /* 9.5, 9.6: the status follows one cycle later */
     if (device->write) {
         be_busy(device);
         return;
@@ -189,26 +190,28 @@ static struct ide_channel *channel_of_data(u16 port)
 
 void port_read16s(u16 port, void *to, u32 count)
 {
-    struct ide_device *device = device_selected(channel_of_data(port));
+    struct ide_channel *channel = channel_of_data(port);
+    struct ide_device *device = device_selected(channel);
 
     assert_false(device->write);
     assert_true(count > 0 && device->moved + 2 * count <= device->block * 512);
     memcpy(to, device->buffer + device->moved, 2 * count);
     device->moved += 2 * count;
     if (device->moved == device->block * 512)
-        after_block(device);
+        after_block(channel, device);
 }
 
 void port_write16s(u16 port, const void *from, u32 count)
 {
-    struct ide_device *device = device_selected(channel_of_data(port));
+    struct ide_channel *channel = channel_of_data(port);
+    struct ide_device *device = device_selected(channel);
 
     assert_true(device->write);
     assert_true(count > 0 && device->moved + 2 * count <= device->block * 512);
     memcpy(device->buffer + device->moved, from, 2 * count);
     device->moved += 2 * count;
     if (device->moved == device->block * 512)
-        after_block(device);
+        after_block(channel, device);
 }
 
 /* ---- commands ---- */
@@ -311,7 +314,7 @@ static void reset_device(struct ide_device *device)
         return;
     device->status = STATUS_BSY;
     if (content != IDE_STUCK && !ide_world.dies_in_reset)
-        device->resetting = (u32)random_between(&ide_random, 1, 5);
+        device->resetting = (u32)random_between(&ide_random, 1, 9);
 }
 
 static bool channel_is_empty(const struct ide_channel *channel)
@@ -354,8 +357,8 @@ static u8 read_status(struct ide_channel *channel, bool look_only)
     u8 status = device->status;
     for (u32 d = 0; d < 2; d++) {
         struct ide_device *each = &channel->device[d];
-        if (each->resetting > 0 && --each->resetting == 0)
-            each->status = each->content == IDE_DISK ? STATUS_DRDY | 0x10 : 0;
+        if (each->resetting > 0 && --each->resetting < 3) /* first no longer busy, then ready */
+            each->status = each->content == IDE_DISK ? 0x10 | (each->resetting ? 0 : STATUS_DRDY) : 0;
     }
     if (device->content == IDE_STUCK || ide_world.mute || ide_world.dies_in_reset)
         now_us += 1000; /* nothing will happen, so time may fly */
