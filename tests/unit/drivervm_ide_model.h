@@ -314,7 +314,7 @@ static void reset_device(struct ide_device *device)
         return;
     device->status = STATUS_BSY;
     if (content != IDE_STUCK && !ide_world.dies_in_reset)
-        device->resetting = (u32)random_between(&ide_random, 1, 9);
+        device->resetting = (u32)random_between(&ide_random, 1, 12);
 }
 
 static bool channel_is_empty(const struct ide_channel *channel)
@@ -357,7 +357,7 @@ static u8 read_status(struct ide_channel *channel, bool look_only)
     u8 status = device->status;
     for (u32 d = 0; d < 2; d++) {
         struct ide_device *each = &channel->device[d];
-        if (each->resetting > 0 && --each->resetting < 3) /* first no longer busy, then ready */
+        if (each->resetting > 0 && --each->resetting < 6) /* first no longer busy, then ready */
             each->status = each->content == IDE_DISK ? 0x10 | (each->resetting ? 0 : STATUS_DRDY) : 0;
     }
     if (device->content == IDE_STUCK || ide_world.mute || ide_world.dies_in_reset)
