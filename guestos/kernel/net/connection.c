@@ -102,22 +102,14 @@ static err_t on_accepted(void *arg, struct tcp_pcb *pcb, err_t error)
 
 status_t connection_accept(struct connection *connection, u16 port)
 {
-    struct tcp_pcb *pcb = tcp_new();
+    struct tcp_pcb *listener;
+    status_t status = net_listen(port, 1, &listener);
 
-    if (pcb == NULL)
-        return ERR_NO_MEMORY;
-    if (tcp_bind(pcb, IP_ADDR_ANY, port) != ERR_OK) {
-        tcp_abort(pcb);
-        return ERR_BUSY;
-    }
-    struct tcp_pcb *listener = tcp_listen_with_backlog(pcb, 1);
-    if (listener == NULL) {
-        tcp_abort(pcb);
-        return ERR_NO_MEMORY;
-    }
+    if (status != OK)
+        return status;
     tcp_arg(listener, connection);
     tcp_accept(listener, on_accepted);
-    status_t status = status_of_wait(net_wait(is_connected_or_lost, connection, FOR_EVER));
+    status = status_of_wait(net_wait(is_connected_or_lost, connection, FOR_EVER));
     tcp_close(listener);
     return status;
 }

@@ -203,18 +203,9 @@ status_t http_server_start(u16 port)
 {
     if (listener != NULL)
         return ERR_EXISTS;
-    struct tcp_pcb *pcb = tcp_new();
-    if (pcb == NULL)
-        return ERR_NO_MEMORY;
-    if (tcp_bind(pcb, IP_ADDR_ANY, port) != ERR_OK) {
-        tcp_abort(pcb);
-        return ERR_BUSY;
-    }
-    listener = tcp_listen_with_backlog(pcb, MAX_CLIENTS);
-    if (listener == NULL) {
-        tcp_abort(pcb);
-        return ERR_NO_MEMORY;
-    }
+    status_t status = net_listen(port, MAX_CLIENTS, &listener);
+    if (status != OK)
+        return status;
     tcp_accept(listener, on_accepted);
     return OK;
 }

@@ -172,6 +172,21 @@ status_t net_resolve(const char *host, ip_addr_t *address)
     return question.found ? OK : ERR_NOT_FOUND;
 }
 
+status_t net_listen(u16 port, u8 backlog, struct tcp_pcb **listener)
+{
+    struct tcp_pcb *pcb = tcp_new();
+
+    if (pcb == NULL)
+        return ERR_NO_MEMORY;
+    ip_set_option(pcb, SOF_REUSEADDR);
+    status_t status = tcp_bind(pcb, IP_ADDR_ANY, port) == ERR_OK ? OK : ERR_BUSY;
+    *listener = status == OK ? tcp_listen_with_backlog(pcb, backlog) : NULL;
+    if (*listener != NULL)
+        return OK;
+    tcp_abort(pcb);
+    return status == OK ? ERR_NO_MEMORY : status;
+}
+
 const u8 *net_pattern(void)
 {
     return pattern;

@@ -36,5 +36,9 @@ NODISCARD status_t net_use_dhcp(u64 us);
 /* The IPv4 address of a name or of an address in text, by DNS. ERR_NOT_FOUND, ERR_TIMEOUT, ERR_STATE (Ctrl-C). */
 NODISCARD status_t net_resolve(const char *host, ip_addr_t *address);
 
+/* Listen on a TCP port; also while earlier connections of it are being forgotten. ERR_BUSY: somebody listens there.
+ * ERR_NO_MEMORY. */
+NODISCARD status_t net_listen(u16 port, u8 backlog, struct tcp_pcb **listener);
+
 /* Test data in the I/O arena, to be sent in place: NET_PATTERN_BYTES of the sectors 0, 1, ... of pattern.h, seed 1. */
 const u8 *net_pattern(void);

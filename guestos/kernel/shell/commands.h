@@ -27,6 +27,8 @@ int command_ifconfig(struct args *args);
 int command_ping(struct args *args);
 int command_nc(struct args *args);
 int command_http(struct args *args);
+int command_iperf3(struct args *args);
+int command_net(struct args *args);
 
 /* command_system.c: the machine */
 int command_stat(struct args *args);

@@ -50,5 +50,6 @@
 #define TCP_OVERSIZE TCP_MSS
 #define LWIP_TCP_SACK_OUT 1
 #define TCP_LISTEN_BACKLOG 1
+#define SO_REUSE 1
 /* A peer that leaves a hole must not be able to hold all receive buffers (see interface.c for what else prevents it). */
 #define TCP_OOSEQ_MAX_PBUFS 200
