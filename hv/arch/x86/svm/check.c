@@ -4,10 +4,8 @@
 
 /* The manual's rule, or the text that tells of it. */
 #define RULE(holds, text)                                                                                              \
-    do {                                                                                                               \
-        if (!(holds))                                                                                                  \
-            return text;                                                                                               \
-    } while (0)
+    if (!(holds))                                                                                                      \
+    return (text)
 /* What is reserved here is what no guest of ours may set (svm_msr, svm_cr4_write); some CPUs know more bits. */
 #define EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_SVME)
 #define CR4_KNOWN (0x6ffull | CR4_UMIP | CR4_FSGSBASE | CR4_SMEP | CR4_SMAP)
@@ -25,14 +23,6 @@
 static bool pages(u64 address, u64 size)
 {
     return address % 4096 == 0 && address <= (1ull << 52) - size;
-}
-
-static bool pat_valid(u64 pat)
-{
-    for (; pat; pat >>= 8)
-        if ((pat & 0xff) > 7 || (pat & 0xff) == 2 || (pat & 0xff) == 3) /* 7.8.1 */
-            return false;
-    return true;
 }
 
 static const char *check_state(const struct svm_vmcb *vmcb)
@@ -79,7 +69,7 @@ const char *svm_check(const struct svm_vmcb *vmcb)
          "tlb_control: reserved (APM 2 15.16.1)");
     if (vmcb->nested_control & SVM_NESTED_PAGING) {
         RULE(pages(vmcb->nested_cr3, 4096), "nested_cr3: reserved bits (APM 2 15.25.4)");
-        RULE(pat_valid(vmcb->pat), "pat: memory types (APM 2 15.25.8)");
+        RULE(pat_is_valid(vmcb->pat), "pat: memory types (APM 2 15.25.8)");
     }
     return check_event(vmcb->event_injection) ?: check_state(vmcb);
 }
