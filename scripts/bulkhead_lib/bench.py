@@ -24,6 +24,7 @@ def with_grants(manifest, mode):
 
 
 def run(arguments):
+    arguments.machine = arguments.model = None
     kind = session.choose_accel(arguments.accel)
     if arguments.icount:
         arguments.cpus = 1
@@ -51,7 +52,7 @@ def _measure(arguments, kind, manifest, mode, progress):
     disk = folder / "bench.img"
     session.make_sparse(disk, DISK_BYTES)
     arguments.gdb, arguments.disk, arguments.disk_snapshot = None, str(disk), False
-    options = session.qemu_options(arguments, folder, kind)
+    options = session.machine_options(arguments, folder, kind)
     rows = []
     try:
         with machine.Machine(options, paths.images("release"), manifest, on_error=say) as guest:

@@ -14,6 +14,8 @@ examples:
   scripts/bulkhead run --exec 'stat; sha256 /dev/vda'
   scripts/bulkhead inject blk0 crash          in a second terminal: kill the disk's driver, watch it come back
   scripts/bulkhead status                     VMs, devices, isolation, restarts
+  scripts/bulkhead run --accel bochs          the same on an emulated Intel CPU with VT-x, without an IOMMU
+  scripts/bulkhead doctor                     what this host can do
   scripts/bulkhead test -L faults             one group of tests; without -L: all
   scripts/bulkhead check manifests/default.ini
 """
@@ -32,13 +34,12 @@ def parser():
     running.add_argument("--name", default="default", help="which running instance (default: %(default)s)")
     json = argparse.ArgumentParser(add_help=False)
     json.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    machine = _machine_arguments()
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
     def add(name, help_text, *parents):
         return commands.add_parser(name, help=help_text, description=help_text, parents=[common, *parents])
 
-    _add_run(add("run", "build, boot, and give you the guest's console", machine, running))
+    _add_run(add("run", "build, boot, and give you the guest's console", _machine_arguments(("auto", "kvm", "tcg", "bochs")), running))
     _add_test(add("test", "run the tests; the last line says how many passed and failed"))
     inject = add("inject", "make a driver VM fail, and show its recovery", running, json)
     inject.add_argument("vm", metavar="VM")
@@ -53,9 +54,10 @@ def parser():
     restart.add_argument("vm", metavar="VM")
     check = add("check", "check a manifest with the machine's own parser", json)
     check.add_argument("manifest", metavar="MANIFEST")
-    _add_bench(add("bench", "measure the VirtIO disk through its driver VM", machine, json))
+    _add_bench(add("bench", "measure the VirtIO disk through its driver VM", _machine_arguments(("auto", "kvm", "tcg")), json))
     loc = add("loc", "count the hypervisor's lines of code, without comments and blanks", json)
     loc.add_argument("--limit", type=int, default=9500, help="exit 1 above this many lines (default: %(default)s)")
+    add("doctor", "say what this host can do, what is missing, and which accelerator `auto` picks", json)
     gdb = add("gdb", "a debugger on a running instance, with the symbols of a VM's image (or of `hv`)", running)
     gdb.add_argument("vm", metavar="VM")
     gdb.add_argument("--port", type=int, default=1234, help="of QEMU's gdbstub on localhost (default: %(default)s)")
@@ -63,10 +65,10 @@ def parser():
     return top
 
 
-def _machine_arguments():
+def _machine_arguments(accels):
     machine = argparse.ArgumentParser(add_help=False)
-    machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto",
-                         help="auto: nested KVM where it works, else emulation (default)")
+    machine.add_argument("--accel", choices=accels, default="auto", help="auto: nested KVM where it works, else emulation by QEMU (default)"
+                         + ("; bochs: VT-x or SVM under strict checks, no IOMMU, slow" if "bochs" in accels else ""))
     machine.add_argument("--memory", type=int, default=1024, metavar="MIB", help="of the machine (default: %(default)s)")
     machine.add_argument("--cpus", type=int, default=2, metavar="N", help="(default: %(default)s)")
     machine.add_argument("--icount", action="store_true",
@@ -78,9 +80,11 @@ def _machine_arguments():
 
 
 def _add_run(run):
+    run.add_argument("--machine", choices=("q35", "pc"), help="of QEMU: q35 (default) has PCI Express and VT-d; pc has neither, and an IDE disk")
+    run.add_argument("--model", metavar="CPU", help="of Bochs, with --accel bochs: corei7_skylake_x (default), tigerlake, ryzen, ...")
     run.add_argument("--disk", metavar="IMAGE", help="raw or qcow2 (default: a scratch disk of 256 MiB)")
     run.add_argument("--disk-snapshot", action="store_true", help="leave the image as it is: writes are forgotten")
-    run.add_argument("--manifest", metavar="FILE", help="which VMs there are (default: manifests/default.ini)")
+    run.add_argument("--manifest", metavar="FILE", help="which VMs there are (default: manifests/default.ini; bochs.ini where the disk is an IDE one)")
     run.add_argument("--preset", choices=("debug", "release"), default="release", help="(default: %(default)s)")
     run.add_argument("--exec", metavar="'CMD; CMD'", dest="commands",
                      help="type these at the guest's prompt, print what they print, power off; "
@@ -93,7 +97,7 @@ def _add_run(run):
 
 def _add_test(test):
     test.add_argument("-L", "--label", action="append", metavar="LABEL",
-                      help="only this group (repeat it for more): unit, fuzz, boot, blk, faults, containment, errors, hostile, ...")
+                      help="only this group (repeat it for more): unit, fuzz, boot, blk, faults, containment, errors, hostile, vmx, ...")
     test.add_argument("--list", action="store_true", help="print groups and tests, run nothing")
     test.add_argument("--seed", type=int, help="of everything random (default: a new one, printed)")
     test.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
@@ -109,7 +113,7 @@ def _add_bench(bench):
 
 def _handlers():
     # Imported late: `help` and `check` need none of the rest.
-    from . import bench, debug, loc, session, telemetry, testing
+    from . import bench, debug, doctor, loc, session, telemetry, testing
     return {
         "run": (session.run, {"build", "run"}),
         "test": (testing.run, {"build", "run", "test"}),
@@ -123,6 +127,7 @@ def _handlers():
         "bench": (bench.run, {"build", "run"}),
         "loc": (loc.run, set()),
         "gdb": (debug.gdb, {"gdb"}),
+        "doctor": (doctor.run, set()),
     }
 
 
@@ -136,6 +141,8 @@ def main(argv):
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda n, _: sys.exit(128 + n))
     handler, purposes = _handlers()[arguments.command]
+    if getattr(arguments, "accel", None) == "bochs" or arguments.command == "test":
+        purposes = purposes | {"bochs"}
     try:
         packages.ensure(purposes, arguments.no_install)
         return handler(arguments)

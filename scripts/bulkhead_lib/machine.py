@@ -1,4 +1,4 @@
-"""One machine: an instance folder, its QEMU, its console and its control port."""
+"""One machine: an instance folder, its emulator, its console and its control port."""
 
 import ctypes
 import fcntl
@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 
-from . import esp, paths, qemu
+from . import bochs, esp, paths, qemu
 from .console import ERROR_LINE, ConsoleFilter
 from .control import Control
 from .ui import Failure
@@ -31,12 +31,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent():
-    """In the child, before QEMU starts: it is killed when we are, even by SIGKILL, so that none is left behind."""
+    """In the child, before the emulator starts: it is killed when we are, even by SIGKILL, so that none is left behind."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class MachineEnded(Failure):
-    """QEMU ended while something was expected from the machine."""
+    """The emulator ended while something was expected from the machine."""
 
 
 class Instance:
@@ -87,15 +87,15 @@ class Instance:
 def prepare(options, images, manifest_text, replace=None):
     """Assemble the ESP and write down the command line. The instance must be taken. Returns the command."""
     esp.assemble(options.folder / "esp", images, manifest_text, replace)
-    command = qemu.command(options)
-    (options.folder / "qemu.cmd").write_text(shlex.join(command) + "\n", encoding="utf-8")
+    command = bochs.command(options) if options.accel == "bochs" else qemu.command(options)
+    (options.folder / "emulator.cmd").write_text(shlex.join(command) + "\n", encoding="utf-8")
     return command
 
 
 class Machine:
     """
     A machine with its console on pipes. A thread reads the console; waiting is by events with a deadline, never by
-    sleeping. Use as a context manager: on the way out QEMU is gone, whatever happened.
+    sleeping. Use as a context manager: on the way out the emulator is gone, whatever happened.
     """
 
     def __init__(self, options, images, manifest_text, replace=None, on_log=None, on_error=None):
@@ -129,23 +129,28 @@ class Machine:
         self.instance.take()
         try:
             command = prepare(self.options, self.images, self.manifest_text, self.replace)
-            with open(self.folder / "qemu.stderr", "wb") as stderr:
+            with open(self.folder / "emulator.stderr", "wb") as stderr:
                 self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
                                                 preexec_fn=die_with_parent)
         except FileNotFoundError:
             self.instance.release()
-            raise Failure(f"{qemu.BINARY} is missing (package qemu-system-x86)") from None
+            raise Failure(f"{command[0]} is missing (package qemu-system-x86)") from None
         except BaseException:
             self.instance.release()
             raise
-        self.instance.describe(pid=os.getpid(), qemu=self.process.pid, accel=self.options.accel,
+        self.instance.describe(pid=os.getpid(), emulator=self.process.pid, accel=self.options.accel,
                                images=self.images, gdb=self.options.gdb)
         self._thread = threading.Thread(target=self._read_console, daemon=True)
         self._thread.start()
 
     def kill(self):
         if self.process is not None and self.process.poll() is None:
-            self.process.kill()
+            # An orderly end first: the bridge before Bochs then waits for its child, and leaves no dead one to init.
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
         if self.process is not None:
             self.process.wait()
             self._thread.join()
@@ -154,7 +159,7 @@ class Machine:
         self.instance.release()
 
     def wait_exit(self, timeout=60):
-        """QEMU's exit code, once it has ended by itself."""
+        """The emulator's exit code, once it has ended by itself."""
         try:
             code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -192,7 +197,7 @@ class Machine:
             return ERROR_LINE.findall(self.text)
 
     def in_firmware(self):
-        """The loader gave up where there is no exit port: QEMU goes on, in the firmware."""
+        """The loader gave up where there is no exit port: the machine goes on, in the firmware."""
         with self._changed:
             return BACK_TO_FIRMWARE in self.text
 
@@ -238,7 +243,7 @@ class Machine:
 
     def _why(self):
         try:
-            tail = (self.folder / "qemu.stderr").read_text(errors="replace").strip().splitlines()[-1:]
+            tail = (self.folder / "emulator.stderr").read_text(errors="replace").strip().splitlines()[-1:]
         except OSError:
             tail = []
         return f" ({tail[0]})" if tail else ""
@@ -282,7 +287,7 @@ class Machine:
         return self.finish(line, timeout)
 
     def power_off(self, timeout=60):
-        """`poweroff` in the guest; QEMU's exit code."""
+        """`poweroff` in the guest; the emulator's exit code."""
         self.send("poweroff")
         return self.wait_exit(timeout)
 
@@ -298,6 +303,7 @@ def remove_instance(folder, keep):
     folder = pathlib.Path(folder)
     for name in ("control.sock", "qmp.sock"):
         paths.socket_path(folder, name).unlink(missing_ok=True)
+    bochs.clean(folder)
     if not keep:
         shutil.rmtree(folder / "esp", ignore_errors=True)
         for name in ("scratch.img", "vars.fd", "instance.json"):

@@ -18,6 +18,8 @@ PACKAGES = {
     "qemu-system-x86": ("run", "the machine"),
     "qemu-utils": ("run", "qemu-img: looks at qcow2 disks"),
     "ovmf": ("run", "UEFI firmware of the machine"),
+    "bochs": ("bochs", "the machine with an Intel CPU that has VT-x"),
+    "bochs-term": ("bochs", "the screen of Bochs that needs neither X nor a network port"),
     "libcmocka-dev": ("test", "unit tests"),
     "libcapstone-dev": ("test", "disassembler that the instruction decoder is compared with"),
     "clang": ("test", "libFuzzer targets"),

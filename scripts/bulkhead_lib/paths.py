@@ -11,6 +11,7 @@ BUILD = pathlib.Path(os.environ.get("BULKHEAD_BUILD", ROOT / "build"))
 RUN = BUILD / "run"
 TEST_LOGS = BUILD / "test-logs"
 DEFAULT_MANIFEST = ROOT / "manifests" / "default.ini"
+IDE_MANIFEST = ROOT / "manifests" / "bochs.ini"
 
 # sockaddr_un holds 108 bytes; a clone may lie deeper than that.
 SOCKET_PATH_MAX = 100

@@ -1,4 +1,4 @@
-"""The QEMU command line, in one place."""
+"""What a machine is made of, and the QEMU command line for it, in one place."""
 
 import dataclasses
 import pathlib
@@ -25,7 +25,9 @@ class Options:
     """What a machine is made of. The folder is the instance's: sockets, firmware variables and logs lie in it."""
 
     folder: pathlib.Path
-    accel: str = "tcg"
+    accel: str = "tcg"  # tcg, kvm, bochs
+    machine: str = "q35"  # or pc: i440FX, without PCI Express, MSI-X on the disk, or IOMMU; QEMU only
+    model: str = "corei7_skylake_x"  # of the CPU; Bochs only
     cpus: int = 2
     memory: int = 1024  # MiB
     disk: pathlib.Path | None = None
@@ -52,11 +54,12 @@ def _value(path):
 
 def _machine(o):
     if o.accel == "kvm":
-        # Interrupt remapping needs the IOAPIC in user space.
-        return ["-machine", "q35,kernel-irqchip=split", "-accel", "kvm", "-cpu", "host"]
+        # Interrupt remapping needs the IOAPIC in user space. `host` has VMX or SVM where KVM nests, and the host's physical
+        # address width; a machine that nobody migrates may also have a TSC of constant rate.
+        return ["-machine", f"{o.machine},kernel-irqchip=split", "-accel", "kvm", "-cpu", "host,migratable=off"]
     # CX16 is masked: TCG 7.2 corrupts EFLAGS around cmpxchg16b.
     thread = "single" if o.icount else "multi"
-    args = ["-machine", "q35", "-accel", f"tcg,thread={thread}", "-cpu", "max,-cx16"]
+    args = ["-machine", o.machine, "-accel", f"tcg,thread={thread}", "-cpu", "max,-cx16"]
     if o.icount:
         args += ["-icount", "shift=0,sleep=off"]
     return args
@@ -78,8 +81,10 @@ def _disk(o):
     if o.disk is None or not o.sata_disk:
         return []
     snapshot = ",snapshot=on" if o.disk_snapshot else ""
+    # q35: the SATA controller's first port; pc: the first IDE channel's master.
+    place = "bus=ide.0" + (",unit=0" if o.machine == "pc" else "")
     return ["-drive", f"if=none,id=disk,format={disk_format(o.disk)},file={_value(o.disk)}{snapshot}",
-            "-device", "ide-hd,drive=disk,bus=ide.0,serial=bulkhead-disk"]
+            "-device", f"ide-hd,drive=disk,{place},serial=bulkhead-disk"]
 
 
 def _ports(o):
@@ -98,8 +103,9 @@ def command(o):
     """The whole command line for these options."""
     args = [BINARY, *_machine(o), "-smp", str(o.cpus), "-m", str(o.memory), "-nodefaults", "-no-user-config",
             "-display", "none", "-no-reboot", "-boot", "menu=off"]
-    if o.iommu:
-        # Before other devices: QEMU wants the IOMMU to exist when they are added. 48 bits: four-level tables.
+    if o.iommu and o.machine == "q35":
+        # Before other devices: QEMU wants the IOMMU to exist when they are added. 48 bits: four-level tables. No caching-mode:
+        # that is for devices of the host handed through by VFIO, which must see each mapping; emulated ones walk the tables.
         args += ["-device", "intel-iommu,intremap=on,aw-bits=48"]
     args += _firmware(o) + _disk(o)
     args += ["-device", f"isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4"]

@@ -5,26 +5,27 @@ import pathlib
 import subprocess
 import sys
 import termios
+import threading
 import time
 
-from . import accel, build, machine, paths, qemu
-from .ui import Failure, say, warn
+from . import accel, bochs, build, machine, paths, qemu
+from .ui import Failure, Progress, say, warn
 
 SCRATCH_BYTES = 256 << 20
-# What QEMU's exit code means for ours.
+# What the emulator's exit code means for ours.
 EXIT_CODES = {qemu.POWERED_OFF: 0, qemu.BOOT_ERROR: 1, qemu.PANIC: 2, 0: 0}
 
 
 def run(arguments):
-    manifest = read_manifest(arguments.manifest)
     kind = choose_accel(arguments.accel)
+    manifest = read_manifest(arguments.manifest or default_manifest(kind, arguments.machine))
     build.build(arguments.preset, verbose=arguments.verbose)
     folder = paths.instance(arguments.name)
     instance = machine.Instance(folder)
     # Before the disk is touched: a running instance of that name may be using it.
     instance.take()
     try:
-        options = qemu_options(arguments, folder, kind)
+        options = machine_options(arguments, folder, kind)
         if arguments.commands is not None:
             instance.release()
             return _run_commands(arguments, options, manifest)
@@ -32,6 +33,11 @@ def run(arguments):
     finally:
         instance.release()
         machine.remove_instance(folder, arguments.keep)
+
+
+def default_manifest(kind, machine_type):
+    """Machines without PCI Express have an IDE controller, not a SATA one."""
+    return paths.IDE_MANIFEST if kind == "bochs" or machine_type == "pc" else paths.DEFAULT_MANIFEST
 
 
 def read_manifest(path):
@@ -51,12 +57,17 @@ def choose_accel(wanted):
     return kind
 
 
-def qemu_options(arguments, folder, kind):
-    if arguments.icount and kind == "kvm":
+def machine_options(arguments, folder, kind):
+    if arguments.icount and kind != "tcg":
         raise Failure("--icount needs --accel tcg")
+    if kind == "bochs" and arguments.machine == "q35":
+        raise Failure("Bochs has no q35 machine, its only one is like QEMU's `pc`")
+    if kind != "bochs" and arguments.model:
+        raise Failure("--model is for --accel bochs; QEMU's CPU follows from its accelerator")
     if arguments.cpus < 1 or arguments.memory < 64:
         raise Failure("at least one CPU and 64 MiB of memory are needed")
-    return qemu.Options(folder=folder, accel=kind, cpus=arguments.cpus, memory=arguments.memory,
+    return qemu.Options(folder=folder, accel=kind, machine=arguments.machine or "q35",
+                        model=arguments.model or bochs.DEFAULT_MODEL, cpus=arguments.cpus, memory=arguments.memory,
                         disk=_disk(arguments, folder), disk_snapshot=arguments.disk_snapshot,
                         iommu=not arguments.no_iommu, icount=arguments.icount, gdb=arguments.gdb,
                         extra=arguments.qemu_arg)
@@ -90,14 +101,14 @@ def _run_interactive(arguments, options, manifest, instance):
     say(f"disk: {options.disk}\nlog: {options.folder / 'console.log'}\nCtrl-A X ends the machine, Ctrl-A H helps")
     if options.gdb is not None:
         say(f"waiting for a debugger: scripts/bulkhead gdb hv --name {arguments.name} --port {options.gdb}")
-    with Terminal():
+    with Terminal(), FirmwareProgress(options):
         process = subprocess.Popen(command, preexec_fn=machine.die_with_parent)
         try:
-            instance.describe(pid=os.getpid(), qemu=process.pid, accel=options.accel,
+            instance.describe(pid=os.getpid(), emulator=process.pid, accel=options.accel,
                               images=paths.images(arguments.preset), gdb=options.gdb)
             stopped = _watch(process, options.folder / "console.log")
         finally:
-            # SIGTERM first: QEMU then puts the terminal back itself.
+            # SIGTERM first: the emulator then puts the terminal back itself.
             if process.poll() is None:
                 process.terminate()
                 try:
@@ -111,7 +122,7 @@ def _run_interactive(arguments, options, manifest, instance):
 
 
 def _watch(process, log):
-    """Wait for QEMU's end. True: the loader gave up and went back to the firmware, where nobody wants to be."""
+    """Wait for the emulator's end. True: the loader gave up and went back to the firmware, where nobody wants to be."""
     while True:
         try:
             process.wait(0.25)
@@ -130,8 +141,38 @@ def _watch(process, log):
 
 def _exit_code(code):
     if code not in EXIT_CODES:
-        raise Failure(f"QEMU ended with exit code {code}")
+        raise Failure(f"the emulator ended with exit code {code}")
     return EXIT_CODES[code]
+
+
+class FirmwareProgress:
+    """Says that a machine in Bochs is busy with its firmware, until that prints something; nothing for QEMU, which is quick."""
+
+    def __init__(self, options):
+        self.log = pathlib.Path(options.folder) / "console.log"
+        self.bochs = options.accel == "bochs"
+        self.model = options.model
+        self.done = threading.Event()
+
+    def __enter__(self):
+        if self.bochs:
+            self.log.unlink(missing_ok=True)
+            self.thread = threading.Thread(target=self._show, daemon=True)
+            self.thread.start()
+        return self
+
+    def _show(self):
+        progress = Progress(f"Bochs ({self.model}) starts the firmware, about 10 s")
+        while not (self.log.exists() and self.log.stat().st_size):
+            progress.update(f"{time.monotonic() - progress.start:.0f} s")
+            if self.done.wait(0.2):
+                return
+        progress.done()
+
+    def __exit__(self, *exc):
+        self.done.set()
+        if self.bochs:
+            self.thread.join()
 
 
 class Terminal:
@@ -173,7 +214,8 @@ def _run_commands(arguments, options, manifest):
     show = say if arguments.verbose else None
     with machine.Machine(options, paths.images(arguments.preset), manifest, on_log=show, on_error=say) as guest:
         try:
-            guest.shell_start()
+            with FirmwareProgress(options):
+                guest.shell_start()
             status = 0
             for line in commands:
                 output, status = guest.command(line, arguments.timeout or 86400)

@@ -1,5 +1,5 @@
 """
-What the system tests stand on: real images in a real QEMU, driven by console and control port.
+What the system tests stand on: real images in a real emulator, driven by console and control port.
 
 A test file says LABEL and TIMEOUT, marks its cases with @case and ends with main(). A case takes a Lab, boots what it
 needs with lab.machine(...), and raises (assert, check) when something is wrong. Everything random comes from lab.random,
@@ -233,7 +233,7 @@ def check_load(output, status):
 
 
 def _tails(folder):
-    for name in ("console.log", "qemu.stderr", "control.log"):
+    for name in ("console.log", "emulator.stderr", "control.log"):
         for path in sorted(folder.glob(f"**/{name}")):
             lines = path.read_text(errors="replace").replace("\r", "").splitlines()
             if lines:

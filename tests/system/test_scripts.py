@@ -1,7 +1,7 @@
 """The parts of scripts/bulkhead that need no machine."""
 
 from harness import Lab, case, check, main, sha256_file
-from bulkhead_lib import accel, control, faultlog, guest_output, loc, paths, session, ui
+from bulkhead_lib import accel, bochs, bochs_bridge, control, doctor, faultlog, guest_output, loc, paths, qemu, session, ui
 from bulkhead_lib.console import ConsoleFilter
 from bulkhead_lib.machine import strip_echo
 from bulkhead_lib.ui import Failure
@@ -59,15 +59,150 @@ def json_in_output(lab):
 @case
 def accelerator_choice(lab):
     equal(accel.choose("auto", ({"svm"}, ""))[0], "kvm")
-    equal(accel.choose("auto", ({"vmx"}, ""))[0], "tcg")
+    equal(accel.choose("auto", ({"vmx"}, ""))[0], "kvm")
     equal(accel.choose("auto", (set(), "why")), ("tcg", "why"))
     equal(accel.choose("tcg", ({"svm"}, ""))[0], "tcg")
+    equal(accel.choose("bochs", ({"vmx"}, ""))[0], "bochs")
     try:
         accel.choose("kvm", (set(), "no nesting"))
     except ValueError as refusal:
         check("no nesting" in str(refusal), "the reason is missing")
         return
     raise AssertionError("--accel kvm was accepted without nested virtualization")
+
+
+def options(lab, **fields):
+    return qemu.Options(folder=lab.folder, disk=lab.disk(), **fields)
+
+
+def qemu_line(lab, **fields):
+    return " ".join(qemu.command(options(lab, **fields)))
+
+
+@case
+def qemu_machines(lab):
+    """What the machine types and accelerators make of QEMU's command line."""
+    tcg, kvm, pc = qemu_line(lab), qemu_line(lab, accel="kvm"), qemu_line(lab, machine="pc")
+    check("-machine q35 -accel tcg" in tcg and "intel-iommu,intremap=on" in tcg, tcg)
+    check("-machine q35,kernel-irqchip=split -accel kvm -cpu host" in kvm and "intel-iommu,intremap=on" in kvm, kvm)
+    check("-machine pc " in pc and "intel-iommu" not in pc and "bus=ide.0,unit=0" in pc, pc)
+
+
+class FakeHost:
+    """A host that has everything, unless told otherwise."""
+
+    def __init__(self, nested=frozenset(), **lacks):
+        self.nested, self.lacks = set(nested), lacks
+
+    def output(self, program, *arguments, text=""):
+        if program in self.lacks.get("programs", ()):
+            return ""
+        if program == bochs.BINARY:
+            return "Supported CPU models:\n\nbx_generic\n" + "\n".join(self.lacks.get("models", ("corei7_skylake_x", "ryzen"))) \
+                + "\n\n000i[SIM] quit\n  Bochs x86 Emulator 2.7\n"
+        if "--version" in arguments:
+            return "QEMU emulator version 7.2.22 (Debian)"
+        if text:
+            return '{"npt": true, "svm": %s}' % ("false" if "svm" in self.lacks else "true")
+        return "" if "iommu" in self.lacks else "  intremap=<OnOffAuto>"
+
+    def exists(self, path):
+        return str(path) not in self.lacks.get("files", ())
+
+    def cpuinfo(self):
+        return "vendor_id\t: GenuineIntel\nflags\t\t: fpu vmx sse\n"
+
+    def kvm_problem(self):
+        return "" if self.nested else "there is no /dev/kvm"
+
+    def nested_support(self):
+        return self.nested, "" if self.nested else "there is no /dev/kvm"
+
+    def missing(self, names):
+        return [name for name in names if name in self.lacks.get("packages", ())]
+
+
+def diagnosis(*arguments, **lacks):
+    """({check: ok}, accelerator)"""
+    findings, kind, why = doctor.examine(FakeHost(*arguments, **lacks))
+    check(why and all(finding.detail for finding in findings), "a verdict without its reason")
+    # "missing" alone helps nobody.
+    check(all(finding.ok or finding.advice for finding in findings), f"no advice: {findings}")
+    return {finding.check: finding.ok for finding in findings}, kind
+
+
+@case
+def doctor_decides(lab):
+    """What `auto` would pick follows from what is there."""
+    checks, kind = diagnosis({"vmx"})
+    check(all(checks.values()) and kind == "kvm", f"everything is there: {checks}, {kind}")
+    checks, kind = diagnosis()
+    equal((checks["KVM"], checks["nested KVM"], kind), (False, False, "tcg"))
+    # KVM needs no SVM in TCG; without KVM nothing else is left in QEMU.
+    equal(diagnosis({"svm"}, svm=False)[1], "kvm")
+    equal(diagnosis(svm=False)[1], "bochs")
+    equal(diagnosis(programs=("qemu-system-x86_64",))[1], "bochs")
+    equal(diagnosis(programs=("qemu-system-x86_64", "bochs"))[1], None)
+    equal(diagnosis(programs=("qemu-system-x86_64",), models=("ryzen",))[1], None)
+    equal(diagnosis(files=(str(qemu.OVMF_CODE),))[1], "bochs")
+    equal(diagnosis(files=(str(qemu.OVMF_CODE), str(bochs.FIRMWARE)))[1], None)
+    equal(diagnosis(packages=("gnu-efi",))[1], None)
+    equal(diagnosis(packages=("clang",))[1], "tcg")
+    check(not diagnosis(iommu=False)[0]["VT-d in QEMU"], "an IOMMU was found where there is none")
+
+
+@case
+def bochs_last_words(lab):
+    """How the machine ended, from its console; a guest's text before that ends nothing."""
+    boot = b"\x1b[2J[uefi] entering the hypervisor at 0xffff\r\n[hv     0.026348] Bulkhead\r\n"
+    guest = b"[hv     0.7] main starts: guestos.elf, 256M, CPU 1\r\nguestos> bulkhead: no error\r\nbulkhead: nor this\r\n"
+    stories = {
+        boot + b"bulkhead: ACPI table RSDP: not found\r\n": qemu.BOOT_ERROR,
+        boot + guest + b"[hv  1.0] main: power off\r\nbulkhead: the machine has stopped; it can be switched off\r\n": qemu.POWERED_OFF,
+        boot + guest + b"bulkhead: PANIC:\r\n[hv  1.0] panic on CPU 0: why\r\n": qemu.PANIC,
+        boot + guest + b"echo bulkhead: PANIC:\r\nbulkhead: PANIC:\r\n": None,
+        b"bulkhead: boot failed, back to the firmware\r\n": None,
+    }
+    for story, expected in stories.items():
+        for _ in range(50):
+            words, rest, code = bochs_bridge.LastWords(), story, None
+            while rest and code is None:
+                size = lab.random.randrange(1, 40)
+                code = words.feed(rest[:size])
+                rest = rest[size:]
+            equal(code, expected)
+            check(code is None or not rest.strip(), "it ended before the last line")
+
+
+@case
+def bochs_keys(lab):
+    keys = bochs_bridge.Keys()
+    equal(keys.feed(b"ls\x03\n"), (b"ls\x03\n", b"", False))
+    equal(keys.feed(b"a\x01"), (b"a", b"", False))
+    equal(keys.feed(b"\x01b"), (b"\x01b", b"", False))
+    out, screen, end = keys.feed(b"\x01h")
+    check(not out and b"Ctrl-A X" in screen and not end, "no help")
+    equal(keys.feed(b"c\x01xd"), (b"c", b"", True))
+
+
+@case
+def bochs_refuses(lab):
+    """What Bochs cannot do is said before it starts, with the way out."""
+    qcow2 = lab.folder / "disk.qcow2"
+    qcow2.write_bytes(b"QFI\xfb" + bytes(600000))
+    tiny = lab.folder / "tiny.img"
+    tiny.write_bytes(bytes(4096))
+    for fields, hint in (({"model": "pentium9"}, "corei7_skylake_x"), ({"disk": qcow2}, "--disk-snapshot"), ({"disk": tiny}, "bytes"),
+                         ({"cpus": 64}, "CPUs"), ({"icount": True}, "QEMU")):
+        wanted = options(lab, accel="bochs")
+        for name, value in fields.items():
+            setattr(wanted, name, value)
+        try:
+            bochs.command(wanted)
+        except Failure as refusal:
+            check(hint in str(refusal), f"{fields}: {refusal}")
+        else:
+            raise AssertionError(f"{fields} was accepted")
 
 
 @case
