@@ -87,8 +87,10 @@ void machine_end(enum machine_end how)
         pci_set_bus_master(&pci_devices[i], false);
     if (machine_exit_port)
         io_out32(machine_exit_port, (u32)how);
-    if (how == MACHINE_POWER_OFF)
-        console_line("bulkhead: the machine has stopped; it can be switched off");
+    /* Still here: whoever watches the console sees that nothing more will come, and why. */
+    console_line(how == MACHINE_POWER_OFF    ? "bulkhead: the machine has stopped; it can be switched off"
+                 : how == MACHINE_BOOT_ERROR ? "bulkhead: boot failed; the machine has stopped"
+                                             : "bulkhead: the machine has stopped after a panic");
     stop_other_cpus();
     halt();
 }

@@ -37,19 +37,25 @@ static u16 select_register(const struct pci_device *dev, u32 offset)
     return (u16)(CONFIG_DATA + (offset & 3));
 }
 
-static u32 read_ports(const struct pci_device *dev, u32 offset, u32 width)
+u32 pci_read(const struct pci_device *dev, u32 offset, u32 width)
 {
-    u16 port = select_register(dev, offset);
+    u32 mask = ~0u >> (32 - width * 8);
 
+    ASSERT_HV(pci_access_valid(offset, width));
+    if (by_ports && offset >= PCI_STANDARD_SIZE) /* as if nothing were there */
+        return mask;
+    if (by_ports)
+        return io_in32(select_register(dev, offset) & ~3u) >> (offset & 3) * 8 & mask;
+
+    const volatile u8 *at = config_register(dev, offset);
     if (width == 1)
-        return io_in8(port);
-    return width == 2 ? io_in16(port) : io_in32(port);
+        return *at;
+    return width == 2 ? *(const volatile u16 *)at : *(const volatile u32 *)at;
 }
 
-static void write_ports(const struct pci_device *dev, u32 offset, u32 width, u32 value)
+/* With its own width: the bytes beside it may be cleared by writing ones. */
+static void write_ports(u16 port, u32 width, u32 value)
 {
-    u16 port = select_register(dev, offset);
-
     if (width == 1)
         io_out8(port, (u8)value);
     else if (width == 2)
@@ -58,26 +64,14 @@ static void write_ports(const struct pci_device *dev, u32 offset, u32 width, u32
         io_out32(port, value);
 }
 
-u32 pci_read(const struct pci_device *dev, u32 offset, u32 width)
-{
-    ASSERT_HV(pci_access_valid(offset, width));
-    if (by_ports) /* what ports do not reach answers as if nothing were there */
-        return offset < PCI_STANDARD_SIZE ? read_ports(dev, offset, width) : ~0u >> (32 - width * 8);
-
-    const volatile u8 *at = config_register(dev, offset);
-    if (width == 1)
-        return *at;
-    return width == 2 ? *(const volatile u16 *)at : *(const volatile u32 *)at;
-}
-
 void pci_write(const struct pci_device *dev, u32 offset, u32 width, u32 value)
 {
     ASSERT_HV(pci_access_valid(offset, width));
-    if (by_ports) {
-        if (offset < PCI_STANDARD_SIZE)
-            write_ports(dev, offset, width, value);
+    if (by_ports && offset < PCI_STANDARD_SIZE)
+        write_ports(select_register(dev, offset), width, value);
+    if (by_ports)
         return;
-    }
+
     volatile u8 *at = config_register(dev, offset);
     if (width == 1)
         *at = (u8)value;

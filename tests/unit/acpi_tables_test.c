@@ -46,7 +46,7 @@ static void made_tables_are_read(void **state)
     assert_int_equal(info.ioapic[0].address, 0xfec00000);
     assert_int_equal(info.ioapic[0].gsi, 0);
     assert_int_equal(info.isa[0].gsi, 2);
-    assert_int_equal(info.isa[0].trigger, ACPI_BUS_DEFAULT);
+    assert_int_equal(info.isa[0].flags, 0);
     assert_int_equal(info.isa[14].gsi, 14);
     assert_int_equal(info.ecam, 0);
     assert_int_equal(info.ecam_last_bus, 0xff);
@@ -120,11 +120,9 @@ static void overrides(void **state)
 
     assert_int_equal(read_entries(entries, sizeof(entries)), OK);
     assert_int_equal(info.isa[10].gsi, 11);
-    assert_int_equal(info.isa[10].polarity, ACPI_HIGH);
-    assert_int_equal(info.isa[10].trigger, ACPI_LEVEL);
+    assert_int_equal(info.isa[10].flags, 0x0d);
     assert_int_equal(info.isa[9].gsi, 20);
-    assert_int_equal(info.isa[9].polarity, ACPI_LOW);
-    assert_int_equal(info.isa[9].trigger, ACPI_EDGE);
+    assert_int_equal(info.isa[9].flags, 0x07);
     assert_int_equal(info.isa[3].gsi, 3);
     assert_int_equal(info.ioapic[0].gsi, 24);
 }

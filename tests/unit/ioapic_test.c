@@ -134,8 +134,8 @@ static void firmware_has_the_last_word(void **state)
     struct pci_line isa = {.irq = 5, .isa = true}, pci = {.irq = 10}, other = {.irq = 9};
 
     acpi.isa[5] = (struct acpi_isa_irq){.gsi = 26};
-    acpi.isa[10] = (struct acpi_isa_irq){.gsi = 10, .polarity = ACPI_HIGH, .trigger = ACPI_LEVEL}; /* as QEMU says */
-    acpi.isa[9] = (struct acpi_isa_irq){.gsi = 20, .polarity = ACPI_LOW, .trigger = ACPI_EDGE};
+    acpi.isa[10] = (struct acpi_isa_irq){.gsi = 10, .flags = 0x0d}; /* as QEMU says */
+    acpi.isa[9] = (struct acpi_isa_irq){.gsi = 20, .flags = 0x07};
     assert_int_equal(ioapic_route(&isa, 0x41, 0), OK);
     assert_int_equal(models[1].reg[0x10 + 2 * 2], 0x41 | MASKED); /* the second one's third pin */
     assert_int_equal(ioapic_route(&pci, 0x42, 0), OK);

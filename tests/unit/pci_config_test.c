@@ -51,8 +51,6 @@ static void fake_out(u16 port, u32 width, u32 value)
 
 /* The file itself, with its ports bent to the ones above. */
 #include "hv/arch/x86/cpu/io.h"
-#define io_in8(port) (u8) fake_in(port, 1)
-#define io_in16(port) (u16) fake_in(port, 2)
 #define io_in32(port) fake_in(port, 4)
 #define io_out8(port, value) fake_out(port, 1, value)
 #define io_out16(port, value) fake_out(port, 2, value)

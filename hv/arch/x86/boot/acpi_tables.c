@@ -57,7 +57,7 @@ static void read_madt_entry(const u8 *at, struct acpi_info *out)
     else if (at[0] == MADT_X2APIC && at[1] >= 16)
         add_cpu(out, (u32)read_field(at + 4, 4), at[8]);
     else if (at[0] == MADT_OVERRIDE && at[1] >= 10 && at[3] < ARRAY_SIZE(out->isa))
-        out->isa[at[3]] = (struct acpi_isa_irq){(u32)read_field(at + 4, 4), at[8] & 3, at[8] >> 2 & 3};
+        out->isa[at[3]] = (struct acpi_isa_irq){(u32)read_field(at + 4, 4), at[8]};
     else if (at[0] == MADT_IOAPIC && at[1] >= 12 && out->ioapic_count < ACPI_IOAPICS) {
         out->ioapic[out->ioapic_count].address = (u32)read_field(at + 4, 4);
         out->ioapic[out->ioapic_count++].gsi = (u32)read_field(at + 8, 4);

@@ -10,13 +10,14 @@
 
 #define ACPI_IOAPICS 4u
 
-/* How an ISA interrupt arrives at an IOAPIC: the values of MADT's override flags (ACPI 6.4 table 5.26). */
-enum acpi_polarity { ACPI_BUS_DEFAULT = 0, ACPI_HIGH = 1, ACPI_LOW = 3 };
-enum acpi_trigger { ACPI_EDGE = 1, ACPI_LEVEL = 3 }; /* or ACPI_BUS_DEFAULT */
+/* How an ISA interrupt arrives at an IOAPIC, with the flags of MADT's override (ACPI 6.4 table 5.26). */
 struct acpi_isa_irq {
-    u32 gsi;
-    u8 polarity, trigger;
+    u32 gsi, flags;
 };
+#define ACPI_POLARITY 0x3u /* 0: as the bus has it */
+#define ACPI_LOW 0x3u
+#define ACPI_TRIGGER 0xcu
+#define ACPI_LEVEL 0xcu
 
 struct acpi_info {
     u32 cpu_count;

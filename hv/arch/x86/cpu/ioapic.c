@@ -20,8 +20,8 @@ static struct ioapic {
 } ioapics[ACPI_IOAPICS];
 
 static struct line {
-    const struct ioapic *ioapic;
-    u32 pin, vector, entry; /* entry: low half, not masked */
+    volatile u8 *mmio;
+    u32 reg, entry, vector; /* the low half: where, and what when not masked */
     bool open;
 } lines[LINES_MAX];
 static u32 line_count;
@@ -29,16 +29,10 @@ static u32 line_count;
 static const struct acpi_info *tables;
 static bool busy; /* a register is two accesses; interrupts are off */
 
-static u32 read_register(const struct ioapic *ioapic, u32 reg)
+static volatile u8 *window(volatile u8 *mmio, u32 reg)
 {
-    mmio_write32(ioapic->mmio + IOAPIC_SELECT, reg);
-    return mmio_read32(ioapic->mmio + IOAPIC_WINDOW);
-}
-
-static void write_register(const struct ioapic *ioapic, u32 reg, u32 value)
-{
-    mmio_write32(ioapic->mmio + IOAPIC_SELECT, reg);
-    mmio_write32(ioapic->mmio + IOAPIC_WINDOW, value);
+    mmio_write32(mmio + IOAPIC_SELECT, reg);
+    return mmio + IOAPIC_WINDOW;
 }
 
 void ioapic_init(const struct acpi_info *acpi)
@@ -46,44 +40,42 @@ void ioapic_init(const struct acpi_info *acpi)
     tables = acpi;
     line_count = 0;
     for (u32 i = 0; i < acpi->ioapic_count; i++) {
-        struct ioapic *ioapic = &ioapics[i];
         u64 skip = acpi->ioapic[i].address & PAGE_MASK;
-        ioapic->mmio = (u8 *)paging_map_device(HPA(acpi->ioapic[i].address - skip), PAGE_SIZE) + skip;
-        ioapic->gsi = acpi->ioapic[i].gsi;
-        ioapic->pins = (read_register(ioapic, IOAPIC_VERSION) >> 16 & 0xff) + 1;
-        for (u32 pin = 0; pin < ioapic->pins; pin++)
-            write_register(ioapic, IOAPIC_ENTRY(pin), ENTRY_MASKED);
+        volatile u8 *mmio = (u8 *)paging_map_device(HPA(acpi->ioapic[i].address - skip), PAGE_SIZE) + skip;
+        u32 pins = (mmio_read32(window(mmio, IOAPIC_VERSION)) >> 16 & 0xff) + 1;
+        ioapics[i] = (struct ioapic){mmio, acpi->ioapic[i].gsi, pins};
+        for (u32 pin = 0; pin < pins; pin++)
+            mmio_write32(window(mmio, IOAPIC_ENTRY(pin)), ENTRY_MASKED);
     }
 }
 
-static const struct ioapic *find_ioapic(u32 gsi)
+/* The entry's low half, not masked. What MADT leaves to the bus is edge and high on ISA, level and low on PCI. */
+static u32 make_entry(const struct pci_line *line, u8 vector)
 {
-    for (u32 i = 0; i < tables->ioapic_count; i++)
-        if (gsi >= ioapics[i].gsi && gsi - ioapics[i].gsi < ioapics[i].pins)
-            return &ioapics[i];
-    return NULL;
+    u32 flags = tables->isa[line->irq].flags, polarity = flags & ACPI_POLARITY, trigger = flags & ACPI_TRIGGER;
+    bool low = polarity ? polarity == ACPI_LOW : !line->isa, level = trigger ? trigger == ACPI_LEVEL : !line->isa;
+
+    return vector | (low ? ENTRY_LOW : 0) | (level ? ENTRY_LEVEL : 0); /* fixed delivery, physical destination */
 }
 
 status_t ioapic_route(const struct pci_line *line, u8 vector, u32 apic_id)
 {
-    const struct acpi_isa_irq *irq = &tables->isa[line->irq];
-    const struct ioapic *ioapic = find_ioapic(irq->gsi);
-    /* What MADT leaves to the bus is edge and high on ISA, level and low on PCI (ACPI 6.4 5.2.12.5, PCI 3.0 2.2.6). */
-    bool low = irq->polarity == ACPI_BUS_DEFAULT ? !line->isa : irq->polarity == ACPI_LOW;
-    bool level = irq->trigger == ACPI_BUS_DEFAULT ? !line->isa : irq->trigger == ACPI_LEVEL;
+    u32 gsi = tables->isa[line->irq].gsi, i = 0;
 
     if (apic_id >= 0xff)
         return ERR_RANGE;
-    if (!ioapic || line_count == LINES_MAX)
+    while (i < tables->ioapic_count && gsi - ioapics[i].gsi >= ioapics[i].pins) /* below the first pin it wraps */
+        i++;
+    if (i == tables->ioapic_count || line_count == LINES_MAX)
         return ERR_NOT_FOUND;
-    u32 pin = irq->gsi - ioapic->gsi;
-    for (u32 i = 0; i < line_count; i++)
-        if (lines[i].ioapic == ioapic && lines[i].pin == pin)
+    struct line new = {ioapics[i].mmio, IOAPIC_ENTRY(gsi - ioapics[i].gsi), make_entry(line, vector), vector,
+                       .open = false};
+    for (i = 0; i < line_count; i++)
+        if (lines[i].mmio == new.mmio && lines[i].reg == new.reg)
             return ERR_BUSY;
-    u32 entry = vector | (low ? ENTRY_LOW : 0) | (level ? ENTRY_LEVEL : 0); /* fixed delivery, physical destination */
-    write_register(ioapic, IOAPIC_ENTRY(pin) + 1, apic_id << 24);
-    write_register(ioapic, IOAPIC_ENTRY(pin), entry | ENTRY_MASKED);
-    lines[line_count++] = (struct line){.ioapic = ioapic, .pin = pin, .vector = vector, .entry = entry};
+    mmio_write32(window(new.mmio, new.reg + 1), apic_id << 24);
+    mmio_write32(window(new.mmio, new.reg), new.entry | ENTRY_MASKED);
+    lines[line_count++] = new;
     return OK;
 }
 
@@ -92,7 +84,7 @@ static void set_open(struct line *line, bool open)
     while (__atomic_exchange_n(&busy, true, __ATOMIC_ACQUIRE))
         __builtin_ia32_pause();
     if (line->open != open)
-        write_register(line->ioapic, IOAPIC_ENTRY(line->pin), line->entry | (open ? 0 : ENTRY_MASKED));
+        mmio_write32(window(line->mmio, line->reg), line->entry | (open ? 0 : ENTRY_MASKED));
     line->open = open;
     __atomic_store_n(&busy, false, __ATOMIC_RELEASE);
 }
