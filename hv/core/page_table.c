@@ -28,6 +28,12 @@
 #define VTD_READ (1ull << 0)
 #define VTD_WRITE (1ull << 1)
 
+/* SDM 3C 28.2.2. Neither write nor (on all CPUs) execute may come without read. */
+#define EPT_READ (1ull << 0)
+#define EPT_WRITE (1ull << 1)
+#define EPT_EXECUTE (1ull << 2)
+#define EPT_WRITE_BACK (6ull << 3) /* the memory type; 0 is uncacheable */
+
 const struct page_format page_format_x86 = {
     .superpages = 1u << 1 | 1u << 2,
     .table = X86_TABLE,
@@ -47,6 +53,14 @@ const struct page_format page_format_vtd = {
     .superpages = 1u << 1 | 1u << 2,
     .table = VTD_READ | VTD_WRITE,
     .right = {VTD_READ, VTD_WRITE},
+};
+
+/* Write-back unless UNCACHED takes that away. */
+const struct page_format page_format_ept = {
+    .superpages = 1u << 1 | 1u << 2,
+    .table = EPT_READ | EPT_WRITE | EPT_EXECUTE,
+    .inverted = EPT_WRITE_BACK,
+    .right = {EPT_READ, EPT_READ | EPT_WRITE, EPT_READ | EPT_EXECUTE, EPT_WRITE_BACK},
 };
 
 /* ---- entries ---- */

@@ -33,6 +33,7 @@ struct page_format {
  */
 extern const struct page_format page_format_x86; /* own map; the bits of linear addresses above 47 are the caller's */
 extern const struct page_format page_format_npt; /* the same, all for the user: it walks as one (APM 2 15.25.5) */
+extern const struct page_format page_format_ept;
 extern const struct page_format page_format_vtd;
 
 struct page_table {

@@ -92,13 +92,15 @@ static void take_events(struct cpu *cpu)
             serve_driver(cpu, drivers[i], now, ticks);
 }
 
-static void arm_timer(struct cpu *cpu)
+/* Out of guest mode, where the vCPU goes, or out of idleness (NULL), when there is work again. */
+static void arm_timer(struct cpu *cpu, struct vcpu *vcpu)
 {
     u64 deadline = cpu->next_tick;
 
     if (main_guest->vcpu.cpu == cpu->id && platform_timer_deadline(main_guest) < deadline)
         deadline = platform_timer_deadline(main_guest);
-    if (deadline == cpu->timer_armed)
+    /* What the APIC's timer was set to for idleness stays: it costs one exit. */
+    if ((vcpu && vendor->set_deadline(vcpu, deadline)) || deadline == cpu->timer_armed)
         return;
     cpu->timer_armed = deadline;
     apic_timer_arm(deadline);
@@ -206,7 +208,7 @@ void schedule_run(void)
         struct vcpu *vcpu = pick(cpu);
         bool ready = vcpu && prepare(cpu, vcpu);
         if (ready || !vcpu)
-            arm_timer(cpu);
+            arm_timer(cpu, vcpu);
         hv_unlock();
         if (ready)
             run_once(vcpu);

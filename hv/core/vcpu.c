@@ -89,5 +89,8 @@ void vcpu_skip(struct vcpu *vcpu, const struct vcpu_exit *exit)
 
 void vcpu_inject_exception(struct vcpu *vcpu, u8 vector, u32 error_code)
 {
-    vendor->inject_exception(vcpu, vector, vector < 32 && (VECTORS_WITH_ERROR >> vector & 1), error_code);
+    /* Real mode pushes no error codes (SDM 3A 20.1.4), and an entry that has one there is refused (SDM 3C 26.2.1.3). */
+    bool has_error = vector < 32 && (VECTORS_WITH_ERROR >> vector & 1) && (vendor->read(vcpu, GUEST_CR0) & CR0_PE);
+
+    vendor->inject(vcpu, INJECT_EXCEPTION, vector, has_error, error_code);
 }

@@ -26,7 +26,7 @@ struct vcpu_registers {
 /* The kind, and its name for status and events. */
 #define EXIT_LIST(X)                                                                                                   \
     X(EXIT_UNKNOWN, "unknown")                                                                                         \
-    X(EXIT_INTERRUPT, "interrupt") /* a physical interrupt or NMI: nothing to do for the VM */                         \
+    X(EXIT_INTERRUPT, "interrupt") /* nothing to do for the VM: a physical interrupt, NMI, the deadline ... */         \
     X(EXIT_WINDOW, "window")       /* the guest can take an interrupt now */                                           \
     X(EXIT_HLT, "hlt")                                                                                                 \
     X(EXIT_CPUID, "cpuid")                                                                                             \
@@ -34,11 +34,13 @@ struct vcpu_registers {
     X(EXIT_MSR, "msr")                                                                                                 \
     X(EXIT_NESTED_FAULT, "nested") /* access to guest-physical memory that the nested table does not allow */          \
     X(EXIT_HYPERCALL, "hypercall")                                                                                     \
-    X(EXIT_CR_WRITE, "cr")                                                                                             \
-    X(EXIT_EXCEPTION, "exception") /* #DB, #AC (APM 2 15.12): could loop in delivery; then given to the guest */       \
+    X(EXIT_CR, "cr")                                                                                                   \
+    X(EXIT_EXCEPTION, "exception") /* #DB, #AC (APM 2 15.12): could loop in delivery; then given to the guest. INT1 */ \
+                                   /* has a length: it is a trap, so the guest's RIP is behind it */                   \
     X(EXIT_UNDEFINED, "undefined") /* an instruction that this machine does not have, like VMRUN: inject #UD */        \
     X(EXIT_CACHE, "cache")         /* WBINVD, INVD: skipped */                                                         \
     X(EXIT_SHUTDOWN, "shutdown")   /* triple fault */                                                                  \
+    X(EXIT_TASK_SWITCH, "task")    /* by hardware, through the GDT or IDT: not offered */                              \
     X(EXIT_INVALID, "invalid")     /* the entry was refused: guest state invalid */
 
 #define EXIT_ENUM(kind, name) kind,
@@ -83,8 +85,9 @@ struct vcpu_exit {
             bool table_walk; /* the access was the guest's own page walk */
         } nested;
         struct {
-            u32 cr;  /* 0, 4, 8 */
+            u32 cr;  /* 0, 3, 4, 8 */
             u32 reg; /* number of the register, 0 to 15 */
+            bool write;
         } cr;
         struct {
             u8 vector;

@@ -5,28 +5,39 @@
 #include "hv/exit/dispatch.h"
 #include "hv/platform/platform.h"
 
+#define VECTOR_NMI 2
 #define VECTOR_UNDEFINED 6
 #define VECTOR_GENERAL_PROTECTION 13
 
 void exit_guest_prepare(struct vcpu *vcpu)
 {
+    struct vm *vm = vcpu->vm;
+
     if (vendor->injection_pending(vcpu))
         return;
-    int vector = platform_pending_vector(vcpu->vm);
+    if (platform_nmi_pending(vm)) {
+        if (vendor->can_take(vcpu, INJECT_NMI)) {
+            platform_accept_nmi(vm);
+            vendor->inject(vcpu, INJECT_NMI, VECTOR_NMI, false, 0);
+            return;
+        }
+        vendor->request_window(vcpu, INJECT_NMI);
+    }
+    int vector = platform_pending_vector(vm);
     if (vector < 0)
         return;
-    if (!vendor->can_take_interrupt(vcpu)) {
-        vendor->request_window(vcpu);
+    if (!vendor->can_take(vcpu, INJECT_INTERRUPT)) {
+        vendor->request_window(vcpu, INJECT_INTERRUPT);
         return;
     }
-    platform_accept_vector(vcpu->vm, (u8)vector);
-    vendor->inject_interrupt(vcpu, (u8)vector);
+    platform_accept_vector(vm, (u8)vector);
+    vendor->inject(vcpu, INJECT_INTERRUPT, (u8)vector, false, 0);
 }
 
 static void on_hlt(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
     vcpu_skip(vcpu, exit);
-    if (platform_pending_vector(vcpu->vm) < 0 || !(vcpu->rflags & RFLAGS_IF))
+    if (!platform_nmi_pending(vcpu->vm) && (platform_pending_vector(vcpu->vm) < 0 || !(vcpu->rflags & RFLAGS_IF)))
         vcpu_block(vcpu);
 }
 
@@ -61,7 +72,7 @@ static void on_port(struct vcpu *vcpu, const struct vcpu_exit *exit)
 static void on_msr(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
     u64 value = vcpu->regs.rdx << 32 | (u32)vcpu->regs.rax;
-    bool known, ok = vendor->msr(vcpu, exit->msr.index, exit->msr.write, &value, &known);
+    bool known, ok = vcpu_msr(vcpu, exit->msr.index, exit->msr.write, &value, &known);
 
     if (!known)
         ok = platform_msr(vcpu->vm, exit->msr.index, exit->msr.write, &value);
@@ -79,7 +90,6 @@ static void on_msr(struct vcpu *vcpu, const struct vcpu_exit *exit)
 /* Registers of a device of the platform, accessed by an aligned move. */
 static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
-    struct guest_paging paging = vendor->paging(vcpu);
     struct decoded_move move;
     u8 code[INSTRUCTION_MAX];
     u64 value = 0;
@@ -89,7 +99,8 @@ static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)
         return;
     }
     u32 got = vcpu_fetch(vcpu, vcpu->rip, code, sizeof(code));
-    if (decode_move(code, got, paging.efer & EFER_LMA, &move) != OK || move.write != exit->nested.write) {
+    if (decode_move(code, got, vendor->read(vcpu, GUEST_EFER) & EFER_LMA, &move) != OK ||
+        move.write != exit->nested.write) {
         vm_fail(vcpu->vm,
                 got ? "access to device memory by an instruction other than a move"
                     : "access to device memory by code that cannot be read: neither 64-bit paging nor none",
@@ -106,16 +117,33 @@ static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)
     vendor->skip(vcpu, move.length);
 }
 
-static void on_cr_write(struct vcpu *vcpu, const struct vcpu_exit *exit)
+/* CR8 is the task priority, bits 7:4 of the APIC's register (SDM 3A 10.8.6.1). */
+static bool task_priority(struct vcpu *vcpu, u64 *reg, bool write)
 {
-    if (exit->cr.cr != 4 || !vendor->cr4_write(vcpu, *vcpu_register(vcpu, exit->cr.reg)))
-        vcpu_inject_exception(vcpu, VECTOR_GENERAL_PROTECTION, 0);
-    else
+    u64 value = *reg << 4;
+
+    if ((write && *reg > 15) || !platform_msr(vcpu->vm, MSR_X2APIC_TPR, write, &value))
+        return false;
+    if (!write)
+        *reg = value >> 4;
+    return true;
+}
+
+static void on_cr(struct vcpu *vcpu, const struct vcpu_exit *exit)
+{
+    u64 *reg = vcpu_register(vcpu, exit->cr.reg);
+
+    if (exit->cr.cr == 8 ? task_priority(vcpu, reg, exit->cr.write)
+                         : exit->cr.cr == 4 && exit->cr.write && vcpu_cr4_write(vcpu, *reg))
         vcpu_skip(vcpu, exit);
+    else
+        vcpu_inject_exception(vcpu, VECTOR_GENERAL_PROTECTION, 0);
 }
 
 static void on_exception(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
+    if (exit->instruction_length)
+        vcpu_skip(vcpu, exit);
     vcpu_inject_exception(vcpu, exit->exception.vector, exit->exception.error_code);
 }
 
@@ -143,7 +171,7 @@ const exit_handler exit_guest_handlers[EXIT_KINDS] = {
     [EXIT_MSR] = on_msr,
     [EXIT_NESTED_FAULT] = on_nested_fault,
     [EXIT_HYPERCALL] = on_undefined,
-    [EXIT_CR_WRITE] = on_cr_write,
+    [EXIT_CR] = on_cr,
     [EXIT_EXCEPTION] = on_exception,
     [EXIT_UNDEFINED] = on_undefined,
     [EXIT_CACHE] = on_cache,

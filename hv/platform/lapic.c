@@ -1,8 +1,8 @@
 /*
  * The local APIC of the guest's vCPU, in x2APIC mode for good (SDM 3A 10.12): registers by MSR, priorities, the timer.
  *
- * One vCPU with ID 0, so every interrupt message either addresses it or nobody. All are edge-triggered; NMI, SMI, INIT
- * and SIPI are not delivered. CPUID offers the TSC deadline, so the count modes of the timer are left out: their
+ * One vCPU with ID 0, so every interrupt message either addresses it or nobody. All are edge-triggered; SMI, INIT and
+ * SIPI are not delivered. CPUID offers the TSC deadline, so the count modes of the timer are left out: their
  * registers read zero, and nothing ever counts. No error is ever reported in ESR.
  */
 #include "hv/core/hypervisor.h"
@@ -45,6 +45,7 @@ enum lapic_register {
 #define EVERYONE 0xffffffffu
 #define MESSAGE_MODE(low) ((low) >> 8 & 7)
 #define MODE_LOWEST 1u /* lowest priority; 0 is fixed */
+#define MODE_NMI 4u
 
 static const u32 lvt_writable[LVTS] = {0x700ff, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7ff, 0x100ff};
 
@@ -107,6 +108,26 @@ static void request(struct vm *vm, u8 vector)
         vcpu_wake(&vm->vcpu);
 }
 
+/* Neither priorities nor the software's enable bit hold it back (SDM 3A 10.4.7.2). */
+static void request_nmi(struct vm *vm)
+{
+    vm->platform->lapic.nmi = true;
+    if (__atomic_load_n(&vm->vcpu.in_guest, __ATOMIC_ACQUIRE))
+        vcpu_kick(&vm->vcpu);
+    else
+        vcpu_wake(&vm->vcpu);
+}
+
+bool platform_nmi_pending(const struct vm *vm)
+{
+    return vm->platform->lapic.nmi;
+}
+
+void platform_accept_nmi(struct vm *vm)
+{
+    vm->platform->lapic.nmi = false;
+}
+
 void lapic_end_interrupt(struct vm *vm)
 {
     struct lapic *lapic = &vm->platform->lapic;
@@ -122,8 +143,12 @@ void lapic_end_interrupt(struct vm *vm)
 static void deliver(struct vm *vm, u32 destination, bool logical, u32 low)
 {
     bool here = logical ? destination >> 16 == 0 && destination & 1 : destination == 0;
-    if ((here || destination == EVERYONE) && MESSAGE_MODE(low) <= MODE_LOWEST)
+    if (!here && destination != EVERYONE)
+        return;
+    if (MESSAGE_MODE(low) <= MODE_LOWEST)
         request(vm, (u8)low);
+    else if (MESSAGE_MODE(low) == MODE_NMI)
+        request_nmi(vm);
 }
 
 void platform_message(struct vm *vm, u64 address, u32 data)

@@ -63,6 +63,9 @@ void platform_message(struct vm *vm, u64 address, u32 data);
 int platform_pending_vector(struct vm *vm);
 /* The vCPU takes it now: IRR -> ISR (and the PV EOI bit when that applies). */
 void platform_accept_vector(struct vm *vm, u8 vector);
+/* An NMI that the guest has sent itself waits; the vCPU takes it now. */
+bool platform_nmi_pending(const struct vm *vm);
+void platform_accept_nmi(struct vm *vm);
 /* Right after each exit of the guest: collect a PV EOI. Cheap. */
 void platform_after_exit(struct vm *vm);
 

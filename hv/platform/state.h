@@ -19,6 +19,7 @@
 struct lapic {    /* SDM 3A 10.12; always in x2APIC mode, its ID is 0 */
     u64 reg[64];  /* by MSR index - 0x800, as the guest reads them; PPR is made when it is read */
     u64 deadline; /* TSC at which the timer fires; 0: not armed */
+    bool nmi;     /* one came that the vCPU has not taken */
 };
 
 #define IOAPIC_PINS 24u

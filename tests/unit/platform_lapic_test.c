@@ -208,6 +208,29 @@ static void ipis_reach_only_this_cpu(void **state)
     assert_false(rdmsr_ok(SELF_IPI));
 }
 
+/* An NMI waits until it is taken, whatever the priorities and the software's enable bit say. */
+static void nmis_reach_this_cpu(void **state)
+{
+    assert_false(platform_nmi_pending(&machine.vm));
+    assert_true(wrmsr(ICR, 1ull << 32 | 0x400)); /* to CPU 1 */
+    assert_true(wrmsr(ICR, 0xc0400));            /* all but self */
+    assert_false(platform_nmi_pending(&machine.vm));
+    assert_true(wrmsr(0x808, 0xff));
+    assert_true(wrmsr(SVR, 0xff));
+    u32 wakes = machine.wakes;
+    assert_true(wrmsr(ICR, 0x40400));
+    assert_true(platform_nmi_pending(&machine.vm));
+    assert_int_equal(machine.wakes, wakes + 1);
+    assert_int_equal(platform_pending_vector(&machine.vm), -1);
+    platform_accept_nmi(&machine.vm);
+    assert_false(platform_nmi_pending(&machine.vm));
+    machine.vm.vcpu.in_guest = true; /* then it must leave to be given one */
+    u32 kicks = machine.kicks;
+    assert_true(wrmsr(ICR, 0x400));
+    assert_int_equal(machine.kicks, kicks + 1);
+    machine.vm.vcpu.in_guest = false;
+}
+
 static void messages_are_checked(void **state)
 {
     static const struct {
@@ -424,6 +447,7 @@ int main(void)
         TEST(switched_off_it_takes_nothing),
         TEST(illegal_vectors_are_lost),
         TEST(ipis_reach_only_this_cpu),
+        TEST(nmis_reach_this_cpu),
         TEST(messages_are_checked),
         TEST(running_vcpu_is_kicked),
         TEST(deadline_mode),

@@ -9,10 +9,34 @@
 
 struct cpu;
 
-/* The registers that walks of a guest's page tables need. */
-struct guest_paging {
-    u64 cr0, cr3, efer;
+/* Registers of a vCPU that the vendor's structure holds, or the CPU itself while the vCPU is loaded there. */
+enum guest_register {
+    GUEST_CR0,
+    GUEST_CR3,
+    GUEST_CR4,
+    GUEST_EFER,
+    GUEST_PAT,
+    GUEST_STAR,
+    GUEST_LSTAR,
+    GUEST_CSTAR,
+    GUEST_SFMASK,
+    GUEST_KERNEL_GS_BASE,
+    GUEST_FS_BASE,
+    GUEST_GS_BASE,
+    GUEST_SYSENTER_CS,
+    GUEST_SYSENTER_ESP,
+    GUEST_SYSENTER_EIP,
+    GUEST_REGISTERS
 };
+
+/* Debug builds look through the vendor's structure before each entry. */
+#ifdef NDEBUG
+#define CHECK_ENTRIES false
+#else
+#define CHECK_ENTRIES true
+#endif
+
+enum injection { INJECT_INTERRUPT, INJECT_NMI, INJECT_EXCEPTION };
 
 struct vcpu_vendor {
     const char *name; /* "svm" */
@@ -35,31 +59,39 @@ struct vcpu_vendor {
     void (*reset_long64)(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt);
     void (*reset_protected32)(struct vcpu *vcpu, u64 entry);
 
+    /* The next entry shall end when the TSC reaches this. False: the CPU has no such timer. */
+    bool (*set_deadline)(struct vcpu *vcpu, u64 tsc);
     /* Run the guest until it exits; decode why. Interrupts off before and after; physical ones that came are pending.
      */
     void (*enter)(struct vcpu *vcpu, struct vcpu_exit *exit);
+    /* To the log: why the entry was refused, that ended with EXIT_INVALID and this code. */
+    void (*explain)(struct vcpu *vcpu, u64 code);
 
-    /* Something waits for injection already (a new exception, or one whose delivery was cut short by an exit). */
+    /* Something waits for injection already (a new event, or one whose delivery was cut short by an exit). */
     bool (*injection_pending)(const struct vcpu *vcpu);
-    /* IF set and no interrupt shadow? */
-    bool (*can_take_interrupt)(const struct vcpu *vcpu);
-    void (*inject_interrupt)(struct vcpu *vcpu, u8 vector);
-    void (*inject_exception)(struct vcpu *vcpu, u8 vector, bool has_error, u32 error_code);
-    /* Exit with EXIT_WINDOW as soon as can_take_interrupt() holds. */
-    void (*request_window)(struct vcpu *vcpu);
+    /* An interrupt: IF set and no interrupt shadow? An NMI: none in progress, no shadow? */
+    bool (*can_take)(const struct vcpu *vcpu, enum injection kind);
+    /* At the next entry. error_code: only of an exception with has_error. */
+    void (*inject)(struct vcpu *vcpu, enum injection kind, u8 vector, bool has_error, u32 error_code);
+    /* Exit with EXIT_WINDOW as soon as can_take() holds; an NMI may have to wait for the exit after that. */
+    void (*request_window)(struct vcpu *vcpu, enum injection kind);
     /* The instruction was emulated: RIP moves on, the interrupt shadow ends. */
     void (*skip)(struct vcpu *vcpu, u32 length);
 
-    /* MSRs that live in the vendor's state (EFER, PAT, STAR ...). *known false: not one of these. Returns false: #GP.
-     */
-    bool (*msr)(struct vcpu *vcpu, u32 index, bool write, u64 *value, bool *known);
-    /* A write to CR4 that exited. False: #GP. */
-    bool (*cr4_write)(struct vcpu *vcpu, u64 value);
-    struct guest_paging (*paging)(const struct vcpu *vcpu);
+    /* Values are checked before: what is written is a state that the CPU can have. */
+    u64 (*read)(struct vcpu *vcpu, enum guest_register reg);
+    void (*write)(struct vcpu *vcpu, enum guest_register reg, u64 value);
 };
 
-extern const struct vcpu_vendor vcpu_vendor_svm;
+extern const struct vcpu_vendor vcpu_vendor_svm, vcpu_vendor_vmx;
 extern const struct vcpu_vendor *vendor;
 
-/* Pick the back end; boot_fail() with what is missing when there is none. */
+/* Pick the back end; boot_fail() with what each lacks when there is none. */
 void vcpu_vendor_select(void);
+
+/* guest_registers.c: MSRs that are such registers. *known false: not one of these. Returns false: #GP. */
+bool vcpu_msr(struct vcpu *vcpu, u32 index, bool write, u64 *value, bool *known);
+/* A write to CR4 that exited. False: #GP. */
+bool vcpu_cr4_write(struct vcpu *vcpu, u64 value);
+/* CR4 bits that a guest may set: what it can use without XSAVE, and what this CPU has. */
+u64 vcpu_cr4_allowed(void);

@@ -7,8 +7,6 @@
 #include "hv/core/hypervisor.h"
 #include "hv/core/machine.h"
 
-#define KERNEL_CODE 0x08u
-#define KERNEL_DATA 0x10u
 #define IST_STACK_SIZE 4096u
 #define EXCEPTIONS 32u
 #define STUB_SIZE 16ul /* vectors.S */
@@ -34,11 +32,6 @@ struct gate { /* SDM 3A 6.14.1 */
     u32 offset_high, reserved;
 } __attribute__((packed));
 
-struct descriptor_pointer {
-    u16 limit;
-    u64 base;
-} __attribute__((packed));
-
 struct exception_frame {
     u64 rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15;
     u64 vector, error, rip, cs, rflags, rsp, ss;
@@ -62,7 +55,7 @@ static void set_gate(u32 vector, const char *stub, u8 ist)
     u64 offset = (u64)stub;
 
     idt[vector] =
-        (struct gate){(u16)offset, KERNEL_CODE, ist, INTERRUPT_GATE, (u16)(offset >> 16), (u32)(offset >> 32), 0};
+        (struct gate){(u16)offset, CODE_SELECTOR, ist, INTERRUPT_GATE, (u16)(offset >> 16), (u32)(offset >> 32), 0};
 }
 
 /* NMI returns like an interrupt: nothing of ours depends on it, and where old-format messages pass, a device can send
@@ -75,9 +68,14 @@ static void build_idt(void)
         set_gate(v, interrupt_stubs + (v - EXCEPTIONS) * STUB_SIZE, 0);
 }
 
+u64 cpu_tss_base(const struct cpu *cpu)
+{
+    return (u64)&tss[cpu->id];
+}
+
 static void build_gdt(struct cpu *cpu)
 {
-    u64 base = (u64)&tss[cpu->id];
+    u64 base = cpu_tss_base(cpu);
     u64 *g = gdt[cpu->id];
 
     g[1] = 0x00af9b000000ffffull;
@@ -101,8 +99,9 @@ void cpu_init(struct cpu *cpu)
     build_gdt(cpu);
     p = (struct descriptor_pointer){sizeof(gdt[0]) - 1, (u64)gdt[cpu->id]};
     __asm__ volatile("lgdt %0" ::"m"(p));
-    __asm__ volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%ss; mov %1, %%fs; mov %1, %%gs" ::"r"(KERNEL_DATA), "r"(0));
-    __asm__ volatile("pushq %0; lea 1f(%%rip), %%rax; pushq %%rax; lretq; 1:" ::"i"(KERNEL_CODE) : "rax", "memory");
+    __asm__ volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%ss; mov %1, %%fs; mov %1, %%gs" ::"r"(DATA_SELECTOR),
+                     "r"(0));
+    __asm__ volatile("pushq %0; lea 1f(%%rip), %%rax; pushq %%rax; lretq; 1:" ::"i"(CODE_SELECTOR) : "rax", "memory");
     p = (struct descriptor_pointer){sizeof(idt) - 1, (u64)idt};
     __asm__ volatile("lidt %0" ::"m"(p));
     __asm__ volatile("ltr %w0" ::"r"(TSS_SELECTOR));

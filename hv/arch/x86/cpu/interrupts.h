@@ -25,4 +25,13 @@ static inline void interrupts_wait(void)
 /* Test and clear the bit of a vector, this CPU. */
 bool interrupt_take(struct cpu *cpu, u8 vector);
 
+#define CODE_SELECTOR 0x08u
+#define DATA_SELECTOR 0x10u
 #define TSS_SELECTOR 0x28u
+/* The base of its TSS. */
+u64 cpu_tss_base(const struct cpu *cpu);
+
+struct descriptor_pointer { /* SDM 3A 3.5.1: of LGDT, LIDT */
+    u16 limit;
+    u64 base;
+} __attribute__((packed));

@@ -16,10 +16,12 @@
 #define CR4_OSFXSR (1ull << 9)
 #define CR4_OSXMMEXCPT (1ull << 10)
 #define CR4_UMIP (1ull << 11)
+#define CR4_VMXE (1ull << 13)
 #define CR4_FSGSBASE (1ull << 16)
 #define CR4_SMEP (1ull << 20)
 #define CR4_SMAP (1ull << 21)
 #define RFLAGS_FIXED (1ull << 1)
+#define RFLAGS_TF (1ull << 8)
 #define RFLAGS_IF (1ull << 9)
 
 #define MSR_APIC_BASE 0x1bu
@@ -28,6 +30,7 @@
 #define MSR_SYSENTER_EIP 0x176u
 #define MSR_PAT 0x277u
 #define MSR_X2APIC 0x800u
+#define MSR_X2APIC_TPR 0x808u
 #define MSR_EFER 0xc0000080u
 #define MSR_STAR 0xc0000081u
 #define MSR_LSTAR 0xc0000082u
@@ -72,6 +75,7 @@ CONTROL_REGISTER(cr0)
 CONTROL_REGISTER(cr2)
 CONTROL_REGISTER(cr3)
 CONTROL_REGISTER(cr4)
+CONTROL_REGISTER(dr6)
 static inline void cpu_pause(void)
 {
     __asm__ volatile("pause");

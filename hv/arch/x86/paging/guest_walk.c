@@ -9,14 +9,13 @@
 /* Without paging, or through the four levels of long mode: a kernel that reaches for devices has one or the other. */
 status_t vcpu_translate(struct vcpu *vcpu, u64 va, gpa_t *out)
 {
-    const struct guest_paging p = vendor->paging(vcpu);
-    u64 entry = p.cr3;
+    u64 entry = vendor->read(vcpu, GUEST_CR3);
 
-    if (!(p.cr0 & CR0_PG)) {
+    if (!(vendor->read(vcpu, GUEST_CR0) & CR0_PG)) {
         *out = GPA(va & 0xffffffff);
         return OK;
     }
-    if (!(p.efer & EFER_LMA))
+    if (!(vendor->read(vcpu, GUEST_EFER) & EFER_LMA))
         return ERR_NOT_FOUND;
     for (u32 shift = 39;; shift -= 9) {
         u64 table = entry & ENTRY_ADDRESS, index = va >> shift & 511, offset = (1ull << shift) - 1;

@@ -13,25 +13,30 @@
 static const struct {
     u8 kind, length;
 } exits[] = {
-    [SVM_EXIT_CR_WRITE... SVM_EXIT_CR_WRITE + 15] = {EXIT_CR_WRITE, 0},
+    [SVM_EXIT_CR_READ... SVM_EXIT_CR_WRITE + 15] = {EXIT_CR, 0},
     [SVM_EXIT_EXCEPTION... SVM_EXIT_EXCEPTION + 31] = {EXIT_EXCEPTION, 0},
     [SVM_EXIT_INTR... SVM_EXIT_INIT] = {EXIT_INTERRUPT, 0},
     [SVM_EXIT_VINTR] = {EXIT_WINDOW, 0},
     [SVM_EXIT_RDPMC] = {EXIT_UNDEFINED, 2},
     [SVM_EXIT_CPUID] = {EXIT_CPUID, 2},
+    [SVM_EXIT_IRET] = {EXIT_WINDOW, 0},
     [SVM_EXIT_INVD] = {EXIT_CACHE, 2},
     [SVM_EXIT_HLT] = {EXIT_HLT, 1},
     [SVM_EXIT_INVLPGA] = {EXIT_UNDEFINED, 3},
     [SVM_EXIT_IOIO] = {EXIT_PIO, 0},
     [SVM_EXIT_MSR] = {EXIT_MSR, 2},
+    [SVM_EXIT_TASK_SWITCH] = {EXIT_TASK_SWITCH, 0},
     [SVM_EXIT_SHUTDOWN] = {EXIT_SHUTDOWN, 0},
     [SVM_EXIT_VMRUN] = {EXIT_UNDEFINED, 3},
     [SVM_EXIT_VMMCALL] = {EXIT_HYPERCALL, 3},
     [SVM_EXIT_VMLOAD... SVM_EXIT_SKINIT] = {EXIT_UNDEFINED, 3},
+    [SVM_EXIT_ICEBP] = {EXIT_EXCEPTION, 1},
     [SVM_EXIT_WBINVD] = {EXIT_CACHE, 2},
     [SVM_EXIT_MONITOR... SVM_EXIT_MWAIT] = {EXIT_UNDEFINED, 3},
     [SVM_EXIT_XSETBV] = {EXIT_UNDEFINED, 3},
 };
+
+#define VECTOR_DEBUG 1u
 
 u32 svm_intercepts(u32 word)
 {
@@ -53,22 +58,23 @@ static void decode_port(const struct vcpu *vcpu, const struct svm_vmcb *vmcb, st
     exit->instruction_length = (u32)(vmcb->exit_info2 - vcpu->rip); /* EXITINFO2 is the next RIP */
 }
 
-/* MOV to CRn: [REX] 0F 22 /r, which is all that intercepts CR writes here. Decode assists may be absent: read the
+/* MOV to or from CRn: [LOCK, CR8 for CR0] [REX] 0F 20 or 22 /r (APM 3 MOV CRn). Decode assists may be absent: read the
  * bytes. */
-static void decode_cr_write(struct vcpu *vcpu, struct vcpu_exit *exit, u32 cr)
+static void decode_cr(struct vcpu *vcpu, struct vcpu_exit *exit, u32 code)
 {
-    u8 code[4];
-    u32 got = vcpu_fetch(vcpu, vcpu->rip, code, sizeof(code));
-    u32 rex = got && (code[0] & 0xf0) == 0x40 ? code[0] : 0;
-    u32 at = rex ? 1 : 0;
+    u8 bytes[5];
+    u32 got = vcpu_fetch(vcpu, vcpu->rip, bytes, sizeof(bytes)), at = got && bytes[0] == 0xf0;
+    u32 rex = got > at && (bytes[at] & 0xf0) == 0x40 ? bytes[at++] : 0;
+    bool write = code >= SVM_EXIT_CR_WRITE;
 
-    if (got < at + 3 || code[at] != 0x0f || code[at + 1] != 0x22) {
-        exit->kind = EXIT_UNKNOWN;
+    if (got < at + 3 || bytes[at] != 0x0f || bytes[at + 1] != (write ? 0x22 : 0x20)) {
+        exit->kind = EXIT_UNKNOWN; /* LMSW, CLTS: intercepted of driver VMs only */
         return;
     }
     exit->instruction_length = at + 3;
-    exit->cr.cr = cr;
-    exit->cr.reg = (code[at + 2] & 7) | (rex & 1) << 3;
+    exit->cr.cr = code % 16;
+    exit->cr.reg = (bytes[at + 2] & 7) | (rex & 1) << 3;
+    exit->cr.write = write;
 }
 
 static void decode_nested_fault(const struct svm_vmcb *vmcb, struct vcpu_exit *exit)
@@ -100,8 +106,11 @@ void svm_decode_exit(struct vcpu *vcpu, struct vcpu_exit *exit)
     } else if (exit->kind == EXIT_MSR) {
         exit->msr.index = (u32)vcpu->regs.rcx;
         exit->msr.write = vmcb->exit_info1 & 1;
-    } else if (exit->kind == EXIT_CR_WRITE) {
-        decode_cr_write(vcpu, exit, code - SVM_EXIT_CR_WRITE);
+    } else if (exit->kind == EXIT_CR) {
+        decode_cr(vcpu, exit, code);
+    } else if (code == SVM_EXIT_ICEBP) {
+        exit->exception.vector = VECTOR_DEBUG;
+        exit->exception.error_code = 0;
     } else if (exit->kind == EXIT_EXCEPTION) {
         exit->exception.vector = (u8)(code - SVM_EXIT_EXCEPTION);
         exit->exception.error_code = (u32)vmcb->exit_info1;

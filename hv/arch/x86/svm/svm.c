@@ -2,6 +2,7 @@
 #include "hv/arch/x86/svm/svm.h"
 
 #include "hv/arch/x86/cpu/registers.h"
+#include "hv/arch/x86/svm/check.h"
 #include "hv/core/cpu.h"
 #include "hv/core/hypervisor.h"
 #include "shared/abi/hypercall.h"
@@ -12,6 +13,8 @@
 #define MSR_VM_HSAVE_PA 0xc0010117u
 #define CPUID_SVM 0x8000000au
 #define SVM_FEATURE_NPT (1u << 0)
+
+#define IRET_INTERCEPT (1u << SVM_EXIT_IRET % 32) /* of word 3, while an NMI is in progress */
 
 #define MSRPM_FRAMES 2u /* 15.11: 8 KiB */
 #define IOPM_FRAMES 3u  /* 15.10.1: 12 KiB, one bit a port and a few more */
@@ -52,15 +55,15 @@ static void svm_cpu_init(struct cpu *cpu)
     msr_write(MSR_VM_HSAVE_PA, ptr_to_hpa(boot_frames(1, "SVM host state")).v);
 }
 
-/* CR4 of the guest is checked (no XSAVE, no bits that VMRUN refuses); a driver VM has no business with any but CR2, nor
- * with DRs. */
+/* CR4 of the guest is checked (no XSAVE, no bits that VMRUN refuses), its CR8 is the platform's; a driver VM has no
+ * business with any but CR2, nor with DRs. */
 static void set_intercepts(struct svm_vmcb *vmcb, bool driver)
 {
-    vmcb->intercept[0] = driver ? 0xffff0000u & ~(1u << (16 + 2)) : 1u << (16 + 4);
+    vmcb->intercept[0] = 1u << 8 | (driver ? 0xffff0000u & ~(1u << (16 + 2)) : 1u << (16 + 4) | 1u << (16 + 8));
     vmcb->intercept[1] = driver ? 0xffffffffu : 0;
     vmcb->intercept[2] = 1u << 1 | 1u << 17; /* #DB, #AC: their delivery can loop without end (15.12) */
-    vmcb->intercept[3] = svm_intercepts(3) | 1u << SVM_EXIT_TASK_SWITCH % 32 | 1u << SVM_EXIT_FERR_FREEZE % 32;
-    vmcb->intercept[4] = svm_intercepts(4) | 1u << SVM_EXIT_ICEBP % 32;
+    vmcb->intercept[3] = (svm_intercepts(3) & ~IRET_INTERCEPT) | 1u << SVM_EXIT_FERR_FREEZE % 32;
+    vmcb->intercept[4] = svm_intercepts(4);
 }
 
 static status_t svm_create(struct vcpu *vcpu)
@@ -94,6 +97,23 @@ static void svm_allow_ports(struct vcpu *vcpu, u16 first, u32 count)
         map[port / 8] = (u8)(map[port / 8] & ~(1u << port % 8));
 }
 
+/* After an exit. The intercept comes before IRET is done, so NMIs stay blocked until the guest is seen elsewhere. */
+static void follow_nmi(struct svm_vcpu *svm, u64 rip)
+{
+    if ((u32)svm->vmcb->exit_code == SVM_EXIT_IRET && svm->nmi == NMI_BLOCKED) {
+        svm->nmi = NMI_IRET;
+        svm->iret_rip = rip;
+    } else if (svm->nmi == NMI_IRET && rip != svm->iret_rip) {
+        svm->nmi = NMI_NONE;
+    }
+}
+
+static bool svm_set_deadline(struct vcpu *vcpu, u64 tsc)
+{
+    (void)vcpu, (void)tsc;
+    return false;
+}
+
 static void svm_enter(struct vcpu *vcpu, struct vcpu_exit *exit)
 {
     struct svm_vcpu *svm = svm_of(vcpu);
@@ -106,8 +126,13 @@ static void svm_enter(struct vcpu *vcpu, struct vcpu_exit *exit)
     vmcb->event_injection = svm->injection;
     vmcb->tlb_control = vcpu->flush_tlb ? SVM_TLB_FLUSH_ALL : 0;
     vmcb->clean_bits = 0;
+    vmcb->intercept[3] |= svm->nmi == NMI_BLOCKED ? IRET_INTERCEPT : 0;
     svm->injection = 0;
     vcpu->flush_tlb = false;
+    if (CHECK_ENTRIES && svm_check(vmcb)) {
+        *exit = (struct vcpu_exit){.kind = EXIT_INVALID};
+        return;
+    }
 
     svm_run(svm->vmcb_hpa.v, this_cpu()->host_state, &vcpu->regs);
 
@@ -118,6 +143,8 @@ static void svm_enter(struct vcpu *vcpu, struct vcpu_exit *exit)
     if (vmcb->exit_int_info & SVM_EVENT_VALID) /* 15.7.2: the exit cut a delivery short; do it again */
         svm->injection = vmcb->exit_int_info;
     vmcb->int_control = SVM_V_INTR_MASKING; /* a window is asked for anew before each entry that needs it */
+    vmcb->intercept[3] &= ~IRET_INTERCEPT;
+    follow_nmi(svm, vcpu->rip);
     svm_decode_exit(vcpu, exit);
 }
 
@@ -126,26 +153,38 @@ static bool svm_injection_pending(const struct vcpu *vcpu)
     return svm_of(vcpu)->injection;
 }
 
-static bool svm_can_take_interrupt(const struct vcpu *vcpu)
+static bool svm_can_take(const struct vcpu *vcpu, enum injection kind)
 {
-    return (vcpu->rflags & RFLAGS_IF) && !(svm_of(vcpu)->vmcb->interrupt_shadow & 1);
+    const struct svm_vcpu *svm = svm_of(vcpu);
+
+    return !(svm->vmcb->interrupt_shadow & 1) &&
+           (kind == INJECT_NMI ? svm->nmi == NMI_NONE : (vcpu->rflags & RFLAGS_IF) != 0);
 }
 
-static void svm_inject_interrupt(struct vcpu *vcpu, u8 vector)
+static void svm_inject(struct vcpu *vcpu, enum injection kind, u8 vector, bool has_error, u32 error_code)
 {
-    svm_of(vcpu)->injection = SVM_EVENT_VALID | vector;
+    static const u64 types[] = {[INJECT_NMI] = SVM_EVENT_NMI, [INJECT_EXCEPTION] = SVM_EVENT_EXCEPTION};
+    struct svm_vcpu *svm = svm_of(vcpu);
+
+    svm->injection = SVM_EVENT_VALID | types[kind] | vector | (has_error ? SVM_EVENT_ERROR | (u64)error_code << 32 : 0);
+    if (kind == INJECT_NMI)
+        svm->nmi = NMI_BLOCKED;
 }
 
-static void svm_inject_exception(struct vcpu *vcpu, u8 vector, bool has_error, u32 error_code)
+static void svm_request_window(struct vcpu *vcpu, enum injection kind)
 {
-    svm_of(vcpu)->injection =
-        SVM_EVENT_VALID | SVM_EVENT_EXCEPTION | vector | (has_error ? SVM_EVENT_ERROR | (u64)error_code << 32 : 0);
+    /* A virtual interrupt that is never taken: the intercept comes first. For NMIs IRET is intercepted anyway. */
+    if (kind == INJECT_INTERRUPT)
+        svm_of(vcpu)->vmcb->int_control = SVM_V_INTR_MASKING | SVM_V_IRQ | SVM_V_PRIORITY_MAX | SVM_V_IGNORE_TPR;
 }
 
-static void svm_request_window(struct vcpu *vcpu)
+static void svm_explain(struct vcpu *vcpu, u64 code)
 {
-    /* A virtual interrupt that is never taken: the intercept comes first. */
-    svm_of(vcpu)->vmcb->int_control = SVM_V_INTR_MASKING | SVM_V_IRQ | SVM_V_PRIORITY_MAX | SVM_V_IGNORE_TPR;
+    const struct svm_vmcb *vmcb = svm_of(vcpu)->vmcb;
+
+    hv_log("%s: VMRUN refused: %lx, %s", vcpu->vm->name, code, svm_check(vmcb) ?: "by a rule that only this CPU knows");
+    hv_log("cr0 %lx cr3 %lx cr4 %lx efer %lx rip %lx rflags %lx cs %x event %lx", vmcb->cr0, vmcb->cr3, vmcb->cr4,
+           vmcb->efer, vmcb->rip, vmcb->rflags, vmcb->cs.attributes, vmcb->event_injection);
 }
 
 static void svm_skip(struct vcpu *vcpu, u32 length)
@@ -165,14 +204,14 @@ const struct vcpu_vendor vcpu_vendor_svm = {
     .allow_ports = svm_allow_ports,
     .reset_long64 = svm_reset_long64,
     .reset_protected32 = svm_reset_protected32,
+    .set_deadline = svm_set_deadline,
     .enter = svm_enter,
+    .explain = svm_explain,
     .injection_pending = svm_injection_pending,
-    .can_take_interrupt = svm_can_take_interrupt,
-    .inject_interrupt = svm_inject_interrupt,
-    .inject_exception = svm_inject_exception,
+    .can_take = svm_can_take,
+    .inject = svm_inject,
     .request_window = svm_request_window,
     .skip = svm_skip,
-    .msr = svm_msr,
-    .cr4_write = svm_cr4_write,
-    .paging = svm_paging,
+    .read = svm_read,
+    .write = svm_write,
 };

@@ -9,6 +9,13 @@ struct svm_vcpu {
     hpa_t vmcb_hpa;
     u8 *iopm;      /* own I/O permission map of a driver VM (APM 2 15.10.1); the guest shares the closed one */
     u64 injection; /* EVENTINJ of the next entry; 0: none */
+    /*
+     * An NMI blocks further ones until IRET (15.21.8 knows no such state on all CPUs): NMI_NONE -- injected -->
+     * NMI_BLOCKED
+     * -- IRET intercepted, about to be done --> NMI_IRET -- any exit elsewhere --> NMI_NONE
+     */
+    enum { NMI_NONE, NMI_BLOCKED, NMI_IRET } nmi;
+    u64 iret_rip;
 };
 
 static inline struct svm_vcpu *svm_of(const struct vcpu *vcpu)
@@ -25,6 +32,5 @@ u32 svm_intercepts(u32 word);
 /* state.c: start states, MSRs and control registers that live in the VMCB. */
 void svm_reset_long64(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt);
 void svm_reset_protected32(struct vcpu *vcpu, u64 entry);
-bool svm_msr(struct vcpu *vcpu, u32 index, bool write, u64 *value, bool *known);
-bool svm_cr4_write(struct vcpu *vcpu, u64 value);
-struct guest_paging svm_paging(const struct vcpu *vcpu);
+u64 svm_read(struct vcpu *vcpu, enum guest_register reg);
+void svm_write(struct vcpu *vcpu, enum guest_register reg, u64 value);

@@ -7,6 +7,7 @@
  * Exit codes. Below 0xa0 they number the intercepts as well: code / 32 is the word of the intercept vector, code % 32
  * its bit (tables B-1 and C-1).
  */
+#define SVM_EXIT_CR_READ 0x00u   /* + CR number */
 #define SVM_EXIT_CR_WRITE 0x10u  /* + CR number, up to 0x1f */
 #define SVM_EXIT_EXCEPTION 0x40u /* + vector, up to 0x5f */
 #define SVM_EXIT_INTR 0x60u      /* NMI, SMI */
@@ -14,6 +15,7 @@
 #define SVM_EXIT_VINTR 0x64u
 #define SVM_EXIT_RDPMC 0x6fu
 #define SVM_EXIT_CPUID 0x72u
+#define SVM_EXIT_IRET 0x74u
 #define SVM_EXIT_INVD 0x76u
 #define SVM_EXIT_HLT 0x78u
 #define SVM_EXIT_INVLPGA 0x7au
@@ -37,6 +39,7 @@
 /* EVENTINJ and EXITINTINFO (15.20) */
 #define SVM_EVENT_VALID (1ull << 31)
 #define SVM_EVENT_ERROR (1ull << 11)
+#define SVM_EVENT_NMI (2ull << 8)
 #define SVM_EVENT_EXCEPTION (3ull << 8)
 
 /* int_control, offset 0x60 (15.21) */
