@@ -96,44 +96,7 @@ static struct world start_state(const struct vmx_capabilities *caps, bool long_m
     return w;
 }
 
-/* The same without the unrestricted-guest control: needs paging and what goes with it. */
-static struct world restricted_state(void)
-{
-    struct world w = start_state(&recorded_skylake, true);
-
-    V(SECONDARY_CONTROLS) &= ~(u64)SECONDARY_UNRESTRICTED;
-    return w;
-}
-
-/* Without unrestricted guest, in virtual-8086 mode: paging, no IA-32e mode. */
-static struct world virtual_8086_state(void)
-{
-    struct world w = restricted_state();
-
-    V(ENTRY_CONTROLS) &= ~(u64)ENTRY_CONTROL_GUEST_64;
-    V(GUEST_EFER) = 0;
-    V(GUEST_RFLAGS) |= 1 << 17;
-    V(GUEST_RIP) = 0x100;
-    for (u32 i = 0; i < 6; i++) {
-        w.vmcs.value[VMCS_INDEX_GUEST_ES_SELECTOR + i] = 0x1000 + i;
-        w.vmcs.value[VMCS_INDEX_GUEST_ES_BASE + i] = 0x10000 + i * 16;
-        w.vmcs.value[VMCS_INDEX_GUEST_ES_LIMIT + i] = 0xffff;
-        w.vmcs.value[VMCS_INDEX_GUEST_ES_ACCESS + i] = 0xf3;
-    }
-    return w;
-}
-
-static struct world driver_state(void)
-{
-    return start_state(&recorded_skylake, true);
-}
-
-static struct world guest_state(void)
-{
-    return start_state(&recorded_skylake, false);
-}
-
-/* ... with these whole words? GUEST_CS is none of GUEST_CS_BASE. */
+/* Does the text begin with these whole words? GUEST_CS is none of GUEST_CS_BASE. */
 static bool begins(const char *text, const char *words)
 {
     size_t length = strlen(words);
@@ -149,13 +112,3 @@ static void expect(const struct world *w, const char *text, const char *change)
     if (text != NULL && (fault == NULL || !begins(fault, text)))
         fail_msg("%s: says \"%s\", not \"%s\"", change, fault ? fault : "nothing", text);
 }
-
-/* state() and that change: the text begins so; NULL: still fine. */
-#define TRY(state, text, change)                                                                                       \
-    do {                                                                                                               \
-        struct world w = state();                                                                                      \
-        change;                                                                                                        \
-        expect(&w, text, #change);                                                                                     \
-    } while (0)
-#define BREAK(text, change) TRY(driver_state, text, change)
-#define KEEP(change) TRY(driver_state, NULL, change)
