@@ -31,6 +31,14 @@ static void queue_append(struct blk_request *request)
     queue_tail = &request->next;
 }
 
+static void queue_prepend(struct blk_request *request)
+{
+    request->next = queue_head;
+    queue_head = request;
+    if (!request->next)
+        queue_tail = &request->next;
+}
+
 static void queue_drop_head(void)
 {
     queue_head = queue_head->next;
@@ -193,7 +201,7 @@ void blk_io_done(struct blk_io *io, bool ok)
     if (moves_data(io->op))
         blk_advance(request, &request->cursor, io->bytes);
     if (request->done < request->bytes) {
-        queue_append(request);
+        queue_prepend(request); /* one that takes many I/Os is not overtaken each time: its end has a bound */
     } else if ((io->op == BLK_WRITE || io->op == BLK_ZERO) && !guest_can_flush()) {
         /* A guest that cannot flush relies on answered writes being on the medium (VirtIO 1.2 5.2.6.2). */
         request->op = BLK_FLUSH;

@@ -104,8 +104,8 @@ struct blk_driver {
     /* Look at the device, blk_io_done() what it finished. True when there was something. */
     bool (*poll)(void);
     /*
-     * Microseconds after which to poll at the latest while I/Os are out. NULL: only the interrupt matters, or, in a machine
-     * without, what suits a device that takes its time by itself.
+     * Microseconds after which to poll at the latest while I/Os are out. NULL: only the interrupt matters, or, in a
+     * machine without, what suits a device that takes its time by itself.
      */
     u64 (*timeout)(void);
 };

@@ -36,6 +36,18 @@ void port_write8(u16 port, u8 value)
     asm volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
+void port_read32s(u16 port, void *to, u32 count)
+{
+    u64 left = count;
+    asm volatile("rep insl" : "+D"(to), "+c"(left) : "d"(port) : "memory");
+}
+
+void port_write32s(u16 port, const void *from, u32 count)
+{
+    u64 left = count;
+    asm volatile("rep outsl" : "+S"(from), "+c"(left) : "d"(port) : "memory");
+}
+
 void port_read16s(u16 port, void *to, u32 count)
 {
     u64 left = count;

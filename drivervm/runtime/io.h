@@ -16,6 +16,8 @@ u64 tsc_read(void);
 u8 port_read8(u16 port);
 void port_write8(u16 port, u8 value);
 
-/* Move `count` words of 16 bits between one port and memory of any alignment. */
+/* Move `count` units of 32 or 16 bits between one port and memory of any alignment. */
+void port_read32s(u16 port, void *to, u32 count);
+void port_write32s(u16 port, const void *from, u32 count);
 void port_read16s(u16 port, void *to, u32 count);
 void port_write16s(u16 port, const void *from, u32 count);

@@ -495,6 +495,31 @@ static void a_full_queue_of_odd_requests(void **state)
 }
 
 /* controller_submit checks that a flush runs alone; here: that it waits for what came before, and that all end. */
+/* First come, first served, also when a request takes many I/Os: else none of several large ones would ever end. */
+static void large_requests_end_in_their_order(void **state)
+{
+    struct guest_request request[8] = {0};
+    struct blk_limits limits_of_one = roomy;
+    u16 tag;
+
+    limits_of_one.depth = 1;
+    limits_of_one.max_bytes = limits_of_one.max_piece = 16384;
+    boot(limits_of_one);
+    for (u16 i = 0; i < ARRAY_SIZE(request); i++) {
+        add_segment(&request[i], 16, 0, false);
+        add_segment(&request[i], i % 2 ? 512 : 20 * 16384, 0, true);
+        add_segment(&request[i], 1, 0, true);
+        set_header(&request[i], VIRTIO_BLK_T_IN, i);
+        give(&request[i], i);
+    }
+    for (u16 i = 0; i < ARRAY_SIZE(request); i++) {
+        next_completion(&tag);
+        assert_int_equal(tag, i);
+        assert_int_equal(status_of(&request[i]), VIRTIO_BLK_S_OK);
+        free_request(&request[i]);
+    }
+}
+
 static void flushes_run_alone(void **state)
 {
     static struct guest_request requests[60];
@@ -585,6 +610,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(any_layout_works, setup, teardown),
         cmocka_unit_test_setup_teardown(data_out_of_reach_is_bounced, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_queue_of_odd_requests, setup, teardown),
+        cmocka_unit_test_setup_teardown(large_requests_end_in_their_order, setup, teardown),
         cmocka_unit_test_setup_teardown(flushes_run_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(writes_of_a_guest_that_cannot_flush_are_flushed, setup, teardown),
         cmocka_unit_test_setup_teardown(an_error_fails_one_request_only, setup, teardown),

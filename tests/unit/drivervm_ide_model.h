@@ -188,30 +188,52 @@ static struct ide_channel *channel_of_data(u16 port)
     return channel;
 }
 
-void port_read16s(u16 port, void *to, u32 count)
+static void read_data(u16 port, void *to, u32 bytes)
 {
     struct ide_channel *channel = channel_of_data(port);
     struct ide_device *device = device_selected(channel);
 
     assert_false(device->write);
-    assert_true(count > 0 && device->moved + 2 * count <= device->block * 512);
-    memcpy(to, device->buffer + device->moved, 2 * count);
-    device->moved += 2 * count;
+    assert_true(bytes > 0 && device->moved + bytes <= device->block * 512);
+    memcpy(to, device->buffer + device->moved, bytes);
+    device->moved += bytes;
     if (device->moved == device->block * 512)
         after_block(channel, device);
 }
 
-void port_write16s(u16 port, const void *from, u32 count)
+static void write_data(u16 port, const void *from, u32 bytes)
 {
     struct ide_channel *channel = channel_of_data(port);
     struct ide_device *device = device_selected(channel);
 
     assert_true(device->write);
-    assert_true(count > 0 && device->moved + 2 * count <= device->block * 512);
-    memcpy(device->buffer + device->moved, from, 2 * count);
-    device->moved += 2 * count;
+    assert_true(bytes > 0 && device->moved + bytes <= device->block * 512);
+    memcpy(device->buffer + device->moved, from, bytes);
+    device->moved += bytes;
     if (device->moved == device->block * 512)
         after_block(channel, device);
+}
+
+void port_read32s(u16 port, void *to, u32 count)
+{
+    if (count > 0)
+        read_data(port, to, 4 * count);
+}
+
+void port_read16s(u16 port, void *to, u32 count)
+{
+    read_data(port, to, 2 * count);
+}
+
+void port_write32s(u16 port, const void *from, u32 count)
+{
+    if (count > 0)
+        write_data(port, from, 4 * count);
+}
+
+void port_write16s(u16 port, const void *from, u32 count)
+{
+    write_data(port, from, 2 * count);
 }
 
 /* ---- commands ---- */

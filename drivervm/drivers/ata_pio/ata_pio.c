@@ -181,9 +181,9 @@ static status_t start(struct blk_disk *disk)
         return status;
     describe(disk);
     channel_set_interrupts(&ata.channel, driver_info->interrupts);
-    log_line("ata_pio: %s, %s, %llu sectors, LBA%u, blocks of %u, %s, ready after %llu us", position_name[ata.position],
+    log_line("ata_pio: %s, %s, %llu sectors, LBA%u, blocks of %u, ready after %llu us", position_name[ata.position],
              ata.identity.model, (unsigned long long)disk->sectors, ata.identity.lba48 ? 48 : 28, ata.block,
-             driver_info->interrupts ? "interrupts" : "polled", (unsigned long long)microseconds_since(began));
+             (unsigned long long)microseconds_since(began));
     return OK;
 }
 
@@ -222,7 +222,6 @@ static void fail_io(const char *what, u8 status)
 /* Move the data block that the device asks for, through however many pieces it takes. */
 static void move_block(void)
 {
-    u16 port = (u16)(ata.channel.command + ATA_DATA);
     u32 room = ata.block * VIRTIO_BLK_SECTOR;
 
     if (room > ata.left)
@@ -233,9 +232,9 @@ static void move_block(void)
             DRIVER_CHECK(blk_next_piece(ata.io, &ata.piece));
         u32 bytes = room < ata.piece.length ? room : ata.piece.length;
         if (ata.io->op == BLK_READ)
-            port_read16s(port, (void *)ata.piece.address, bytes / 2);
+            channel_read_data(&ata.channel, (void *)ata.piece.address, bytes);
         else
-            port_write16s(port, (const void *)ata.piece.address, bytes / 2);
+            channel_write_data(&ata.channel, (const void *)ata.piece.address, bytes);
         ata.piece.address += bytes;
         ata.piece.length -= bytes;
         room -= bytes;

@@ -101,6 +101,24 @@ void channel_issue(const struct ata_channel *channel, const struct ata_command *
     settle(channel);
 }
 
+void channel_read_data(const struct ata_channel *channel, void *to, u32 bytes)
+{
+    u16 port = (u16)(channel->command + ATA_DATA);
+
+    port_read32s(port, to, bytes / 4);
+    if (bytes % 4)
+        port_read16s(port, (u8 *)to + bytes / 4 * 4, 1);
+}
+
+void channel_write_data(const struct ata_channel *channel, const void *from, u32 bytes)
+{
+    u16 port = (u16)(channel->command + ATA_DATA);
+
+    port_write32s(port, from, bytes / 4);
+    if (bytes % 4)
+        port_write16s(port, (const u8 *)from + bytes / 4 * 4, 1);
+}
+
 status_t channel_run(const struct ata_channel *channel, const struct ata_command *command, u64 timeout_us)
 {
     channel_issue(channel, command);
@@ -118,7 +136,7 @@ status_t channel_identify(const struct ata_channel *channel, u16 words[256])
         return status;
     if (!(channel_status(channel) & STATUS_DRQ))
         return ERR_IO;
-    port_read16s((u16)(channel->command + ATA_DATA), words, 256);
+    channel_read_data(channel, words, 512);
     settle(channel);
     return channel_wait(channel, STATUS_BSY | STATUS_DRQ, 0, IDENTIFY_US) ? OK : ERR_TIMEOUT;
 }

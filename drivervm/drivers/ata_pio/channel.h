@@ -45,6 +45,13 @@ enum ata_kind channel_probe(const struct ata_channel *channel);
 /* Write the command's registers to the selected device, which is idle, and give it time to take notice. */
 void channel_issue(const struct ata_channel *channel, const struct ata_command *command);
 
+/*
+ * Move an even number of bytes of the block that the device asks for. The controller makes two accesses to the device
+ * out of one of 32 bits (82371AB 5.2.1), which are half as many for us; what is left over goes by 16 bits.
+ */
+void channel_read_data(const struct ata_channel *channel, void *to, u32 bytes);
+void channel_write_data(const struct ata_channel *channel, const void *from, u32 bytes);
+
 /* Run a command without data to its end. ERR_IO: the device says error. ERR_TIMEOUT. */
 NODISCARD status_t channel_run(const struct ata_channel *channel, const struct ata_command *command, u64 timeout_us);
 
