@@ -30,7 +30,6 @@
 #define MISC_HLT (1ull << 6) /* A.6 */
 #define MISC_LENGTH_0 (1ull << 30)
 #define EPT_OFFERS_4_LEVELS (1ull << 6) /* A.10 */
-#define EPT_OFFERS_UC (1ull << 8)
 #define EPT_OFFERS_WB (1ull << 14)
 #define EPT_OFFERS_AD (1ull << 21)
 #define EXCEPTIONS_WITH_CODE 0x27d00u /* #DF, #TS to #PF, #AC (26.2.1.3) */
@@ -79,22 +78,19 @@ static bool bits_fit(u64 set, u64 allowed, u64 value)
  * TPR shadow, tertiary controls; APIC virtualization, VMFUNC, shadow VMCS, PML, #VE, mode-based execution, sub-page
  * rights, TSC scaling; and at exits and entries performance counters, CET, PKRS and so on.
  */
-#define CONTROLS(name, fine, foreign)                                                                                  \
-    {                                                                                                                  \
-        VMCS_INDEX_##name##_CONTROLS, CAP_##name, fine, foreign,                                                       \
-            #name "_CONTROLS: reserved, or not kept here (26.2.1)"                                                     \
-    }
+#define CONTROLS(name) VMCS_INDEX_##name##_CONTROLS, CAP_##name, #name "_CONTROLS: reserved, or not kept here (26.2.1)"
 static const struct {
     enum vmcs_index field;
-    enum vmx_capability coarse, fine;
-    u32 foreign;
+    enum vmx_capability coarse;
     const char *text;
+    enum vmx_capability fine;
+    u32 foreign;
 } controls[] = {
-    CONTROLS(PIN, CAP_TRUE_PIN, PIN_POSTED_INTERRUPT),
-    CONTROLS(PRIMARY, CAP_TRUE_PRIMARY, PRIMARY_TPR_SHADOW | 1u << 17),
-    CONTROLS(SECONDARY, CAP_SECONDARY, 0x2c66311),
-    CONTROLS(EXIT, CAP_TRUE_EXIT, 0xb0001000),
-    CONTROLS(ENTRY, CAP_TRUE_ENTRY, 0x7f2000 | ENTRY_CONTROL_SMM | ENTRY_CONTROL_DUAL_MONITOR),
+    {CONTROLS(PIN), CAP_TRUE_PIN, PIN_POSTED_INTERRUPT},
+    {CONTROLS(PRIMARY), CAP_TRUE_PRIMARY, PRIMARY_TPR_SHADOW | 1u << 17},
+    {CONTROLS(SECONDARY), CAP_SECONDARY, 0x2c66311},
+    {CONTROLS(EXIT), CAP_TRUE_EXIT, 0xb0001000},
+    {CONTROLS(ENTRY), CAP_TRUE_ENTRY, 0x7f2000 | ENTRY_CONTROL_SMM | ENTRY_CONTROL_DUAL_MONITOR},
 };
 
 /* 26.2.1.1 to 26.2.1.3 */
@@ -118,6 +114,7 @@ static const char *check_dependent_controls(const struct vmx_capabilities *caps,
 {
     u64 pin = VALUE(PIN_CONTROLS), primary = VALUE(PRIMARY_CONTROLS), eptp = VALUE(EPT_POINTER);
     u64 offered = caps->msr[CAP_EPT_VPID], io = primary & PRIMARY_IO_BITMAPS, msr = primary & PRIMARY_MSR_BITMAPS;
+    bool saves_timer = VALUE(EXIT_CONTROLS) & EXIT_CONTROL_SAVE_TIMER;
 
     RULE(VALUE(CR3_TARGET_COUNT) <= (caps->msr[CAP_MISC] >> 16 & 0x1ff), "CR3_TARGET_COUNT: too many (26.2.1.1)");
     RULE(!io || physical_page(caps, VALUE(IO_BITMAP_A)), "IO_BITMAP_A: must be a page's address (26.2.1.1)");
@@ -126,20 +123,17 @@ static const char *check_dependent_controls(const struct vmx_capabilities *caps,
     RULE(!(pin & PIN_VIRTUAL_NMI) || pin & PIN_NMI, "PIN_CONTROLS: virtual NMIs need NMI exiting (26.2.1.1)");
     RULE(!(primary & PRIMARY_NMI_WINDOW) || pin & PIN_VIRTUAL_NMI, "PRIMARY_CONTROLS: NMI window without virtual NMIs");
     RULE(!(SECONDARY & SECONDARY_VPID) || VALUE(VPID), "VPID: 0 is the host's (26.2.1.1)");
-    RULE(!(VALUE(EXIT_CONTROLS) & EXIT_CONTROL_SAVE_TIMER) || pin & PIN_PREEMPTION_TIMER,
-         "EXIT_CONTROLS: saves a timer that is off (26.2.1.2)");
+    RULE(!saves_timer || pin & PIN_PREEMPTION_TIMER, "EXIT_CONTROLS: saves a timer that is off (26.2.1.2)");
     if (!(SECONDARY & SECONDARY_EPT))
         return UNRESTRICTED ? "SECONDARY_CONTROLS: unrestricted guest needs EPT (26.2.1.1)" : NULL;
-    RULE((eptp & 7) == 6 ? offered & EPT_OFFERS_WB : !(eptp & 7) && offered & EPT_OFFERS_UC,
-         "EPT_POINTER: memory type");
+    RULE((eptp & 7) == 6 && offered & EPT_OFFERS_WB, "EPT_POINTER: memory type, write-back it must be (26.2.1.1)");
     RULE((eptp >> 3 & 7) == 3 && offered & EPT_OFFERS_4_LEVELS, "EPT_POINTER: four levels it must be (26.2.1.1)");
     RULE(!(eptp & 1 << 6) || offered & EPT_OFFERS_AD, "EPT_POINTER: no accessed and dirty flags here (26.2.1.1)");
     RULE(!(eptp & 0xf80) && physical(caps, eptp), "EPT_POINTER: reserved bits (26.2.1.1)");
     return NULL;
 }
 
-/* 26.2.1.3. Error codes come with exceptions in protected mode only; with which ones, CPUs with CET leave open (A.1).
- */
+/* 26.2.1.3. Error codes come with exceptions in protected mode only; with which, CPUs with CET leave open (A.1). */
 static const char *check_event(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state)
 {
     u64 event = VALUE(ENTRY_EVENT), vector = event & EVENT_VECTOR, length = VALUE(ENTRY_INSTRUCTION_LENGTH);
@@ -150,8 +144,8 @@ static const char *check_event(const struct vmx_capabilities *caps, const struct
     if (!(event & EVENT_VALID))
         return NULL;
     RULE(type != 1 << 8 && type != 7 << 8, "ENTRY_EVENT: reserved type, or monitor trap (26.2.1.3)");
-    RULE(type == EVENT_TYPE_NMI ? vector == 2 : type != EVENT_TYPE_EXCEPTION || vector < 32,
-         "ENTRY_EVENT: vector (26.2.1.3)");
+    RULE(type != EVENT_TYPE_NMI || vector == 2, "ENTRY_EVENT: NMI is vector 2 (26.2.1.3)");
+    RULE(type != EVENT_TYPE_EXCEPTION || vector < 32, "ENTRY_EVENT: no vector of an exception (26.2.1.3)");
     RULE(open || code == (may_have_code && EXCEPTIONS_WITH_CODE >> vector & 1), "ENTRY_EVENT: error code (26.2.1.3)");
     RULE(!(event & 0x7ffff000), "ENTRY_EVENT: reserved bits (26.2.1.3)");
     RULE(!code || !(VALUE(ENTRY_EVENT_ERROR) >> 16), "ENTRY_EVENT_ERROR: 16 bits (26.2.1.3)");
@@ -192,7 +186,7 @@ static const char *check_guest_registers(const struct vmx_capabilities *caps, co
 {
     const u64 *msr = caps->msr, free = UNRESTRICTED ? CR0_PE | CR0_PG : 0, entry = VALUE(ENTRY_CONTROLS);
     u64 cr0 = VALUE(GUEST_CR0), cr4 = VALUE(GUEST_CR4), efer = VALUE(GUEST_EFER);
-    bool debug = entry & ENTRY_CONTROL_LOAD_DEBUG, load_efer = entry & ENTRY_CONTROL_LOAD_EFER;
+    bool debug = entry & ENTRY_CONTROL_LOAD_DEBUG;
 
     RULE(bits_fit(msr[CAP_CR0_FIXED0] & ~free, msr[CAP_CR0_FIXED1], cr0), "GUEST_CR0: fixed bits (26.3.1.1)");
     RULE(!(cr0 & CR0_PG) || cr0 & CR0_PE, "GUEST_CR0: paging needs protection (26.3.1.1)");
@@ -204,17 +198,15 @@ static const char *check_guest_registers(const struct vmx_capabilities *caps, co
     RULE(LONG_MODE || !(cr4 & CR4_PCIDE), "GUEST_CR4: PCIDs need IA-32e mode (26.3.1.1)");
     RULE(physical(caps, VALUE(GUEST_CR3)), "GUEST_CR3: beyond the physical-address width (26.3.1.1)");
     RULE(!(entry & ENTRY_CONTROL_LOAD_PAT) || pat_is_valid(VALUE(GUEST_PAT)), "GUEST_PAT: memory types (26.3.1.1)");
-    if (!load_efer)
+    if (!(entry & ENTRY_CONTROL_LOAD_EFER))
         return NULL;
     RULE(!(efer & ~(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)), "GUEST_EFER: reserved bits (26.3.1.1)");
     RULE(!(efer & EFER_LMA) == !LONG_MODE, "GUEST_EFER: LMA is not as the entry control says (26.3.1.1)");
-    RULE(!(cr0 & CR0_PG) || !(efer & EFER_LMA) == !(efer & EFER_LME),
-         "GUEST_EFER: LME is not LMA, paging on (26.3.1.1)");
+    RULE(!(cr0 & CR0_PG) || !(efer & EFER_LMA) == !(efer & EFER_LME), "GUEST_EFER: LME is not LMA (26.3.1.1)");
     return NULL;
 }
 
-/* Bits: the types that fit a register. Data or code that can be read, accessed; a busy TSS, in IA-32e mode of 32 bits.
- */
+/* Which types (bits of the words) a register can hold: accessed data or readable code, an LDT, a busy TSS ... */
 static bool type_fits(const struct vmcs_snapshot *state, enum segment n, u64 type)
 {
     static const u16 types[SEGMENTS] = {0x88aa, 0xaa00, 0x0088, 0x88aa, 0x88aa, 0x88aa, 1 << 2, 1 << 11};
@@ -261,11 +253,11 @@ static const char *check_segment(const struct vmcs_snapshot *state, enum segment
 /* 26.3.1.2, 26.3.1.3 */
 static const char *check_segments(const struct vmcs_snapshot *state)
 {
-    bool virtual_8086 = VALUE(GUEST_RFLAGS) & RFLAGS_VM, free = virtual_8086 || UNRESTRICTED;
+    u64 rpl_differs = (VALUE(GUEST_SS_SELECTOR) ^ VALUE(GUEST_CS_SELECTOR)) & 3;
+    bool virtual_8086 = VALUE(GUEST_RFLAGS) & RFLAGS_VM;
     const char *fault = NULL;
 
-    RULE(free || !((VALUE(GUEST_SS_SELECTOR) ^ VALUE(GUEST_CS_SELECTOR)) & 3),
-         "GUEST_SS_SELECTOR: RPL as CS (26.3.1.2)");
+    RULE(virtual_8086 || UNRESTRICTED || !rpl_differs, "GUEST_SS_SELECTOR: RPL must be that of CS (26.3.1.2)");
     for (enum segment n = virtual_8086 ? LDTR : ES; n < SEGMENTS && !fault; n++)
         fault = check_segment(state, n);
     for (enum segment n = ES; n < LDTR && virtual_8086; n++) {
@@ -289,8 +281,8 @@ static const char *check_guest_other(const struct vmx_capabilities *caps, const 
     u64 pending = VALUE(GUEST_PENDING_DEBUG), rip = VALUE(GUEST_RIP);
     bool nmi = INJECTS(EVENT_TYPE_NMI), interrupt = nmi || INJECTS(EVENT_TYPE_INTERRUPT);
     bool wakes = interrupt || (INJECTS(EVENT_TYPE_EXCEPTION) && (vector == 1 || vector == 18));
-    bool step = rflags & RFLAGS_TF && !(VALUE(GUEST_DEBUGCTL) & DEBUGCTL_BTF),
-         virtual_nmi = VALUE(PIN_CONTROLS) & PIN_VIRTUAL_NMI;
+    bool step = rflags & RFLAGS_TF && !(VALUE(GUEST_DEBUGCTL) & DEBUGCTL_BTF), waits = shadow || activity;
+    bool nmi_blocked = VALUE(PIN_CONTROLS) & PIN_VIRTUAL_NMI && blocked & BLOCKED_BY_NMI;
     bool wide = LONG_MODE && VALUE(GUEST_CS_ACCESS) & ACCESS_LONG, no_8086 = LONG_MODE || !(VALUE(GUEST_CR0) & CR0_PE);
 
     RULE(wide ? rip >> 48 == 0 || rip >> 48 == 0xffff : !(rip >> 32), "GUEST_RIP: upper bits (26.3.1.4)");
@@ -305,27 +297,24 @@ static const char *check_guest_other(const struct vmx_capabilities *caps, const 
     RULE(shadow != (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS), "GUEST_INTERRUPTIBILITY: STI or MOV SS, not both (26.3.1.5)");
     RULE(!(blocked & BLOCKED_BY_STI) || rflags & RFLAGS_IF, "GUEST_INTERRUPTIBILITY: STI without IF (26.3.1.5)");
     RULE(!shadow || !interrupt, "GUEST_INTERRUPTIBILITY: interrupt or NMI after STI, MOV SS (26.3.1.5)");
-    RULE(!(blocked & BLOCKED_BY_NMI) || !virtual_nmi || !nmi, "GUEST_INTERRUPTIBILITY: NMI while blocked (26.3.1.5)");
+    RULE(!nmi_blocked || !nmi, "GUEST_INTERRUPTIBILITY: NMI while blocked (26.3.1.5)");
     RULE(!(pending & PENDING_DEBUG_RESERVED), "GUEST_PENDING_DEBUG: reserved bits (26.3.1.5)");
-    RULE((!shadow && !activity) || step == !!(pending & PENDING_DEBUG_BS),
-         "GUEST_PENDING_DEBUG: BS is TF's (26.3.1.5)");
+    RULE(!waits || step == !!(pending & PENDING_DEBUG_BS), "GUEST_PENDING_DEBUG: BS is not as TF (26.3.1.5)");
     RULE(VALUE(LINK_POINTER) == ~0ull, "LINK_POINTER: there is no shadow VMCS (26.3.1.5)");
     return NULL;
 }
 
 /* Fields that hold linear addresses whatever the mode; FS and GS even when they are unusable. */
-#define CANONICAL(name)                                                                                                \
-    {                                                                                                                  \
-        VMCS_INDEX_##name, #name ": must be canonical (26.2.2 to 26.3.1.3)"                                            \
-    }
+#define CANONICAL(name) VMCS_INDEX_##name, #name ": must be canonical (26.2.2 to 26.3.1.3)"
 static const struct {
     enum vmcs_index field;
     const char *text;
 } addresses[] = {
-    CANONICAL(HOST_SYSENTER_ESP),  CANONICAL(HOST_SYSENTER_EIP),  CANONICAL(HOST_FS_BASE),   CANONICAL(HOST_GS_BASE),
-    CANONICAL(HOST_TR_BASE),       CANONICAL(HOST_GDTR_BASE),     CANONICAL(HOST_IDTR_BASE), CANONICAL(HOST_RIP),
-    CANONICAL(GUEST_SYSENTER_ESP), CANONICAL(GUEST_SYSENTER_EIP), CANONICAL(GUEST_FS_BASE),  CANONICAL(GUEST_GS_BASE),
-    CANONICAL(GUEST_GDTR_BASE),    CANONICAL(GUEST_IDTR_BASE),
+    {CANONICAL(HOST_SYSENTER_ESP)},  {CANONICAL(HOST_SYSENTER_EIP)}, {CANONICAL(HOST_FS_BASE)},
+    {CANONICAL(HOST_GS_BASE)},       {CANONICAL(HOST_TR_BASE)},      {CANONICAL(HOST_GDTR_BASE)},
+    {CANONICAL(HOST_IDTR_BASE)},     {CANONICAL(HOST_RIP)},          {CANONICAL(GUEST_SYSENTER_ESP)},
+    {CANONICAL(GUEST_SYSENTER_EIP)}, {CANONICAL(GUEST_FS_BASE)},     {CANONICAL(GUEST_GS_BASE)},
+    {CANONICAL(GUEST_GDTR_BASE)},    {CANONICAL(GUEST_IDTR_BASE)},
 };
 
 const char *vmx_check(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state)
