@@ -30,47 +30,28 @@ PENDING_MAX = 65536
 ESCAPE_KEY = 1  # Ctrl-A
 HELP = b"\r\nCtrl-A H  print this help\r\nCtrl-A X  end the machine\r\nCtrl-A Ctrl-A  send Ctrl-A to the guest\r\n"
 
-ENTERED = re.compile(rb"\[uefi\] entering the hypervisor")
-GUEST_STARTS = re.compile(rb"\[hv [^\]]*\] \S+ starts: ")
-POWER_OFF = b"bulkhead: the machine has stopped; it can be switched off"
-PANIC = b"bulkhead: PANIC:"
-PANIC_TEXT = re.compile(rb"\[hv [^\]]*\] panic on CPU")
+# What machine_end() of the hypervisor prints last; the emulator's exit codes say the same of QEMU.
+LAST_WORDS = {
+    b"bulkhead: the machine has stopped; it can be switched off": qemu.POWERED_OFF,
+    b"bulkhead: boot failed; the machine has stopped": qemu.BOOT_ERROR,
+    b"bulkhead: the machine has stopped after a panic": qemu.PANIC,
+}
 
 
 class LastWords:
     """
-    Finds the machine's end in the console's bytes, however they are cut into pieces. Before the guest starts any line `bulkhead: ...`
-    of the hypervisor is a boot error; later only its own two are looked for, because the guest writes to the same console. (One that
-    imitates them ends its own machine, which it may anyway.)
+    Finds the machine's end in the console's bytes, however they are cut into pieces. The guest writes to the same console: one that
+    prints such a line ends its own machine, which it may.
     """
 
     def __init__(self):
         self.line = b""
-        self.entered = self.guest = self.panic = False
 
     def feed(self, data):
         """The exit code, or None while the machine goes on."""
-        for piece in data.splitlines(keepends=True):
-            self.line = (self.line + piece)[-LINE_MAX:]
-            if piece.endswith((b"\n", b"\r")):
-                line, self.line = self.line.strip(b"\r\n"), b""
-                code = self._judge(line)
-                if code is not None:
-                    return code
-        return None
-
-    def _judge(self, line):
-        self.entered = self.entered or bool(ENTERED.search(line))
-        self.guest = self.guest or bool(GUEST_STARTS.match(line))
-        if self.panic and PANIC_TEXT.match(line):
-            return qemu.PANIC
-        if line == PANIC:
-            self.panic = True
-        elif line == POWER_OFF:
-            return qemu.POWERED_OFF
-        elif self.entered and not self.guest and line.startswith(b"bulkhead: "):
-            return qemu.BOOT_ERROR
-        return None
+        *lines, rest = (self.line + data).split(b"\n")
+        self.line = rest[-LINE_MAX:]
+        return next((LAST_WORDS[line] for line in (line.strip(b"\r") for line in lines) if line in LAST_WORDS), None)
 
 
 class Keys:

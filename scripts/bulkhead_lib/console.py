@@ -12,7 +12,8 @@ LOG_MARKS = ("\n\r[hv ", "[hv ", "[uefi] ")
 ESCAPE = re.compile(r"\x1b(?:\[[0-9;?=]*[ -/]*[@-~]|[()][0-9A-B]|[=>78cMDE])")
 # An escape sequence whose end has not arrived yet.
 ESCAPE_BEGUN = re.compile(r"\x1b(?:\[[0-9;?=]*[ -/]*|[()])?$")
-ERROR_LINE = re.compile(r"^bulkhead: .*", re.MULTILINE)
+# All but the line of an orderly end, which machines without an exit port print.
+ERROR_LINE = re.compile(r"^bulkhead: (?!the machine has stopped; it can be switched off).*", re.MULTILINE)
 
 
 class ConsoleFilter:
@@ -42,6 +43,11 @@ class ConsoleFilter:
             self.pending = self.pending[len(self.pending) - keep:]
         self.pending += hold
         return "".join(out).replace("\r", "")
+
+    def finish(self):
+        """The stream has ended: what was held back because a log line could have begun with it."""
+        rest, self.pending = self.pending.replace("\r", ""), ""
+        return rest
 
     @staticmethod
     def _split_escape(text):

@@ -173,12 +173,9 @@ class Machine:
         while True:
             data = os.read(self.process.stdout.fileno(), 65536)
             with self._changed:
-                if not data:
-                    self.ended = True
-                    self._changed.notify_all()
-                    return
                 logged = len(self.filter.log)
-                self.text += self.filter.feed(data.decode("utf-8", decoder_errors))
+                self.text += self.filter.feed(data.decode("utf-8", decoder_errors)) if data else self.filter.finish()
+                self.ended = not data
                 new_log = self.filter.log[logged:]
                 # Only whole lines: the last one may still grow.
                 errors = ERROR_LINE.findall(self.text[:self.text.rfind("\n") + 1])
@@ -188,6 +185,8 @@ class Machine:
             for line in errors[seen_errors:]:
                 self.on_error(line)
             seen_errors = len(errors)
+            if not data:
+                return
 
     # ---- console ----
 

@@ -27,7 +27,8 @@ def console_streams(lab):
             size = lab.random.randrange(1, 12)
             out += console.feed(rest[:size])
             rest = rest[size:]
-        equal(out, text)
+        # The last line feed may begin a log line, as long as more may come.
+        equal(out + console.finish(), text)
         equal(console.log, log)
 
 
@@ -154,14 +155,14 @@ def doctor_decides(lab):
 @case
 def bochs_last_words(lab):
     """How the machine ended, from its console; a guest's text before that ends nothing."""
-    boot = b"\x1b[2J[uefi] entering the hypervisor at 0xffff\r\n[hv     0.026348] Bulkhead\r\n"
-    guest = b"[hv     0.7] main starts: guestos.elf, 256M, CPU 1\r\nguestos> bulkhead: no error\r\nbulkhead: nor this\r\n"
+    text = b"\x1b[2J[uefi] entering the hypervisor at 0xffff\r\n[hv     0.7] main starts: guestos.elf, 256M, CPU 1\r\n" \
+        b"guestos> bulkhead: no error\r\nbulkhead: nor this\r\nbulkhead: PANIC:\r\n"
     stories = {
-        boot + b"bulkhead: ACPI table RSDP: not found\r\n": qemu.BOOT_ERROR,
-        boot + guest + b"[hv  1.0] main: power off\r\nbulkhead: the machine has stopped; it can be switched off\r\n": qemu.POWERED_OFF,
-        boot + guest + b"bulkhead: PANIC:\r\n[hv  1.0] panic on CPU 0: why\r\n": qemu.PANIC,
-        boot + guest + b"echo bulkhead: PANIC:\r\nbulkhead: PANIC:\r\n": None,
-        b"bulkhead: boot failed, back to the firmware\r\n": None,
+        text: None,
+        text + b"[hv  1.0] main: power off\r\nbulkhead: the machine has stopped; it can be switched off\r\n": qemu.POWERED_OFF,
+        text + b"bulkhead: boot failed; the machine has stopped\r\n": qemu.BOOT_ERROR,
+        text + b"[hv  1.0] panic on CPU 0: why\r\nbulkhead: the machine has stopped after a panic\r\n": qemu.PANIC,
+        text + b"echo bulkhead: the machine has stopped after a panic\r\n": None,
     }
     for story, expected in stories.items():
         for _ in range(50):
@@ -171,7 +172,7 @@ def bochs_last_words(lab):
                 code = words.feed(rest[:size])
                 rest = rest[size:]
             equal(code, expected)
-            check(code is None or not rest.strip(), "it ended before the last line")
+            check(code is None or not rest, "it ended before the last line did")
 
 
 @case
