@@ -1,0 +1,120 @@
+"""
+A machine without PCI Express, messages, or IOMMU: an IDE disk by port I/O alone, whose driver VM is isolated all the same,
+and interrupts by lines. What Bochs offers, on the quicker QEMU.
+"""
+
+import time
+
+from harness import MIB, case, check, check_load, driver, faultlog, find_json, guest, main, manifest, qemu, sha256_file
+from bulkhead_lib.control import ControlError
+from pattern import SECTOR, wrong_sectors
+
+LABEL = "i440fx"
+TIMEOUT = 600
+
+# Those that need no IOMMU to be seen.
+DETECTORS = {"crash": "exception", "hang": "heartbeat", "wild-write": "nested-page", "garbage": "completion-ring"}
+ROUNDS = 5
+
+
+def ide(**keys):
+    return driver(image="ata_pio.elf", device="class:0101", dma="none", **keys)
+
+
+def machine_of(lab, *sections, **options):
+    return lab.machine(manifest(*(sections or (ide(), guest()))), machine="pc", **options)
+
+
+@case
+def sha256_and_write(lab):
+    """Real input, and what was written is on the host's side; nothing outside."""
+    disk = lab.disk(64 * MIB, random_bytes=32 * MIB)
+    expected = sha256_file(disk)
+    first, count, seed = 12345, 16 * MIB // SECTOR, lab.random.randrange(1 << 32)
+    with machine_of(lab, disk=disk) as machine:
+        machine.boot()
+        output = machine.run("sha256 /dev/vda", 240)
+        check(expected in output, f"the guest says {output.strip()!r}, the host {expected}")
+        check("bulkhead-disk" in machine.run("blk id"), "the serial number is another")
+        machine.run(f"blk write --seed {seed} {first} {count}", 240)
+        machine.run(f"blk verify --seed {seed} {first} {count}", 240)
+        machine.run("blk flush")
+        state = machine.status("vm", "blk0")
+        check(state["dma"] == "none" and state["interrupts"] == "INTx", f"dma or interrupts are others: {state}")
+        check(machine.power_off() == qemu.POWERED_OFF, "no orderly end")
+    wrong = wrong_sectors(disk, seed, first, count)
+    check(not wrong, f"{len(wrong)} sectors are wrong on the host, the first is {wrong[:1]}")
+
+
+def inject(machine, fault):
+    """Arm it as soon as the injector is free; the record of the recovery."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return machine.inject("blk0", fault)
+        except ControlError:
+            # The driver may be starting after the fault before: an orderly answer, with an end.
+            check(time.monotonic() < deadline, f"{fault} could not be injected")
+            time.sleep(0.02)
+
+
+@case
+def faults_under_load(lab):
+    """A transfer is cut in its middle, in most cases with the disk asking for data: reset, replay, no error seen."""
+    faults = list(DETECTORS) * ROUNDS
+    lab.random.shuffle(faults)
+    with machine_of(lab, ide(limit="1000", window="1h"), guest()) as machine:
+        machine.boot()
+        command = f"blk load --seed {lab.random.randrange(1 << 32)} --depth 32 --seconds 30 --final --quiet"
+        machine.send(command)
+        time.sleep(0.5)
+        for fault in faults:
+            # A random moment, from the seed: the wait is the point, not a guess at how long something takes.
+            time.sleep(lab.random.uniform(0.05, 0.8))
+            record = inject(machine, fault)
+            check(record.kind == DETECTORS[fault] and record.outcome == "recovered", f"{fault}: {record.fields}")
+        check_load(*machine.finish(command, 180))
+        stat = find_json(machine.run("stat --json"))
+        check(stat["blk_requests"] == stat["blk_completions"], "requests got lost")
+        check(machine.status("hypervisor")["canary"] == "ok", "the hypervisor's canary was overwritten")
+        rows = faultlog.summary(faultlog.read(machine.control, 1))
+        for row in rows:
+            lab.say(f"| {row}")
+
+
+@case
+def error_of_the_disk(lab):
+    """A sector that cannot be read fails the requests that name it, and no other; the driver stays up."""
+    disk = lab.disk(16 * MIB, 16 * MIB)
+    node = (f"driver=raw,node-name=bad,file.driver=blkdebug,file.image.driver=file,file.image.filename={disk},"
+            "file.inject-error.0.event=read_aio,file.inject-error.0.sector=2048,file.inject-error.0.errno=5")
+    with machine_of(lab, disk=disk, sata_disk=False, devices=["ide-hd,drive=bad,bus=ide.0"],
+                    extra=["-blockdev", node]) as machine:
+        machine.boot()
+        for _ in range(3):
+            output, status = machine.command("blk read 2048 8", 30)
+            check(status != 0, f"the bad sector was read: {output}")
+            machine.run("blk read 0 2048 qd 16")
+            machine.run("blk read 4096 8192 qd 32")
+        stat = find_json(machine.run("stat --json"))
+        check(stat["blk_io_errors"] == 3, f"{stat['blk_io_errors']} I/O errors instead of 3")
+        check(machine.status("vm", "blk0")["generation"] == 0, "the driver VM was restarted")
+
+
+@case
+def behind_other_devices(lab):
+    """The disk is the secondary channel's slave; in front of it a CD-ROM drive and an empty channel's floating bus."""
+    disk = lab.disk(16 * MIB, random_bytes=16 * MIB)
+    devices = ["ide-cd,bus=ide.1,unit=0", "ide-hd,drive=far,bus=ide.1,unit=1"]
+    drive = ["-drive", f"if=none,id=far,format=raw,file={disk}"]
+    with machine_of(lab, disk=disk, sata_disk=False, devices=devices, extra=drive) as machine:
+        machine.boot()
+        output = machine.run("sha256 /dev/vda", 120)
+        check(sha256_file(disk) in output, "the guest reads something else")
+        log = [event["text"] for event in machine.events("driver-log")]
+        check(any("secondary master: an ATAPI device" in text for text in log), f"no word of the CD-ROM: {log}")
+        check(any("secondary slave, " in text for text in log), f"another disk was taken: {log}")
+
+
+if __name__ == "__main__":
+    main()
