@@ -19,19 +19,23 @@ def free_port(kind=socket.SOCK_STREAM):
 
 
 class BareMachine(Machine):
-    """QEMU's own devices under guestos.elf; arguments: more of QEMU's. Its console works as that of any other machine."""
+    """
+    QEMU's own devices under guestos.elf; arguments: more of QEMU's; prefix: a command that becomes QEMU. Its console works as
+    that of any other machine.
+    """
 
-    def __init__(self, lab, arguments):
+    def __init__(self, lab, arguments, prefix=()):
         folder = lab.folder / "machine"
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(qemu.Options(folder=folder), lab.images, "")
         self.arguments = arguments
+        self.prefix = prefix
 
     def start(self):
         self.instance.take()
         log = str(self.folder / "console.log").replace(",", ",,")
         monitor = str(paths.socket_path(self.folder, "qmp.sock")).replace(",", ",,")
-        command = [qemu.BINARY, "-accel", "tcg", "-cpu", "max,-cx16", "-machine", "q35", "-m", "256", "-nodefaults",
+        command = [*self.prefix, qemu.BINARY, "-accel", "tcg", "-cpu", "max,-cx16", "-machine", "q35", "-m", "256", "-nodefaults",
                    "-no-user-config", "-display", "none", "-no-reboot", "-kernel", str(self.images / "guestos.elf"),
                    "-chardev", f"stdio,id=console,signal=off,logfile={log}", "-serial", "chardev:console",
                    "-qmp", f"unix:{monitor},server=on,wait=off", *self.arguments]

@@ -196,6 +196,55 @@ def iperf3_of_host(lab):
         counters(machine)
 
 
+# In a network namespace of its own, which ends with QEMU: a TAP device, whose other end is 10.9.0.1.
+TAP_SETUP = ("ip link set lo up && ip tuntap add dev tap0 mode tap && ip addr add 10.9.0.1/24 dev tap0 && "
+             "ip link set tap0 up && exec \"$@\"")
+
+
+def can_use_tap():
+    """Whether this user may make TAP devices and network namespaces here."""
+    script = TAP_SETUP.replace('exec "$@"', "true")
+    return subprocess.run(["unshare", "-n", "sh", "-c", script], capture_output=True, check=False).returncode == 0
+
+
+@case
+def offloads(lab):
+    """A TAP device offers what QEMU's user network does not: checksums and TCP segmentation in the device. Linux is the peer."""
+    if not can_use_tap():
+        lab.say("| offloads: nothing was tested, TAP devices need privileges that are not there")
+        return
+    device = ["-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no",
+              "-device", "virtio-net-pci,disable-legacy=on,netdev=n"]
+    with BareMachine(lab, device, ["unshare", "-n", "sh", "-c", TAP_SETUP, "sh"]) as machine:
+        inside = ("nsenter", "-t", str(machine.process.pid), "-n")
+        machine.boot()
+        machine.run("ifconfig 10.9.0.2/24 10.9.0.1")
+        machine.run("ping 10.9.0.1 2")
+        machine.run("http serve 80")
+        size = 30 * MIB
+        before = counters(machine)
+        data = host_run(*inside, "curl", "-sS", "http://10.9.0.2/30M")
+        after = counters(machine)
+        check(data == served_file(size), "the file arrived otherwise")
+        frames = after["tx_frames"] - before["tx_frames"]
+        check(frames < size / 1460 / 4, f"{frames} frames for {size} bytes: the device did not cut the segments")
+        (lab.folder / "data").write_bytes(data)
+        server = host_program(*inside, "/usr/bin/python3", "-m", "http.server", "--bind", "10.9.0.1", "--directory",
+                              str(lab.folder), "8000")
+        try:
+            # Its listening is not announced on a pipe; the guest tries until somebody answers.
+            deadline = time.monotonic() + 20
+            while machine.command("http get 10.9.0.1:8000/ discard", 60)[1] != 0:
+                check(server.poll() is None and time.monotonic() < deadline, "the host's HTTP server does not start")
+            result = find_json(machine.run("http get 10.9.0.1:8000/data", 120))
+            check(result["sha256"] == hashlib.sha256(data).hexdigest(), f"got {result}")
+        finally:
+            server.kill()
+            server.communicate()
+            (lab.folder / "data").unlink()
+        counters(machine)
+
+
 @case
 def lines_over_tcp(lab):
     """nc: what is typed arrives, what arrives is shown, and both ends may end it."""

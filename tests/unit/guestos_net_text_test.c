@@ -289,7 +289,7 @@ static void checksum_is_the_simple_one(void **state)
     assert_int_equal(net_checksum(data, 0), 0);
 }
 
-/* A frame of Ethernet, IPv4 with `options` bytes of options, TCP. */
+/* A frame of Ethernet, IPv4 with `options` bytes of options, TCP with ACK alone. Its size. */
 static u32 make_frame(u8 frame[1514], u32 options, u32 payload)
 {
     u32 ip_size = 20 + options, total = ip_size + 20 + payload;
@@ -298,14 +298,22 @@ static u32 make_frame(u8 frame[1514], u32 options, u32 payload)
         frame[i] = (u8)(i * 31 + 7);
     frame[12] = 0x08;
     frame[13] = 0x00;
-    u8 *ip = frame + 14;
+    u8 *ip = frame + 14, *tcp = ip + ip_size;
     ip[0] = (u8)(0x40 | ip_size / 4);
     ip[2] = (u8)(total >> 8);
     ip[3] = (u8)total;
     ip[6] = 0x40; /* don't fragment */
     ip[7] = 0;
     ip[9] = 6;
+    tcp[12] = 0x50;
+    tcp[13] = 0x10;
     return 14 + total;
+}
+
+static void set_sequence(u8 *frame, u32 sequence)
+{
+    sequence = __builtin_bswap32(sequence);
+    memcpy(frame + 14 + 20 + 4, &sequence, 4);
 }
 
 /* What the device does (VirtIO 1.2, 5.1.6.2): sum from csum_start to the end, inverted, at csum_offset. */
@@ -316,24 +324,36 @@ static void device_completes(u8 *frame, u32 size, const struct virtio_net_hdr *h
     memcpy(frame + header->csum_start + header->csum_offset, &sum, sizeof(sum));
 }
 
+static void assert_receiver_agrees(const u8 *frame, u32 options, u32 tcp_size)
+{
+    u8 pseudo[12] = {0};
+
+    memcpy(pseudo, frame + 14 + 12, 8);
+    pseudo[9] = 6;
+    pseudo[10] = (u8)(tcp_size >> 8);
+    pseudo[11] = (u8)tcp_size;
+    u32 sum = (u32)simple_checksum(pseudo, 12) + simple_checksum(frame + 34 + options, tcp_size);
+    assert_int_equal((sum & 0xffff) + (sum >> 16), 0xffff);
+}
+
 static void offloaded_checksum_is_right(void **state)
 {
-    u8 frame[1514], pseudo[12] = {0};
+    u8 frame[1514];
 
     for (u32 options = 0; options <= 40; options += 4) {
         for (u32 payload = 0; payload < 40; payload += 13) {
             struct virtio_net_hdr header = {0};
-            u32 size = make_frame(frame, options, payload), tcp_size = 20 + payload;
+            struct offload_segment segment;
+            u32 size = make_frame(frame, options, payload);
             /* Only the headers are at hand; the payload lies elsewhere. */
-            assert_true(offload_checksum(frame, 14 + 20 + options + 20, size, &header));
+            assert_true(offload_read(frame, 14 + 20 + options + 20, size, &segment));
+            assert_int_equal(segment.payload, payload);
+            offload_finish(frame, &segment, &header);
             assert_int_equal(header.flags, VIRTIO_NET_HDR_F_NEEDS_CSUM);
+            assert_int_equal(header.gso_type, VIRTIO_NET_HDR_GSO_NONE);
             assert_int_equal(header.csum_start, 34 + options);
             device_completes(frame, size, &header);
-            memcpy(pseudo, frame + 14 + 12, 8);
-            pseudo[9] = 6;
-            pseudo[11] = (u8)tcp_size;
-            u32 sum = (u32)simple_checksum(pseudo, 12) + simple_checksum(frame + header.csum_start, tcp_size);
-            assert_int_equal((sum & 0xffff) + (sum >> 16), 0xffff); /* the receiver's check */
+            assert_receiver_agrees(frame, options, 20 + payload);
         }
     }
 }
@@ -343,21 +363,90 @@ static void other_frames_are_left_alone(void **state)
     static const struct {
         u32 at;
         u8 value;
-    } changes[] = {{12, 0x86},     {14, 0x65},  {14, 0x44},   {14, 0x4f}, {14 + 9, 17},
-                   {14 + 6, 0x20}, {14 + 7, 1}, {14 + 3, 39}, {14 + 2, 9}};
-    u8 frame[1514], before[1514];
+    } changes[] = {{12, 0x86},  {14, 0x65},   {14, 0x44},  {14, 0x4f},      {14 + 9, 17},   {14 + 6, 0x20},
+                   {14 + 7, 1}, {14 + 3, 39}, {14 + 2, 9}, {34 + 12, 0x40}, {34 + 12, 0xf0}};
+    struct offload_segment segment;
+    u8 frame[1514];
 
-    for (size_t i = 0; i <= ARRAY_SIZE(changes); i++) {
-        struct virtio_net_hdr header = {0};
+    for (size_t i = 0; i < ARRAY_SIZE(changes); i++) {
         u32 size = make_frame(frame, 0, 10);
-        if (i < ARRAY_SIZE(changes))
-            frame[changes[i].at] = changes[i].value;
-        memcpy(before, frame, sizeof(frame));
-        /* The last round: nothing is wrong but that the headers are not all there. */
-        assert_false(offload_checksum(frame, i < ARRAY_SIZE(changes) ? size : 53, size, &header));
-        assert_memory_equal(frame, before, sizeof(frame));
-        assert_int_equal(header.flags, 0);
+        frame[changes[i].at] = changes[i].value;
+        assert_false(offload_read(frame, size, size, &segment));
     }
+    u32 size = make_frame(frame, 0, 10);
+    assert_false(offload_read(frame, 53, size, &segment));       /* not all headers at hand */
+    assert_false(offload_read(frame, size, size + 6, &segment)); /* padding behind the packet */
+    assert_true(offload_read(frame, size, size, &segment));
+}
+
+/* Full segments and a shorter one become one packet whose headers a receiver finds right. */
+static void segments_are_put_together(void **state)
+{
+    static u8 whole[14 + 65535];
+    u8 frame[1514];
+    struct virtio_net_hdr header = {0};
+    struct offload_segment merged, segment;
+    u32 position = 1000;
+
+    make_frame(whole, 0, 1000);
+    set_sequence(whole, 0xfffffe00); /* it wraps */
+    assert_true(offload_read(whole, 1054, 1054, &merged));
+    for (u32 i = 0; i < 7; i++, position += segment.payload) {
+        u32 size = make_frame(frame, 0, i < 6 ? 1000 : 123);
+        set_sequence(frame, 0xfffffe00 + position);
+        frame[14 + 4] = (u8)i; /* identification */
+        if (i == 6)
+            frame[34 + 13] |= 0x08; /* PSH */
+        assert_true(offload_read(frame, 54, size, &segment));
+        assert_true(offload_follows(whole, &merged, frame, &segment));
+        offload_append(whole, &merged, frame, &segment);
+        memcpy(whole + 54 + position, frame + 54, segment.payload);
+    }
+    /* After a shorter one nothing follows. */
+    set_sequence(frame, 0xfffffe00 + position);
+    assert_false(offload_follows(whole, &merged, frame, &segment));
+    offload_finish(whole, &merged, &header);
+    assert_int_equal(position, 7123);
+    assert_int_equal(header.gso_type, VIRTIO_NET_HDR_GSO_TCPV4);
+    assert_int_equal(header.gso_size, 1000);
+    assert_int_equal(header.hdr_len, 54);
+    assert_int_equal(whole[16] << 8 | whole[17], 40 + 7123);
+    assert_int_equal(simple_checksum(whole + 14, 20), 0xffff);
+    assert_int_equal(whole[34 + 13], 0x18);
+    device_completes(whole, 54 + position, &header);
+    assert_receiver_agrees(whole, 0, 20 + position);
+}
+
+static void what_does_not_follow_is_not_put_together(void **state)
+{
+    /* MAC, TTL, address, port, sequence, acknowledged, FIN, SYN, window, urgent pointer */
+    static const u32 places[] = {3, 14 + 8, 14 + 13, 34 + 1, 34 + 7, 34 + 9, 34 + 13, 34 + 13, 34 + 15, 34 + 19};
+    u8 first[1514], next[1514];
+    struct offload_segment merged, segment;
+
+    for (size_t i = 0; i <= ARRAY_SIZE(places); i++) {
+        u32 size = make_frame(first, 0, 500);
+        make_frame(next, 0, 500);
+        set_sequence(first, 5);
+        set_sequence(next, 505);
+        if (i < ARRAY_SIZE(places))
+            next[places[i]] ^= i == 7 ? 2 : 1;
+        assert_true(offload_read(first, size, size, &merged) && offload_read(next, size, size, &segment));
+        assert_int_equal(offload_follows(first, &merged, next, &segment), i == ARRAY_SIZE(places));
+    }
+    u32 longer = make_frame(next, 0, 501), empty = 54;
+    set_sequence(next, 505);
+    assert_true(offload_read(next, longer, longer, &segment));
+    assert_false(offload_follows(first, &merged, next, &segment));
+    make_frame(next, 0, 0);
+    set_sequence(next, 505);
+    assert_true(offload_read(next, empty, empty, &segment));
+    assert_false(offload_follows(first, &merged, next, &segment));
+    merged.payload = 65000; /* with another 500 and the headers: more than an IP packet holds */
+    make_frame(next, 0, 500);
+    set_sequence(next, 65005);
+    assert_true(offload_read(next, 554, 554, &segment));
+    assert_false(offload_follows(first, &merged, next, &segment));
 }
 
 int main(void)
@@ -376,6 +465,8 @@ int main(void)
         cmocka_unit_test(checksum_is_the_simple_one),
         cmocka_unit_test(offloaded_checksum_is_right),
         cmocka_unit_test(other_frames_are_left_alone),
+        cmocka_unit_test(segments_are_put_together),
+        cmocka_unit_test(what_does_not_follow_is_not_put_together),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -265,6 +265,14 @@ status_t nic_send(const struct nic_part *part, u32 count, void *owner)
     return OK;
 }
 
+bool nic_can_send(u32 parts)
+{
+    bool room = virtqueue_peek_head(&tx.ring, parts) != VIRTQUEUE_NONE;
+
+    counters.tx_full += !room;
+    return room;
+}
+
 void nic_flush(void)
 {
     kick(&tx);

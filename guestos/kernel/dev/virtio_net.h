@@ -72,6 +72,9 @@ const struct nic_counters *nic_get_counters(void);
  */
 NODISCARD status_t nic_send(const struct nic_part *part, u32 count, void *owner);
 void nic_return_buffer(u16 index);
+
+/* Whether the transmit queue has room for one more frame, of so many parts. */
+bool nic_can_send(u32 parts);
 void nic_flush(void);
 
 /* Deliver what has completed on both queues, refill the receive queue, follow the link. Number of completions. */

@@ -1,9 +1,7 @@
 #include "guestos/kernel/net/interface.h"
 
 #include "guestos/kernel/dev/virtio_net.h"
-#include "guestos/kernel/mm/arena.h"
-#include "guestos/kernel/net/offload.h"
-#include "shared/lib/checked.h"
+#include "guestos/kernel/net/transmit.h"
 #include "shared/lib/string.h"
 
 #define MTU 1500u
@@ -17,9 +15,7 @@ struct rx_pbuf {
 
 static struct netif netif;
 static struct rx_pbuf rx_pbufs[NIC_RX_BUFFERS];
-static u32 held;         /* receive buffers in lwIP's hands */
-static bool tx_was_full; /* frames were refused since the last poll */
-static bool offload;     /* the device completes TCP checksums */
+static u32 held; /* receive buffers in lwIP's hands */
 
 static void free_rx(struct pbuf *p)
 {
@@ -63,59 +59,10 @@ static void on_received(const struct nic_frame *frame)
     release_out_of_order();
 }
 
-static void on_sent(void *owner)
-{
-    pbuf_free(owner);
-}
-
-/* The frame as parts for the device; 0 when one of them lies where the device may not look, or there are too many. */
-static u32 list_parts(const struct pbuf *p, struct nic_part *part)
-{
-    u32 count = 0;
-
-    for (const struct pbuf *q = p; q != NULL; q = q->next) {
-        if (q->len == 0)
-            continue;
-        if (count == NIC_TX_PARTS || !range_inside((u64)q->payload, q->len, arena_base(), arena_size()))
-            return 0;
-        part[count++] = (struct nic_part){(u64)q->payload, q->len};
-    }
-    return count;
-}
-
-static status_t send_in_place(struct pbuf *p)
-{
-    struct nic_part part[NIC_TX_PARTS];
-    struct virtio_net_hdr header = {.gso_type = VIRTIO_NET_HDR_GSO_NONE};
-
-    if (pbuf_add_header(p, sizeof(header)) != 0)
-        return ERR_RANGE;
-    if (offload)
-        offload_checksum((u8 *)p->payload + sizeof(header), p->len - (u32)sizeof(header),
-                         p->tot_len - (u32)sizeof(header), &header);
-    memcpy(p->payload, &header, sizeof(header));
-    u32 count = list_parts(p, part);
-    status_t status = count == 0 ? ERR_RANGE : nic_send(part, count, p);
-    if (status == OK)
-        pbuf_ref(p); /* the device's, until on_sent; lwIP sends no segment again that has one */
-    pbuf_remove_header(p, sizeof(header));
-    return status;
-}
-
 static err_t link_output(struct netif *unused, struct pbuf *p)
 {
     (void)unused;
-    status_t status = send_in_place(p);
-    if (status == ERR_RANGE) {
-        /* Not in the arena, or no room in front: a frame that somebody made in another way. A copy is right. */
-        struct pbuf *copy = pbuf_clone(PBUF_RAW_TX, PBUF_RAM, p);
-        if (copy == NULL)
-            return ERR_MEM;
-        status = send_in_place(copy);
-        pbuf_free(copy);
-    }
-    tx_was_full = tx_was_full || status == ERR_NO_SPACE;
-    return status == OK ? ERR_OK : status == ERR_NO_SPACE ? ERR_MEM : ERR_IF;
+    return transmit_frame(p);
 }
 
 static err_t setup(struct netif *interface)
@@ -131,9 +78,8 @@ static err_t setup(struct netif *interface)
     interface->hwaddr_len = ETH_HWADDR_LEN;
     memcpy(interface->hwaddr, nic->mac, ETH_HWADDR_LEN);
     interface->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
-    offload = (nic->features & VIRTIO_NET_F_CSUM) != 0;
-    NETIF_SET_CHECKSUM_CTRL(interface,
-                            offload ? NETIF_CHECKSUM_ENABLE_ALL & ~NETIF_CHECKSUM_GEN_TCP : NETIF_CHECKSUM_ENABLE_ALL);
+    NETIF_SET_CHECKSUM_CTRL(interface, transmit_init() ? NETIF_CHECKSUM_ENABLE_ALL & ~NETIF_CHECKSUM_GEN_TCP
+                                                       : NETIF_CHECKSUM_ENABLE_ALL);
     return ERR_OK;
 }
 
@@ -151,7 +97,7 @@ static void follow_link(void)
 
 status_t interface_init(void)
 {
-    static const struct nic_callbacks callbacks = {on_received, on_sent};
+    static const struct nic_callbacks callbacks = {on_received, transmit_done};
 
     nic_init(&callbacks);
     if (!nic_get_info()->present)
@@ -173,9 +119,8 @@ void interface_poll(void)
 {
     nic_poll();
     follow_link();
-    if (!tx_was_full)
+    if (!transmit_was_full())
         return;
-    tx_was_full = false;
     for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next)
         tcp_output(pcb);
 }

@@ -8,6 +8,7 @@
 #include "guestos/kernel/mm/arena.h"
 #include "guestos/kernel/net/interface.h"
 #include "guestos/kernel/net/support.h"
+#include "guestos/kernel/net/transmit.h"
 #include "guestos/kernel/shell/pattern.h"
 
 #define RESOLVE_US 15000000u
@@ -22,7 +23,7 @@ static void poll(void)
 {
     interface_poll();
     sys_check_timeouts();
-    nic_flush();
+    transmit_flush();
 }
 
 /* Also makes sure that the next frame wakes the thread, which is about to sleep. */
@@ -86,7 +87,7 @@ enum net_wait_result net_wait(bool (*done)(void *context), void *context, u64 us
         u64 serial = interrupt_serial();
         poll();
         bool is_done = done(context);
-        nic_flush();
+        transmit_flush();
         if (is_done)
             return NET_DONE;
         if (uart_interrupted())

@@ -11,6 +11,8 @@
 
 #define BENCH_PINGS 50u
 #define BENCH_INTERVAL_US 10000u
+#define RETRIES 5u
+#define RETRY_US 200000u
 
 typedef unsigned long long number; /* what %llu takes */
 
@@ -39,6 +41,13 @@ static int run_client(const char *name, const ip_addr_t *address, u16 port, cons
     struct iperf_report report;
     status_t status = iperf_run_client(address, port, parameters, &report);
 
+    /* A server that has just finished a test does not listen for a moment. */
+    for (u32 i = 0; i < RETRIES && status == ERR_DENIED; i++) {
+        if (!console_sleep(RETRY_US))
+            return SHELL_INTERRUPTED;
+        before = *nic_get_counters();
+        status = iperf_run_client(address, port, parameters, &report);
+    }
     if (status != OK)
         return command_failed(name, "test", status);
     report_test(&report, &before);

@@ -1,0 +1,22 @@
+/*
+ * From lwIP's frames to the device, in place. Where the device cuts TCP segments, consecutive segments of a connection
+ * are held for a moment and handed over as one; transmit_flush ends that moment. One thread.
+ */
+#pragma once
+
+#include "guestos/kernel/net/lwip.h"
+
+/* After nic_init: by the features that were negotiated. Whether the device completes TCP checksums. */
+bool transmit_init(void);
+
+/* A frame from lwIP, which keeps its own reference. ERR_MEM: no room, and transmit_was_full will say so. */
+err_t transmit_frame(struct pbuf *p);
+
+/* Hand over what is held, and tell the device. */
+void transmit_flush(void);
+
+/* The device has done with what nic_send was given as owner. */
+void transmit_done(void *owner);
+
+/* Whether a frame was refused since the last call. */
+bool transmit_was_full(void);
