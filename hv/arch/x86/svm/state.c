@@ -45,6 +45,10 @@ void svm_reset_long64(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt)
     vmcb->cr4 = CR4_PAE;
     vmcb->efer |= EFER_LME | EFER_LMA | EFER_NXE;
     vcpu->regs.rsp = rsp;
+    /* Nothing is injected into such a VM, so its IF means nothing: physical interrupts go by the host's (APM
+     * 2 15.21.1). But Bochs 2.7 loads RFLAGS before it is in guest mode, and a cleared IF then keeps them from a VM
+     * that spins. */
+    vcpu->rflags |= RFLAGS_IF;
 }
 
 void svm_reset_protected32(struct vcpu *vcpu, u64 entry)
