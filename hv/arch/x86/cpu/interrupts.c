@@ -10,6 +10,7 @@
 #define IST_STACK_SIZE 4096u
 #define EXCEPTIONS 32u
 #define STUB_SIZE 16ul /* vectors.S */
+#define VECTOR_DEBUG 1u
 #define VECTOR_NMI 2u
 #define VECTOR_DOUBLE_FAULT 8u
 #define VECTOR_MACHINE_CHECK 18u
@@ -37,7 +38,7 @@ struct exception_frame {
     u64 vector, error, rip, cs, rflags, rsp, ss;
 };
 
-extern char exception_stubs[], interrupt_stubs[], nmi_stub[];
+extern char exception_stubs[], interrupt_stubs[], nmi_stub[], debug_stub[];
 
 static struct gate idt[256];
 static u64 gdt[CPU_MAX][8];
@@ -59,11 +60,13 @@ static void set_gate(u32 vector, const char *stub, u8 ist)
 }
 
 /* NMI returns like an interrupt: nothing of ours depends on it, and where old-format messages pass, a device can send
- * it. */
+ * it. #DB just returns: no breakpoint is ours, and Bochs's SVM lets that of a guest through, right after the exit. */
 static void build_idt(void)
 {
     for (u32 v = 0; v < EXCEPTIONS; v++)
-        set_gate(v, v == VECTOR_NMI ? nmi_stub : exception_stubs + v * STUB_SIZE, exception_stack[v]);
+        set_gate(v, exception_stubs + v * STUB_SIZE, exception_stack[v]);
+    set_gate(VECTOR_NMI, nmi_stub, exception_stack[VECTOR_NMI]);
+    set_gate(VECTOR_DEBUG, debug_stub, 0);
     for (u32 v = EXCEPTIONS; v < ARRAY_SIZE(idt); v++)
         set_gate(v, interrupt_stubs + (v - EXCEPTIONS) * STUB_SIZE, 0);
 }

@@ -30,7 +30,10 @@ exception_common:
     mov %rsp, %rdi
     call exception_panic
 
-    .globl nmi_stub
+    .globl debug_stub, nmi_stub
+debug_stub:                     /* GS may be a guest's: between VMRUN's end and VMLOAD */
+    iretq
+
 nmi_stub:
     push %rdi
     mov $2, %edi
