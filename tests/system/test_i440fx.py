@@ -3,9 +3,10 @@ A machine without PCI Express, messages, or IOMMU: an IDE disk by port I/O alone
 and interrupts by lines. What Bochs offers, on the quicker QEMU.
 """
 
+import re
 import time
 
-from harness import MIB, case, check, check_load, driver, faultlog, find_json, guest, main, manifest, qemu, sha256_file
+from harness import MIB, case, check, check_load, driver, faultlog, find_json, guest, main, manifest, qemu, sha256_file, vm
 from bulkhead_lib.control import ControlError
 from pattern import SECTOR, wrong_sectors
 
@@ -114,6 +115,66 @@ def behind_other_devices(lab):
         log = [event["text"] for event in machine.events("driver-log")]
         check(any("secondary master: an ATAPI device" in text for text in log), f"no word of the CD-ROM: {log}")
         check(any("secondary slave, " in text for text in log), f"another disk was taken: {log}")
+
+
+def probe(machine):
+    """What the VM that probes an e1000's line says, when it is done; and how many interrupts the hypervisor took."""
+    deadline = time.monotonic() + 60
+    while True:
+        log = [event["text"] for event in machine.events("driver-log") if event["vm"] == "line0"]
+        done = re.search(r"probe: done, (\d+) events", " ".join(log))
+        if done:
+            break
+        check(time.monotonic() < deadline, f"the probe does not end: {log}")
+        time.sleep(0.2)
+    stats = next(fields for fields in machine.control.rows("stats", "vm") if fields["name"] == "line0")
+    return " ".join(log), int(done[1]), stats["device_interrupts"]
+
+
+def line_vm(dma):
+    return vm("line0", {"kind": "driver", "image": "line_probe.elf", "device": "class:0200", "memory": "1M", "dma": dma})
+
+
+def check_line(machine, dma):
+    """A level-triggered line is armed for each interrupt, and masked while a device keeps it up; `dma` is what it says."""
+    text, events, interrupts = probe(machine)
+    check("interrupts 100 of 100, line armed each time and quiet afterwards" in text, text)
+    check("unsilenced 0 while awake, 20 in 20 waits, quiet afterwards" in text, text)
+    # Were the line left open, this would be one interrupt after the other for 50 ms.
+    check(events <= interrupts <= events + 2, f"{interrupts} interrupts for {events} events")
+    check(("DMA reaches our RAM" if dma == "unprotected" else "DMA refused: ") in text, text)
+    state = machine.status("vm", "line0")
+    check(state["dma"] == dma and state["interrupts"] == "INTx" and state["restarts"] == 0, f"another state: {state}")
+    loud = any("WITHOUT" in line or "UNPROTECTED" in line for line in machine.log() if "line0" in line)
+    check(loud == (dma == "unprotected"), f"the boot log is {'' if loud else 'not '}loud about the DMA")
+    check(machine.status("hypervisor")["canary"] == "ok", "the hypervisor's canary was overwritten")
+
+
+@case
+def lines_without_dma(lab):
+    with machine_of(lab, ide(), line_vm("none"), guest(), devices=["e1000"]) as machine:
+        machine.boot()
+        check_line(machine, "none")
+        machine.run("blk read 0 2048 qd 16")
+
+
+@case
+def lines_with_unprotected_dma(lab):
+    with machine_of(lab, ide(), line_vm("unprotected"), guest(), devices=["e1000"]) as machine:
+        machine.boot()
+        check_line(machine, "unprotected")
+        machine.run("blk read 0 2048 qd 16")
+
+
+@case
+def q35_without_iommu(lab):
+    """PCI Express and messages, but no IOMMU: the disk and the probe by `dma = unprotected`."""
+    text = manifest(driver(dma="unprotected"), line_vm("unprotected"), guest())
+    with lab.machine(text, iommu=False, devices=["e1000"]) as machine:
+        machine.boot()
+        check_line(machine, "unprotected")
+        machine.run("blk read 0 2048 qd 16")
+        check(machine.status("vm", "blk0")["interrupts"] == "MSI", "the disk interrupts in another way")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@
 #define CHANNELS 2u
 #define IO_US 10000000u    /* one block of a command; a disk may have to spin up first */
 #define FLUSH_US 60000000u /* 8.10: "may take more than 30 s" */
-#define SET_US 1000000u
+#define SET_US 500000u
 /* A status for which no interrupt comes is there within microseconds, or not soon: about one exit's worth of looking.
  */
 #define BRIEF_US 20u

@@ -4,8 +4,10 @@
 
 #define RESET_HOLD_US 5u      /* 9.3: SRST stays set for so long */
 #define RESET_SETTLE_US 2000u /* 9.3: the status means nothing before */
-#define READY_US 31000000u    /* 9.3, 9.12: what a device may take after a reset */
-#define IDENTIFY_US 5000000u
+/* ATA allows 31 s after a reset (9.3), for a disk that spins up. The firmware has seen to that, and the hypervisor
+ * wants an offer within 2 s of our start, also when a dead device stands in front of the disk. */
+#define READY_US 500000u
+#define IDENTIFY_US 500000u
 
 u8 channel_read(const struct ata_channel *channel, u32 reg)
 {

@@ -35,11 +35,11 @@ NODISCARD bool channel_wait(const struct ata_channel *channel, u8 mask, u8 wante
 
 /*
  * Reset both devices of the channel by SRST (9.3), whatever they are at; interrupts are off afterwards. May take half a
- * minute. False: device 0 stays busy, and there is no talking to device 1 past it.
+ * second. False: device 0 stays busy, and there is no talking to device 1 past it.
  */
 NODISCARD bool channel_reset(const struct ata_channel *channel);
 
-/* After a reset: select channel->device and see what answers there. May take half a minute. */
+/* After a reset: select channel->device and see what answers there. May take a second. */
 enum ata_kind channel_probe(const struct ata_channel *channel);
 
 /* Write the command's registers to the selected device, which is idle, and give it time to take notice. */
