@@ -4,17 +4,11 @@
 #include "guestos/kernel/arch/lapic.h"
 #include "guestos/kernel/panic.h"
 
-#define GDT_CODE 0x08u
 #define GDT_TSS 0x18u
 #define IDT_INTERRUPT_GATE 0x8e00u /* present, ring 0, 64-bit interrupt gate (SDM 3A 6.14.1) */
 #define VECTOR_DOUBLE_FAULT 8u
 #define FIRST_INTERRUPT 32u
 #define STUB_SIZE 16u
-
-struct interrupt_frame {
-    u64 r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
-    u64 vector, error, rip, cs, rflags, rsp, ss;
-};
 
 struct idt_gate {
     u16 offset_low;
@@ -46,11 +40,14 @@ extern const u8 interrupt_stubs[];
 
 static struct idt_gate idt[256];
 static struct tss tss;
-/* Null, 64-bit code, data, and the TSS descriptor of two entries that interrupt_init fills in. */
-static u64 gdt[5] = {0, 0x00209a0000000000ull, 0x0000920000000000ull};
+/* Null, 64-bit code, data, the TSS descriptor of two entries that interrupt_init fills in, data and code of ring 3. */
+static u64 gdt[7] = {0, 0x00209a0000000000ull, 0x0000920000000000ull, 0,
+                     0, 0x0000f20000000000ull, 0x0020fa0000000000ull};
 static u8 fault_stack[8192] __attribute__((aligned(16)));
+static u8 user_stack[8192] __attribute__((aligned(16))); /* what interrupts ring 3 runs here */
 
 static void (*handlers[256])(void);
+static bool (*exception_handler)(struct interrupt_frame *frame);
 static u64 counts[256];
 static volatile u64 serial_now;
 
@@ -61,6 +58,7 @@ static void load_gdt(void)
     u64 base = (u64)&tss;
 
     tss.ist[0] = (u64)(fault_stack + sizeof(fault_stack));
+    tss.rsp[0] = (u64)(user_stack + sizeof(user_stack));
     tss.io_map = sizeof(tss);
     /* An available 64-bit TSS (type 9), present (SDM 3A 7.2.3). */
     gdt[3] = (sizeof(tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
@@ -74,7 +72,7 @@ static void load_gdt(void)
                      "1:\n\t"
                      "ltr %w2"
                      :
-                     : "m"(pointer), "i"(GDT_CODE), "r"(GDT_TSS)
+                     : "m"(pointer), "i"(INTERRUPT_CODE_SELECTOR), "r"(GDT_TSS)
                      : "rax", "memory");
 }
 
@@ -86,7 +84,7 @@ void interrupt_init(void)
         /* A double fault is what a stack overflow ends in: only with a stack of its own can it be reported. */
         u16 ist = i == VECTOR_DOUBLE_FAULT ? 1 : 0;
         idt[i] = (struct idt_gate){.offset_low = (u16)stub,
-                                   .selector = GDT_CODE,
+                                   .selector = INTERRUPT_CODE_SELECTOR,
                                    .ist_type = IDT_INTERRUPT_GATE | ist,
                                    .offset_middle = (u16)(stub >> 16),
                                    .offset_high = (u32)(stub >> 32)};
@@ -98,6 +96,11 @@ void interrupt_init(void)
 void interrupt_set_handler(enum interrupt_vector vector, void (*handler)(void))
 {
     handlers[vector] = handler;
+}
+
+void interrupt_set_exception_handler(bool (*handler)(struct interrupt_frame *frame))
+{
+    exception_handler = handler;
 }
 
 u64 interrupt_count(enum interrupt_vector vector)
@@ -123,6 +126,8 @@ void interrupt_dispatch(struct interrupt_frame *frame)
 {
     u8 vector = (u8)frame->vector;
 
+    if (vector < FIRST_INTERRUPT && exception_handler != NULL && exception_handler(frame))
+        return;
     if (vector < FIRST_INTERRUPT)
         panic("exception %u, error 0x%llx, rip 0x%llx, rsp 0x%llx, cr2 0x%llx, rax 0x%llx, rdi 0x%llx", vector,
               (unsigned long long)frame->error, (unsigned long long)frame->rip, (unsigned long long)frame->rsp,

@@ -8,6 +8,7 @@
 /* SDM 3A 4.5.4: bits of entries in 4-level tables. */
 #define PTE_PRESENT (1ull << 0)
 #define PTE_WRITE (1ull << 1)
+#define PTE_USER (1ull << 2)
 #define PTE_WRITE_THROUGH (1ull << 3)
 #define PTE_CACHE_DISABLE (1ull << 4)
 #define PTE_LARGE (1ull << 7)
@@ -94,4 +95,17 @@ volatile u8 *paging_map_device(u64 physical, u64 size)
 {
     map(PAGE_DOWN(physical), PAGE_UP(physical + size), RIGHTS_DEVICE);
     return (volatile u8 *)physical;
+}
+
+void paging_set_entry(u64 address, u64 entry)
+{
+    u64 *at = root;
+
+    for (u32 shift = 39; shift > 12; shift -= 9) {
+        u64 *above = &at[address >> shift & 511];
+        at = table_below(above);
+        *above |= entry & PTE_USER; /* ring 3 needs it on every level */
+    }
+    at[address >> 12 & 511] = entry;
+    cpu_invalidate_page(address);
 }

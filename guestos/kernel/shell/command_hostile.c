@@ -98,6 +98,8 @@ static u32 run_named(const char *name)
 
 int command_hostile(struct args *args)
 {
+    if (args_take_flag(args, "cpu"))
+        return command_hostile_cpu(args);
     if (!args_check(args, 1, ARGS_MAX))
         return SHELL_USAGE;
     if (strcmp(args->value[0], "list") == 0) {

@@ -14,10 +14,11 @@ int command_blk_flush(struct args *args);
 int command_blk_unsupported(struct args *args);
 int command_sha256(struct args *args);
 
-/* command_bench.c, command_load.c, command_hostile.c */
+/* command_bench.c, command_load.c, command_hostile.c, command_hostile_cpu.c */
 int command_blk_bench(struct args *args);
 int command_blk_load(struct args *args);
 int command_hostile(struct args *args);
+int command_hostile_cpu(struct args *args); /* what follows `hostile cpu` */
 
 /* command_probe.c: a page that a hostile driver goes on using */
 int command_probe(struct args *args);
