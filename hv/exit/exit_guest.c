@@ -37,6 +37,8 @@ void exit_guest_prepare(struct vcpu *vcpu)
 static void on_hlt(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
     vcpu_skip(vcpu, exit);
+    if (vendor->injection_pending(vcpu)) /* a single step's trap ends it at once */
+        return;
     if (!platform_nmi_pending(vcpu->vm) && (platform_pending_vector(vcpu->vm) < 0 || !(vcpu->rflags & RFLAGS_IF)))
         vcpu_block(vcpu);
 }

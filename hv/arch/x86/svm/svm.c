@@ -191,6 +191,10 @@ static void svm_skip(struct vcpu *vcpu, u32 length)
 {
     vcpu->rip += length;
     svm_of(vcpu)->vmcb->interrupt_shadow = 0;
+    if (vcpu->rflags & RFLAGS_TF) { /* the trap behind the instruction is ours, too (APM 2 13.1.4) */
+        svm_of(vcpu)->vmcb->dr6 |= DR6_SINGLE_STEP;
+        svm_inject(vcpu, INJECT_EXCEPTION, VECTOR_DEBUG, false, 0);
+    }
 }
 
 const struct vcpu_vendor vcpu_vendor_svm = {

@@ -28,6 +28,7 @@
 #define SVM_EXIT_VMMCALL 0x81u
 #define SVM_EXIT_VMLOAD 0x82u /* VMSAVE, STGI, CLGI */
 #define SVM_EXIT_SKINIT 0x86u
+#define SVM_EXIT_RDTSCP 0x87u
 #define SVM_EXIT_ICEBP 0x88u
 #define SVM_EXIT_WBINVD 0x89u
 #define SVM_EXIT_MONITOR 0x8au
@@ -55,6 +56,8 @@
 #define SVM_NPF_WRITE (1ull << 1)
 #define SVM_NPF_FETCH (1ull << 4)
 #define SVM_NPF_TABLE_WALK (1ull << 33)
+
+#define SVM_CODE_LONG (1u << 9) /* L of a code segment's attributes */
 
 struct svm_segment {
     u16 selector, attributes;

@@ -12,7 +12,6 @@ enum reason {
     REASON_EPT_VIOLATION = 48,
 };
 #define REASON_ENTRY_FAILED (1u << 31)
-#define VECTOR_DEBUG 1u
 
 /* Exit qualifications (27.2.1, tables 27-3, 27-5, 27-7) */
 #define CR_NUMBER(q) ((q)&15)

@@ -310,6 +310,10 @@ static void vmx_skip(struct vcpu *vcpu, u32 length)
 {
     vcpu->rip += length;
     vmx_of(vcpu)->interruptibility &= ~SHADOW;
+    if (vcpu->rflags & RFLAGS_TF) { /* the trap behind the instruction is ours, too (SDM 3B 17.3.1.4) */
+        vmx_debug_exception(DR6_SINGLE_STEP);
+        vmx_inject(vcpu, INJECT_EXCEPTION, VECTOR_DEBUG, false, 0);
+    }
 }
 
 const struct vcpu_vendor vcpu_vendor_vmx = {
