@@ -3,6 +3,7 @@
 #include "hv/control/control.h"
 #include "hv/core/driver.h"
 #include "hv/core/hypervisor.h"
+#include "hv/platform/platform.h"
 #include "shared/lib/printf.h"
 #include "shared/lib/string.h"
 
@@ -33,10 +34,12 @@ void answer_text(const char *key, const char *value)
     answer(" %s=\"%s\"", key, text);
 }
 
-/* An operator's action on a driver VM: NULL, or why not. */
-static const char *inject(struct driver *driver, const char *fault)
+/* An operator's action on a VM: NULL, or why not. */
+static const char *inject(struct vm *vm, const char *fault)
 {
-    status_t status = inject_arm(driver, fault);
+    if (vm->driver == NULL)
+        return "this VM has no driver";
+    status_t status = inject_arm(vm->driver, fault);
 
     if (status == ERR_NOT_FOUND)
         return "no such fault: crash, hang, wild-write, wild-dma or garbage";
@@ -45,10 +48,14 @@ static const char *inject(struct driver *driver, const char *fault)
     return status == OK ? NULL : "the driver VM is not running";
 }
 
-static const char *restart(struct driver *driver, const char *unused)
+static const char *restart(struct vm *vm, const char *unused)
 {
     (void)unused;
-    return recovery_restart(driver) == OK ? NULL : "a recovery is under way";
+    if (vm->driver == NULL)
+        platform_restart(vm);
+    else if (recovery_restart(vm->driver) != OK)
+        return "a recovery is under way";
+    return NULL;
 }
 
 static void tell_clock(void)
@@ -60,10 +67,10 @@ static void tell_commands(void);
 
 static const struct command {
     const char *name;
-    u32 least, most;                                              /* arguments */
-    void (*tell)(void);                                           /* it has none */
-    void (*list)(u64 from);                                       /* [FROM] */
-    const char *(*act)(struct driver *driver, const char *fault); /* VM [FAULT] */
+    u32 least, most;                                      /* arguments */
+    void (*tell)(void);                                   /* it has none */
+    void (*list)(u64 from);                               /* [FROM] */
+    const char *(*act)(struct vm *vm, const char *fault); /* VM [FAULT] */
     const char *help;
 } commands[] = {
     {"help", 0, 0, .tell = tell_commands, .help = "this list"},
@@ -73,7 +80,7 @@ static const struct command {
     {"trace", 0, 1, .list = report_trace, .help = "[FROM]: the same with TSC stamps, to lay beside a guest's own"},
     {"faults", 0, 1, .list = report_faults, .help = "[FROM]: fault records whose recovery has ended"},
     {"inject", 2, 2, .act = inject, .help = "VM FAULT: crash, hang, wild-write, wild-dma or garbage"},
-    {"restart", 1, 1, .act = restart, .help = "VM: start a driver VM anew, also one that was given up on"},
+    {"restart", 1, 1, .act = restart, .help = "VM: start it anew, also a driver VM that was given up on, or the guest after its end"},
     {"tsc", 0, 0, .tell = tell_clock, .help = "the clock"},
 };
 
@@ -109,10 +116,8 @@ static const char *run(const struct command *command, u32 arguments, const char 
     if (arguments < command->least || arguments > command->most)
         return "wrong number of arguments: see help";
     if (command->act != NULL) {
-        const struct vm *vm = vm_find(words[1]);
-        if (vm == NULL)
-            return "no such VM";
-        return vm->driver == NULL ? "this VM has no driver" : command->act(vm->driver, words[2]);
+        struct vm *vm = vm_find(words[1]);
+        return vm == NULL ? "no such VM" : command->act(vm, words[2]);
     }
     if (arguments > 0 && !str_to_u64(words[1], &from))
         return "FROM is not a number";

@@ -103,6 +103,7 @@ void platform_restart(struct vm *vm)
         return;
     event_add(EVENT_GUEST, vm->id, "reset");
     vcpu_stop(&vm->vcpu);
+    vm->failed = NULL; /* an operator may want it back after its end */
     reset_devices(vm->platform);
     for (u32 slot = 0; slot < VM_MAX; slot++)
         if (relays[slot])
