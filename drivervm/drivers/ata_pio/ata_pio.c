@@ -57,7 +57,7 @@ static const char *const position_name[] = {"primary master", "primary slave", "
 /* Choose a place. False: the platform gave us no such channel. */
 static bool select_position(u32 position)
 {
-    const struct driver_bar *command = &driver_info->bar[position / 2 * 2], *control = command + 1;
+    const struct driver_bar *command = &driver_info->bar[position & ~1u], *control = command + 1;
 
     if (command->kind != DRIVER_BAR_PORTS || control->kind != DRIVER_BAR_PORTS || command->size < ATA_PORTS ||
         control->size == 0)

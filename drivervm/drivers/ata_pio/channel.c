@@ -109,7 +109,7 @@ void channel_read_data(const struct ata_channel *channel, void *to, u32 bytes)
 
     port_read32s(port, to, bytes / 4);
     if (bytes % 4)
-        port_read16s(port, (u8 *)to + bytes / 4 * 4, 1);
+        port_read16s(port, (u8 *)to + bytes - 2, 1);
 }
 
 void channel_write_data(const struct ata_channel *channel, const void *from, u32 bytes)
@@ -118,7 +118,7 @@ void channel_write_data(const struct ata_channel *channel, const void *from, u32
 
     port_write32s(port, from, bytes / 4);
     if (bytes % 4)
-        port_write16s(port, (const u8 *)from + bytes / 4 * 4, 1);
+        port_write16s(port, (const u8 *)from + bytes - 2, 1);
 }
 
 status_t channel_run(const struct ata_channel *channel, const struct ata_command *command, u64 timeout_us)
