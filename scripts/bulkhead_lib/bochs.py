@@ -7,7 +7,6 @@ bochs_bridge.py, which starts Bochs and gives it all three. To the rest of the s
 
 import pathlib
 import re
-import shutil
 import subprocess
 
 from . import qemu
@@ -25,8 +24,8 @@ VMX_MODELS = ("corei7_skylake_x", "tigerlake", "corei7_icelake_u", "corei3_cnl",
 MAX_CPUS = 8
 MAX_HOST_MEMORY = 2048  # MiB that Bochs takes in one piece
 MIN_DISK = 16 * 63 * 512  # one cylinder
-# Instructions that make a second of the machine's own time; the TSC counts them. A PC's core would manage more: with this, one
-# second of the machine is about half a second here, and a heartbeat of 20 ms is a million instructions.
+# Instructions that make a second of the machine's own time, which is all the time there is in it: TSC, timers and the PM timer count
+# them. A quiet host runs about twice as many in a second. A heartbeat of 20 ms is a million instructions.
 IPS = 50_000_000
 
 
@@ -132,7 +131,3 @@ def clean(folder):
     for pattern in ("bochs-disk*", "esp.journal*", "esp.lock", "bochs.commands"):
         for path in pathlib.Path(folder).glob(pattern):
             path.unlink()
-
-
-def is_installed():
-    return shutil.which(BINARY) is not None

@@ -36,6 +36,9 @@ LAST_WORDS = {
     b"bulkhead: boot failed; the machine has stopped": qemu.BOOT_ERROR,
     b"bulkhead: the machine has stopped after a panic": qemu.PANIC,
 }
+# The firmware takes the first disk that has a boot loader; in Bochs nobody can tell it otherwise.
+FOREIGN_LOADER = re.compile(rb"BdsDxe: starting .*Ata\(Primary,Master")
+FOREIGN_TEXT = "the disk image has an EFI boot loader of its own, and the firmware starts that one; use QEMU for this image"
 
 
 class LastWords:
@@ -51,7 +54,11 @@ class LastWords:
         """The exit code, or None while the machine goes on."""
         *lines, rest = (self.line + data).split(b"\n")
         self.line = rest[-LINE_MAX:]
-        return next((LAST_WORDS[line] for line in (line.strip(b"\r") for line in lines) if line in LAST_WORDS), None)
+        return next((code for code in map(self._judge, lines) if code is not None), None)
+
+    @staticmethod
+    def _judge(line):
+        return FAILED if FOREIGN_LOADER.search(line) else LAST_WORDS.get(line.strip(b"\r"))
 
 
 class Keys:
@@ -220,6 +227,8 @@ class Bridge:
         code = self.last_words.feed(data)
         if code is not None:
             self.code = code
+        if code == FAILED:
+            print(f"Bochs: {FOREIGN_TEXT}", file=sys.stderr)
 
     def on_control(self):
         self.client.send(self.control.receive())

@@ -38,6 +38,8 @@ def gdb(arguments):
     if not machine.Instance.is_running(folder):
         raise Failure(f"no instance named '{arguments.name}' is running (start one: scripts/bulkhead run)")
     description = machine.Instance(folder).description()
+    if description["accel"] == "bochs":
+        raise Failure("a debugger needs QEMU: Debian's Bochs has no stub for gdb")
     names = {"hv": "hv.elf", **vm_images((folder / "esp" / "bulkhead" / "manifest.ini").read_text(errors="replace"))}
     if arguments.vm not in names:
         raise Failure(f"no VM '{arguments.vm}' in this instance; there are: {', '.join(names)}")

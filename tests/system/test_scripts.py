@@ -162,6 +162,8 @@ def bochs_last_words(lab):
         text + b"[hv  1.0] main: power off\r\nbulkhead: the machine has stopped; it can be switched off\r\n": qemu.POWERED_OFF,
         text + b"bulkhead: boot failed; the machine has stopped\r\n": qemu.BOOT_ERROR,
         text + b"[hv  1.0] panic on CPU 0: why\r\nbulkhead: the machine has stopped after a panic\r\n": qemu.PANIC,
+        b'BdsDxe: starting Boot0002 "UEFI" from PciRoot(0x0)/Pci(0x1,0x1)/Ata(Secondary,Master,0x0)\r\n' + text: None,
+        b'BdsDxe: starting Boot0001 "UEFI" from PciRoot(0x0)/Pci(0x1,0x1)/Ata(Primary,Master,0x0)\r\n': bochs_bridge.FAILED,
         text + b"echo bulkhead: the machine has stopped after a panic\r\n": None,
     }
     for story, expected in stories.items():
