@@ -10,7 +10,8 @@
 #define RW (PAGE_READ | PAGE_WRITE)
 #define RWX (RW | PAGE_EXECUTE)
 
-static const struct page_format *const formats[] = {&page_format_x86, &page_format_npt, &page_format_vtd};
+static const struct page_format *const formats[] = {&page_format_x86, &page_format_npt, &page_format_vtd,
+                                                    &page_format_ept};
 
 static int setup(void **state)
 {
@@ -48,7 +49,7 @@ static status_t lookup(const struct page_table *pt, u64 at, hpa_t *hpa, u32 *rig
 {
     u32 level;
     u64 entry = walk(pt, at, &level);
-    bool vtd = pt->format->inverted == 0;
+    bool vtd = pt->format->inverted == 0, ept = pt->format->inverted == 6 << 3;
 
     if ((entry & 3) == 0)
         return ERR_NOT_FOUND;
@@ -56,6 +57,8 @@ static status_t lookup(const struct page_table *pt, u64 at, hpa_t *hpa, u32 *rig
         *hpa = HPA((entry & 0xffffffffff000ull & ~(size_of(level) - 1)) | (at & (size_of(level) - 1)));
     if (rights != NULL && vtd)
         *rights = (u32)(entry & 3);
+    else if (rights != NULL && ept)
+        *rights = (u32)(entry & 7) | ((entry >> 3 & 7) == 6 ? 0 : PAGE_UNCACHED);
     else if (rights != NULL)
         *rights = PAGE_READ | (entry & 2 ? PAGE_WRITE : 0) | (entry >> 63 ? 0 : PAGE_EXECUTE) |
                   ((entry & 0x18) == 0x18 ? PAGE_UNCACHED : 0);
@@ -105,11 +108,18 @@ static void entries_have_the_bits_of_their_format(void **state)
     check_entry(&page_format_vtd, PAGE_WRITE, PAGE_SIZE, 0x2);
     check_entry(&page_format_vtd, RWX | PAGE_UNCACHED, MIB(2), 0x83);
     check_entry(&page_format_vtd, RW, GIB(1), 0x83);
+    /* R 1, W 2, X 4, memory type 5:3: 6 is write-back, 0 uncacheable */
+    check_entry(&page_format_ept, PAGE_READ, PAGE_SIZE, 0x31);
+    check_entry(&page_format_ept, PAGE_WRITE, PAGE_SIZE, 0x33);
+    check_entry(&page_format_ept, RWX, MIB(2), 0xb7);
+    check_entry(&page_format_ept, RWX, GIB(1), 0xb7);
+    check_entry(&page_format_ept, PAGE_READ | PAGE_EXECUTE, PAGE_SIZE, 0x35);
+    check_entry(&page_format_ept, RW | PAGE_UNCACHED, PAGE_SIZE, 0x3);
 }
 
 static void upper_levels_grant_everything(void **state)
 {
-    static const u64 bits[] = {0x7, 0x7, 0x3};
+    static const u64 bits[] = {0x7, 0x7, 0x3, 0x7};
 
     for (u32 i = 0; i < ARRAY_SIZE(formats); i++) {
         struct page_table pt;
@@ -477,6 +487,7 @@ static void random_operations_match_the_model(void **state)
     run_model("x86", &page_format_x86, PAGE_TABLE_REACH - MIB(8), RWX | PAGE_UNCACHED);
     run_model("vtd", &page_format_vtd, GIB(1) - MIB(2), RW);
     run_model("vtd", &page_format_vtd, 0, RW);
+    run_model("ept", &page_format_ept, GIB(512) - MIB(4), RWX | PAGE_UNCACHED);
 }
 
 int main(void)

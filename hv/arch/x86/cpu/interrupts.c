@@ -10,7 +10,6 @@
 #define IST_STACK_SIZE 4096u
 #define EXCEPTIONS 32u
 #define STUB_SIZE 16ul /* vectors.S */
-#define VECTOR_DEBUG 1u
 #define VECTOR_NMI 2u
 #define VECTOR_DOUBLE_FAULT 8u
 #define VECTOR_MACHINE_CHECK 18u

@@ -3,15 +3,11 @@
 #include "hv/arch/x86/vmx/vmx.h"
 
 /* Basic exit reasons (appendix C) that are more than a line of the table */
-enum reason {
-    REASON_EXCEPTION = 0,
-    REASON_CR = 28,
-    REASON_PIO = 30,
-    REASON_MSR_READ = 31,
-    REASON_MSR_WRITE = 32,
-    REASON_EPT_VIOLATION = 48,
-};
-#define REASON_ENTRY_FAILED (1u << 31)
+#define REASON_CR 28u
+#define REASON_PIO 30u
+#define REASON_MSR_READ 31u
+#define REASON_MSR_WRITE 32u
+#define VECTOR_DOUBLE_FAULT 8u
 
 /* Exit qualifications (27.2.1, tables 27-3, 27-5, 27-7) */
 #define CR_NUMBER(q) ((q)&15)
@@ -69,8 +65,8 @@ static void decode_exception(struct vcpu *vcpu, struct vcpu_exit *exit, u64 qual
     exit->exception.error_code = event & EVENT_HAS_ERROR ? (u32)vmcs_read(VMCS_EXIT_EVENT_ERROR) : 0;
     if (type != EVENT_TYPE_PRIVILEGED_SOFT)
         exit->instruction_length = 0;
-    if (type == EVENT_TYPE_EXCEPTION && exit->exception.vector == VECTOR_DEBUG && !vcpu->vm->driver)
-        vmx_debug_exception(qualification);
+    if (type == EVENT_TYPE_EXCEPTION && exit->exception.vector == VECTOR_DEBUG)
+        vmx_debug_exception(vcpu, qualification);
 }
 
 /*
@@ -110,15 +106,44 @@ static void decode_nested_fault(struct vcpu_exit *exit, u64 qualification)
     exit->instruction_length = 0; /* 27.2.5: not defined here */
 }
 
+/*
+ * 27.2.4: an exit cut the delivery of an event short; do it again. An NMI blocks NMIs from when it is delivered, which
+ * was not to the end. Without such an event the exit itself may be a fault of an IRET that had ended the blocking
+ * already (27.2.3): it is to be done again, too.
+ */
+static void keep_event(struct vmx_vcpu *vmx, u32 reason)
+{
+    u32 event = (u32)vmcs_read(VMCS_VECTORING_EVENT), info = 0;
+
+    if (event & EVENT_VALID) {
+        vmx->event = event & (EVENT_VALID | EVENT_HAS_ERROR | EVENT_TYPE | EVENT_VECTOR);
+        vmx->event_error = (u32)vmcs_read(VMCS_VECTORING_EVENT_ERROR);
+        vmx->event_length = (u32)vmcs_read(VMCS_EXIT_INSTRUCTION_LENGTH);
+        if ((event & EVENT_TYPE) == EVENT_TYPE_NMI)
+            vmx->interruptibility &= ~BLOCKED_BY_NMI;
+        return;
+    }
+    if (reason == REASON_EPT_VIOLATION)
+        info = (u32)vmcs_read(VMCS_EXIT_QUALIFICATION); /* the same bit there */
+    else if (reason == REASON_EXCEPTION)
+        info = (u32)vmcs_read(VMCS_EXIT_EVENT);
+    if ((info & EVENT_NMI_UNBLOCKED) &&
+        (reason == REASON_EPT_VIOLATION || (info & EVENT_VECTOR) != VECTOR_DOUBLE_FAULT))
+        vmx->interruptibility |= BLOCKED_BY_NMI;
+}
+
 void vmx_decode_exit(struct vcpu *vcpu, struct vcpu_exit *exit)
 {
     u32 reason = (u32)vmcs_read(VMCS_EXIT_REASON);
     u64 qualification = vmcs_read(VMCS_EXIT_QUALIFICATION);
 
     *exit = (struct vcpu_exit){.kind = EXIT_UNKNOWN, .code = reason};
-    if (reason & REASON_ENTRY_FAILED)
+    if (reason & REASON_ENTRY_FAILED) { /* 26.8: no other field is written then */
         exit->kind = EXIT_INVALID;
-    else if (reason < ARRAY_SIZE(exits))
+        return;
+    }
+    keep_event(vmx_of(vcpu), reason);
+    if (reason < ARRAY_SIZE(exits))
         exit->kind = exits[reason];
     exit->instruction_length = (u32)vmcs_read(VMCS_EXIT_INSTRUCTION_LENGTH);
 

@@ -22,27 +22,32 @@
 #define SEGMENT(field, n) ((enum vmcs_field)((field) + 2 * (n)))
 enum { ES, CS, SS, DS, FS, GS, LDTR, TR, SEGMENTS };
 
+/* Fields that start as 0, or stay so: nothing has a value after VMCLEAR (24.11.3). An IDT of limit 0: an exception
+ * before the guest has an own one ends in a shutdown. */
+static const u16 zeros[] = {
+    VMCS_PAGE_FAULT_MASK,     VMCS_PAGE_FAULT_MATCH,     VMCS_CR3_TARGET_COUNT,    VMCS_EXIT_MSR_STORE_COUNT,
+    VMCS_EXIT_MSR_LOAD_COUNT, VMCS_ENTRY_MSR_LOAD_COUNT, VMCS_HOST_FS_BASE,        VMCS_HOST_SYSENTER_CS,
+    VMCS_HOST_SYSENTER_ESP,   VMCS_HOST_SYSENTER_EIP,    VMCS_GUEST_IDTR_BASE,     VMCS_GUEST_IDTR_LIMIT,
+    VMCS_ENTRY_EVENT,         VMCS_GUEST_ACTIVITY,       VMCS_GUEST_PENDING_DEBUG, VMCS_GUEST_DEBUGCTL,
+};
+
 /* ---- fields that never change ---- */
 
-static void write_controls(struct vcpu *vcpu, const struct vmx_vcpu *vmx)
+static void write_controls(struct vcpu *vcpu)
 {
+    const struct vmx_vcpu *vmx = vmx_of(vcpu);
     const struct vmx_controls *controls = &vmx_controls;
+    hpa_t ports = vmx->io_bitmaps.v ? vmx->io_bitmaps : vmx_closed_map;
 
     vmcs_write(VMCS_PIN_CONTROLS, controls->pin);
     vmcs_write(VMCS_SECONDARY_CONTROLS, controls->secondary);
     vmcs_write(VMCS_EXIT_CONTROLS, controls->exit);
     vmcs_write(VMCS_EXCEPTION_BITMAP, VECTORS_INTERCEPTED);
-    vmcs_write(VMCS_PAGE_FAULT_MASK, 0);
-    vmcs_write(VMCS_PAGE_FAULT_MATCH, 0);
-    vmcs_write(VMCS_CR3_TARGET_COUNT, 0);
-    vmcs_write(VMCS_EXIT_MSR_STORE_COUNT, 0);
-    vmcs_write(VMCS_EXIT_MSR_LOAD_COUNT, 0);
-    vmcs_write(VMCS_ENTRY_MSR_LOAD_COUNT, 0);
     vmcs_write(VMCS_VPID, vmx->vpid);
     vmcs_write(VMCS_EPT_POINTER, vcpu->vm->npt.root.v | controls->ept_pointer);
     vmcs_write(VMCS_MSR_BITMAP, vmx_closed_map.v);
-    vmcs_write(VMCS_IO_BITMAP_A, vmx->io_bitmaps.v ? vmx->io_bitmaps.v : vmx_closed_map.v);
-    vmcs_write(VMCS_IO_BITMAP_B, vmx->io_bitmaps.v ? vmx->io_bitmaps.v + PAGE_SIZE : vmx_closed_map.v);
+    vmcs_write(VMCS_IO_BITMAP_A, ports.v);
+    vmcs_write(VMCS_IO_BITMAP_B, ports.v + PAGE_SIZE);
     /*
      * A driver VM has no business with control registers. Of the guest's CR0 those bits exit that VMX fixes, and CD and
      * NW: an exit would leave them to us (27.5.1). Of CR4 those exit that it may not set, so a write that exits is #GP.
@@ -65,14 +70,10 @@ static void write_host_state(void)
     for (u32 n = ES; n <= GS; n++)
         vmcs_write(SEGMENT(VMCS_HOST_ES_SELECTOR, n), n == CS ? CODE_SELECTOR : n < FS ? DATA_SELECTOR : 0);
     vmcs_write(VMCS_HOST_TR_SELECTOR, TSS_SELECTOR);
-    vmcs_write(VMCS_HOST_FS_BASE, 0);
     vmcs_write(VMCS_HOST_GS_BASE, msr_read(MSR_GS_BASE));
     vmcs_write(VMCS_HOST_TR_BASE, cpu_tss_base(this_cpu()));
     vmcs_write(VMCS_HOST_GDTR_BASE, gdt.base);
     vmcs_write(VMCS_HOST_IDTR_BASE, idt.base);
-    vmcs_write(VMCS_HOST_SYSENTER_CS, 0);
-    vmcs_write(VMCS_HOST_SYSENTER_ESP, 0);
-    vmcs_write(VMCS_HOST_SYSENTER_EIP, 0);
     vmcs_write(VMCS_HOST_PAT, msr_read(MSR_PAT));
     vmcs_write(VMCS_HOST_EFER, msr_read(MSR_EFER));
     vmcs_write(VMCS_HOST_RIP, (u64)vmx_exit_entry);
@@ -80,7 +81,7 @@ static void write_host_state(void)
 
 void vmx_write_fixed_fields(struct vcpu *vcpu)
 {
-    write_controls(vcpu, vmx_of(vcpu));
+    write_controls(vcpu);
     write_host_state();
 }
 
@@ -103,8 +104,6 @@ static void write_segments(const struct vmx_start *start)
     write_segment(TR, 0, ACCESS_TSS, 0xffff);
     vmcs_write(VMCS_GUEST_GDTR_BASE, start->gdt);
     vmcs_write(VMCS_GUEST_GDTR_LIMIT, start->long64 ? 23 : 0);
-    vmcs_write(VMCS_GUEST_IDTR_BASE, 0);
-    vmcs_write(VMCS_GUEST_IDTR_LIMIT, 0); /* an exception before the guest has an IDT ends in a shutdown */
 }
 
 void vmx_write_start_state(struct vcpu *vcpu)
@@ -113,6 +112,8 @@ void vmx_write_start_state(struct vcpu *vcpu)
     const struct vmx_start *start = &vmx->start;
     u64 cr0 = CR0_PE | CR0_ET | CR0_NE | (start->long64 ? CR0_WP | CR0_PG : 0);
 
+    for (u32 i = 0; i < ARRAY_SIZE(zeros); i++)
+        vmcs_write(zeros[i], 0);
     write_segments(start);
     for (enum guest_register reg = GUEST_STAR; reg < GUEST_REGISTERS; reg++)
         vmx_write(vcpu, reg, 0);
@@ -125,10 +126,6 @@ void vmx_write_start_state(struct vcpu *vcpu)
     vmx_write(vcpu, GUEST_PAT, PAT_RESET);
     /* From here on exits keep this bit as LMA is (A.6: MISC bit 5 comes with unrestricted guests). */
     vmcs_write(VMCS_ENTRY_CONTROLS, vmx_controls.entry | (start->long64 ? ENTRY_CONTROL_GUEST_64 : 0));
-    vmcs_write(VMCS_ENTRY_EVENT, 0);
-    vmcs_write(VMCS_GUEST_ACTIVITY, 0);
-    vmcs_write(VMCS_GUEST_PENDING_DEBUG, 0);
-    vmcs_write(VMCS_GUEST_DEBUGCTL, 0);
     vmcs_write(VMCS_GUEST_DR7, DR7_RESET);
     vmcs_write(VMCS_LINK_POINTER, ~0ull);
     cr2_write(0);
@@ -213,8 +210,10 @@ void vmx_switch_registers(struct vmx_vcpu *from, struct vmx_vcpu *to)
     cr2_write(to->cr2);
 }
 
-void vmx_debug_exception(u64 qualification)
+void vmx_debug_exception(struct vcpu *vcpu, u64 qualification)
 {
+    if (vcpu->vm->driver)
+        return;
     dr6_write((dr6_read() & ~0xfull) | ((qualification ^ DR6_SET) & DR6_REPORTED));
     vmcs_write(VMCS_GUEST_DR7, vmcs_read(VMCS_GUEST_DR7) & ~DR7_GD);
 }

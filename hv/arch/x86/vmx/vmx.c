@@ -20,10 +20,6 @@
 #define IO_BITMAP_FRAMES 2u /* ports 0 to 7fff, 8000 to ffff (24.6.4) */
 #define PENDING_DEBUG_BS (1u << 14)
 #define SHADOW (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS)
-#define REASON_EXCEPTION 0u
-#define REASON_EPT_VIOLATION 48u
-#define REASON_ENTRY_FAILED (1u << 31)
-#define VECTOR_DOUBLE_FAULT 8u
 
 struct vmx_capabilities vmx_capabilities;
 struct vmx_controls vmx_controls;
@@ -111,7 +107,7 @@ static void vmx_cpu_init(struct cpu *cpu)
 
     (void)cpu;
     if (!vmx_closed_map.v) {
-        vmx_closed_map = new_closed_map(1);
+        vmx_closed_map = new_closed_map(IO_BITMAP_FRAMES);
         ept_format = page_format_ept;
         ept_format.superpages = vmx_controls.ept_superpages;
     }
@@ -207,32 +203,6 @@ static void write_entry_fields(struct vcpu *vcpu, struct vmx_vcpu *vmx)
     vmx->windows = 0; /* asked for anew before each entry that needs them */
 }
 
-/*
- * 27.2.4: an exit cut the delivery of an event short; do it again. An NMI blocks NMIs from when it is delivered, which
- * was not to the end. Without such an event the exit itself may be a fault of an IRET that had ended the blocking
- * already (27.2.3): it is to be done again, too.
- */
-static void keep_event(struct vmx_vcpu *vmx, u32 reason)
-{
-    u32 event = (u32)vmcs_read(VMCS_VECTORING_EVENT), info = 0;
-
-    if (event & EVENT_VALID) {
-        vmx->event = event & (EVENT_VALID | EVENT_HAS_ERROR | EVENT_TYPE | EVENT_VECTOR);
-        vmx->event_error = (u32)vmcs_read(VMCS_VECTORING_EVENT_ERROR);
-        vmx->event_length = (u32)vmcs_read(VMCS_EXIT_INSTRUCTION_LENGTH);
-        if ((event & EVENT_TYPE) == EVENT_TYPE_NMI)
-            vmx->interruptibility &= ~BLOCKED_BY_NMI;
-        return;
-    }
-    if (reason == REASON_EPT_VIOLATION)
-        info = (u32)vmcs_read(VMCS_EXIT_QUALIFICATION); /* the same bit there */
-    else if (reason == REASON_EXCEPTION)
-        info = (u32)vmcs_read(VMCS_EXIT_EVENT);
-    if ((info & EVENT_NMI_UNBLOCKED) &&
-        (reason == REASON_EPT_VIOLATION || (info & EVENT_VECTOR) != VECTOR_DOUBLE_FAULT))
-        vmx->interruptibility |= BLOCKED_BY_NMI;
-}
-
 /* An NMI of the machine that came in guest mode is ours from the exit on, and blocks others until an IRET (27.5.5). */
 static void take_nmi(u32 reason)
 {
@@ -273,8 +243,6 @@ static void vmx_enter(struct vcpu *vcpu, struct vcpu_exit *exit)
     vcpu->rflags = vmcs_read(VMCS_GUEST_RFLAGS);
     vcpu->regs.rsp = vmcs_read(VMCS_GUEST_RSP);
     vmx->interruptibility = (u32)vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
-    if (!(reason & REASON_ENTRY_FAILED)) /* 26.8: those fields are not written then */
-        keep_event(vmx, reason);
     vmx_decode_exit(vcpu, exit);
 }
 
@@ -311,7 +279,7 @@ static void vmx_skip(struct vcpu *vcpu, u32 length)
     vcpu->rip += length;
     vmx_of(vcpu)->interruptibility &= ~SHADOW;
     if (vcpu->rflags & RFLAGS_TF) { /* the trap behind the instruction is ours, too (SDM 3B 17.3.1.4) */
-        vmx_debug_exception(DR6_SINGLE_STEP);
+        vmx_debug_exception(vcpu, DR6_SINGLE_STEP);
         vmx_inject(vcpu, INJECT_EXCEPTION, VECTOR_DEBUG, false, 0);
     }
 }

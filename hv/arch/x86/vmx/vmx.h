@@ -56,13 +56,17 @@ void vmcs_write(enum vmcs_field field, u64 value);
 struct vmx_vcpu *vmx_use(struct vcpu *vcpu);
 extern struct vmx_capabilities vmx_capabilities;
 extern struct vmx_controls vmx_controls;
-extern hpa_t vmx_closed_map; /* a page of ones: MSR bitmap, both I/O bitmaps */
+extern hpa_t vmx_closed_map; /* two pages of ones: I/O bitmaps, the first is the MSR bitmap as well */
 
 /* run.S: into the guest and out again. False: there was no entry, VMLAUNCH or VMRESUME failed. */
 bool vmx_run(struct vcpu_registers *regs, bool launched);
 extern const char vmx_exit_entry[];
 
-/* exit.c: VMCS -> neutral record. */
+/* exit.c: VMCS -> neutral record, and what of the exit matters to the next entry. Reasons that others need, too
+ * (appendix C). */
+#define REASON_EXCEPTION 0u
+#define REASON_EPT_VIOLATION 48u
+#define REASON_ENTRY_FAILED (1u << 31)
 void vmx_decode_exit(struct vcpu *vcpu, struct vcpu_exit *exit);
 
 /* state.c: the VMCS at its start, registers. The VMCS is current, but for the resets. */
@@ -73,8 +77,8 @@ void vmx_reset_protected32(struct vcpu *vcpu, u64 entry);
 u64 vmx_read(struct vcpu *vcpu, enum guest_register reg);
 void vmx_write(struct vcpu *vcpu, enum guest_register reg, u64 value);
 void vmx_switch_registers(struct vmx_vcpu *from, struct vmx_vcpu *to);
-/* The exception that exited was #DB: what the CPU would have done to DR6 and DR7 (27.1). */
-void vmx_debug_exception(u64 qualification);
+/* What the CPU would have done to DR6 and DR7 at #DB (27.1); of the guest only, whose DR6 the CPU holds. */
+void vmx_debug_exception(struct vcpu *vcpu, u64 qualification);
 
 /* explain.c */
 void vmx_snapshot(struct vmcs_snapshot *out);
