@@ -3,12 +3,6 @@
     .section .text.start, "ax"
     .globl _start
 _start:
-    /*
-     * No interrupt is ever injected into a driver VM. This is for the physical ones: Bochs 2.7 lets none end guest mode
-     * while SVM's guest has IF clear (VMRUN masks them by the guest's flag before it counts as in guest mode, against
-     * APM 2 15.21.1), and a driver that hangs has to be noticed there, too.
-     */
-    sti
     xorl %ebp, %ebp
     call runtime_main           /* RSP = ram_size is 16-byte aligned, RDI = driver_info */
     ud2
