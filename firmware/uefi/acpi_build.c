@@ -1,6 +1,7 @@
-/* Minimal ACPI tables: fields at the offsets that the specification gives them. */
+/* Minimal ACPI tables. */
 #include "firmware/uefi/acpi_build.h"
 
+#include "shared/acpi/tables.h"
 #include "shared/lib/string.h"
 
 /* Where in the memory: 16-byte aligned as the RSDP must be (5.2.5.1). */
@@ -9,95 +10,85 @@
 #define FADT_AT 128u
 #define MADT_AT 384u
 
-#define RSDP_SIZE 36u
-#define HEADER_SIZE 36u
-#define FADT_SIZE 244u /* of revision 3 */
-#define FADT_SCI 46u
-#define FADT_PM_TIMER 76u
-#define FADT_PM_TIMER_LENGTH 91u
-#define FADT_X_PM_TIMER 208u /* a generic address (5.2.3.2) */
-#define MADT_ENTRIES 44u
 #define LOCAL_APIC_BASE 0xfee00000u
-#define PCAT_COMPAT 1u /* there are two 8259 */
+#define FADT_LENGTH offsetof(struct acpi_fadt, sleep_control) /* of revision 3 */
 
-_Static_assert(MADT_AT + MADT_ENTRIES + ACPI_BUILD_CPUS * 8 + 12 + 10 <= ACPI_BUILD_SIZE, "all tables fit");
+/* All of the entries have their full size. */
+#define ENTRY_SIZE(member) sizeof(((union acpi_madt_entry *)0)->member)
 
-static void put(u8 *table, u32 offset, u64 value, u32 width)
+_Static_assert(MADT_AT + sizeof(struct acpi_madt) + ACPI_BUILD_CPUS * ENTRY_SIZE(lapic) + ENTRY_SIZE(ioapic) +
+                       ENTRY_SIZE(override) <=
+                   ACPI_BUILD_SIZE,
+               "all tables fit");
+
+/* Everything else of the table is in place. */
+static void put_header(struct acpi_header *table, const char *signature, u32 length, u8 revision)
 {
-    memcpy(table + offset, &value, width); /* little-endian */
+    memcpy(table->signature, signature, sizeof(table->signature));
+    table->length = length;
+    table->revision = revision;
+    memcpy(table->oem, "BLKHD ", sizeof(table->oem));
+    memcpy(table->oem_table, "BULKHEAD", sizeof(table->oem_table));
+    memcpy(table->creator, "BLKH", sizeof(table->creator));
+    table->checksum = (u8)-acpi_sum(table, length);
 }
 
-static u8 checksum(const u8 *at, u32 length)
+static void build_fadt(struct acpi_fadt *fadt, const struct acpi_machine *machine)
 {
-    u8 sum = 0;
-
-    for (u32 i = 0; i < length; i++)
-        sum = (u8)(sum + at[i]);
-    return (u8)-sum;
-}
-
-/* Everything else of the table is in place (5.2.6). */
-static void put_header(u8 *table, const char *signature, u32 length, u8 revision)
-{
-    memcpy(table, signature, 4);
-    put(table, 4, length, 4);
-    put(table, 8, revision, 1);
-    memcpy(table + 10, "BLKHD BULKHEAD", 14); /* OEM id of 6, table id of 8 */
-    memcpy(table + 28, "BLKH", 4);
-    put(table, 9, checksum(table, length), 1);
-}
-
-static void build_fadt(u8 *fadt, const struct acpi_machine *machine)
-{
-    put(fadt, FADT_SCI, 9, 2);
+    fadt->sci = 9;
     if (machine->pm_timer_port) {
-        put(fadt, FADT_PM_TIMER, machine->pm_timer_port, 4);
-        put(fadt, FADT_PM_TIMER_LENGTH, 4, 1);
-        put(fadt, FADT_X_PM_TIMER, 0x03002001, 4); /* port, 32 bits, at 0, by doublewords */
-        put(fadt, FADT_X_PM_TIMER + 4, machine->pm_timer_port, 8);
+        fadt->pm_timer = machine->pm_timer_port;
+        fadt->pm_timer_length = 4;
+        fadt->x_pm_timer = (struct acpi_address){
+            .space = ACPI_SPACE_PORT, .bits = 32, .access = ACPI_ACCESS_32, .address = machine->pm_timer_port};
     }
-    put_header(fadt, "FACP", FADT_SIZE, 3);
+    put_header(&fadt->header, "FACP", FADT_LENGTH, 3);
 }
 
-/* 5.2.12: each entry begins with type and length. */
-static void build_madt(u8 *madt, const struct acpi_machine *machine)
+static void build_madt(struct acpi_madt *madt, const struct acpi_machine *machine)
 {
-    u32 at = MADT_ENTRIES;
+    u8 *at = (u8 *)(madt + 1);
 
-    put(madt, 36, LOCAL_APIC_BASE, 4);
-    put(madt, 40, PCAT_COMPAT, 4);
-    for (u32 i = 0; i < machine->cpu_count && i < ACPI_BUILD_CPUS; i++, at += 8) {
-        put(madt, at, 0x0800, 2); /* local APIC */
-        put(madt, at + 2, i, 1);
-        put(madt, at + 3, machine->cpu_apic_id[i], 1);
-        put(madt, at + 4, 1, 4); /* enabled */
+    madt->lapic_address = LOCAL_APIC_BASE;
+    madt->flags = MADT_PCAT_COMPAT;
+    for (u32 i = 0; i < machine->cpu_count && i < ACPI_BUILD_CPUS; i++, at += ENTRY_SIZE(lapic)) {
+        union acpi_madt_entry *cpu = (void *)at;
+        cpu->type = MADT_LAPIC;
+        cpu->length = ENTRY_SIZE(lapic);
+        cpu->lapic.uid = (u8)i;
+        cpu->lapic.apic_id = machine->cpu_apic_id[i];
+        cpu->lapic.flags = MADT_ENABLED;
     }
     if (machine->ioapic_address) {
-        put(madt, at, 0x0c01, 2); /* IOAPIC, its first pin is interrupt 0 */
-        put(madt, at + 2, machine->ioapic_id, 1);
-        put(madt, at + 4, machine->ioapic_address, 4);
-        put(madt, at + 12, 0x0a02, 2); /* override: ISA's IRQ 0 is interrupt 2, as the bus has it */
-        put(madt, at + 16, 2, 4);
-        at += 12 + 10;
+        union acpi_madt_entry *ioapic = (void *)at, *timer = (void *)(at + ENTRY_SIZE(ioapic));
+        ioapic->type = MADT_IOAPIC; /* its first pin is interrupt 0 */
+        ioapic->length = ENTRY_SIZE(ioapic);
+        ioapic->ioapic.id = machine->ioapic_id;
+        ioapic->ioapic.address = machine->ioapic_address;
+        timer->type = MADT_OVERRIDE; /* ISA's IRQ 0 is interrupt 2, as the bus has it */
+        timer->length = ENTRY_SIZE(override);
+        timer->override.gsi = 2;
+        at += ENTRY_SIZE(ioapic) + ENTRY_SIZE(override);
     }
-    put_header(madt, "APIC", at, 3);
+    put_header(&madt->header, "APIC", (u32)(at - (u8 *)madt), 3);
 }
 
 void acpi_build(u8 *memory, u64 physical, const struct acpi_machine *machine)
 {
-    u8 *rsdp = memory + RSDP_AT, *xsdt = memory + XSDT_AT;
+    struct acpi_rsdp *rsdp = (void *)(memory + RSDP_AT);
+    struct acpi_header *xsdt = (void *)(memory + XSDT_AT);
+    const u64 tables[] = {physical + FADT_AT, physical + MADT_AT};
 
-    build_fadt(memory + FADT_AT, machine);
-    build_madt(memory + MADT_AT, machine);
-    put(xsdt, HEADER_SIZE, physical + FADT_AT, 8);
-    put(xsdt, HEADER_SIZE + 8, physical + MADT_AT, 8);
-    put_header(xsdt, "XSDT", HEADER_SIZE + 16, 1);
+    build_fadt((void *)(memory + FADT_AT), machine);
+    build_madt((void *)(memory + MADT_AT), machine);
+    memcpy(xsdt + 1, tables, sizeof(tables));
+    put_header(xsdt, "XSDT", sizeof(*xsdt) + sizeof(tables), 1);
 
-    memcpy(rsdp, "RSD PTR ", 8);
-    memcpy(rsdp + 9, "BLKHD ", 6);
-    put(rsdp, 15, 2, 1);
-    put(rsdp, 20, RSDP_SIZE, 4);
-    put(rsdp, 24, physical + XSDT_AT, 8);
-    put(rsdp, 8, checksum(rsdp, 20), 1);
-    put(rsdp, 32, checksum(rsdp, RSDP_SIZE), 1);
+    memcpy(rsdp->signature, "RSD PTR ", sizeof(rsdp->signature));
+    memcpy(rsdp->oem, "BLKHD ", sizeof(rsdp->oem));
+    rsdp->revision = 2;
+    rsdp->length = sizeof(*rsdp);
+    rsdp->xsdt = physical + XSDT_AT;
+    rsdp->checksum = (u8)-acpi_sum(rsdp, ACPI_RSDP_OLD_SIZE);
+    rsdp->checksum_all = (u8)-acpi_sum(rsdp, sizeof(*rsdp));
 }

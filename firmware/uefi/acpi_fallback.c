@@ -4,6 +4,10 @@
  */
 #include "firmware/uefi/acpi_build.h"
 #include "firmware/uefi/loader.h"
+#include "shared/pci/ports.h"
+#include "shared/pci/registers.h"
+#include "shared/x86/apic.h"
+#include "shared/x86/registers.h"
 
 /* UEFI PI 1.7 volume 2, 13.4; the functions behind these two are not called. */
 struct processor_information {
@@ -20,28 +24,22 @@ struct mp_services {
 };
 
 #define IOAPIC_BASE 0xfec00000u
-#define CONFIG_ADDRESS 0xcf8u /* PCI 3.0 3.2.2.3.2 */
-#define CONFIG_DATA 0xcfcu
 #define PIIX4_POWER 0x71138086u /* 82371AB (290562) 7: power management function */
 #define PIIX4_PMBA 0x40u
 #define PIIX4_PMREGMISC 0x80u
 #define PMREGMISC_ENABLE 1u
 #define PM_TIMER_OFFSET 8u
 
-static u32 config_read(u32 devfn, u32 offset)
+static u32 config_read(u16 devfn, u32 offset)
 {
-    u32 address = 1u << 31 | devfn << 8 | offset, value;
-
-    __asm__ volatile("outl %0, %w1" : : "a"(address), "Nd"(CONFIG_ADDRESS));
-    __asm__ volatile("inl %w1, %0" : "=a"(value) : "Nd"(CONFIG_DATA));
-    return value;
+    return io_in32(pci_port_select(devfn, offset));
 }
 
 /* 0: no PIIX4, or its registers are switched off. */
 static u16 pm_timer_find(void)
 {
-    for (u32 devfn = 0; devfn < 256; devfn++) {
-        if (config_read(devfn, 0) != PIIX4_POWER || !(config_read(devfn, PIIX4_PMREGMISC) & PMREGMISC_ENABLE))
+    for (u16 devfn = 0; devfn < 256; devfn++) {
+        if (config_read(devfn, PCI_VENDOR) != PIIX4_POWER || !(config_read(devfn, PIIX4_PMREGMISC) & PMREGMISC_ENABLE))
             continue;
         u32 base = config_read(devfn, PIIX4_PMBA) & 0xffc0;
         return base ? (u16)(base + PM_TIMER_OFFSET) : 0;
@@ -64,23 +62,26 @@ static void cpus_find(struct acpi_machine *machine)
             (information.flags & PROCESSOR_ENABLED) && information.id < 0xff)
             machine->cpu_apic_id[machine->cpu_count++] = (u8)information.id;
     if (machine->cpu_count == 0) { /* this one there is: CPUID 1, EBX 31:24 */
-        u32 eax = 1, ebx, ecx, edx;
-        __asm__("cpuid" : "+a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx));
-        machine->cpu_apic_id[machine->cpu_count++] = (u8)(ebx >> 24);
+        u32 leaf[4];
+        cpuid(1, 0, leaf);
+        machine->cpu_apic_id[machine->cpu_count++] = (u8)(leaf[1] >> 24);
     }
+}
+
+static u32 ioapic_read(u32 reg)
+{
+    mmio_write((volatile void *)(u64)(IOAPIC_BASE + IOAPIC_SELECT), 4, reg);
+    return mmio_read((volatile void *)(u64)(IOAPIC_BASE + IOAPIC_WINDOW), 4);
 }
 
 /* The one place where a PC has it; what is not there reads as all ones or zeros (82093AA 3.2). */
 static void ioapic_find(struct acpi_machine *machine)
 {
-    volatile u32 *ioapic = (volatile u32 *)(u64)IOAPIC_BASE;
+    u8 version = (u8)ioapic_read(IOAPIC_VERSION);
 
-    ioapic[0] = 1; /* select the version */
-    u32 version = ioapic[4];
-    if ((version & 0xff) == 0 || (version & 0xff) == 0xff)
+    if (version == 0 || version == 0xff)
         return;
-    ioapic[0] = 0; /* the id */
-    machine->ioapic_id = ioapic[4] >> 24 & 0xf;
+    machine->ioapic_id = ioapic_read(IOAPIC_ID) >> 24 & 0xf;
     machine->ioapic_address = IOAPIC_BASE;
 }
 

@@ -2,6 +2,7 @@
 #include "firmware/uefi/loader.h"
 
 #include "shared/lib/printf.h"
+#include "shared/x86/io.h"
 
 #define LINE_SIZE 256u
 #define EXIT_BOOT_ERROR 0x21u /* QEMU then ends with (0x21 << 1) | 1 */
@@ -62,7 +63,7 @@ void loader_fail(const char *fmt, ...)
     va_end(args);
     print_line(line);
     if (exit_port != 0)
-        __asm__ volatile("outb %0, %1" : : "a"((u8)EXIT_BOOT_ERROR), "Nd"(exit_port));
+        io_out8(exit_port, EXIT_BOOT_ERROR);
     /* Still here: no exit port in this machine. The line tells scripts that nothing more will come. */
     print_line("bulkhead: boot failed, back to the firmware");
     /* Exit instead of a return: GNU-EFI's crt0 does not restore the firmware's RSI and RDI. */

@@ -1,22 +1,19 @@
 /* The page tables that the hypervisor is entered with (SDM 3A 4.5, four levels). It replaces them at once. */
 #include "firmware/uefi/loader.h"
+#include "shared/x86/paging.h"
+#include "shared/x86/registers.h"
 
-#define PTE_PRESENT (1ull << 0)
-#define PTE_WRITE (1ull << 1)
-#define PTE_LARGE (1ull << 7)
-#define PTE_ADDRESS 0x000ffffffffff000ull
 #define CPUID_PAGE_1G (1u << 26) /* CPUID 80000001 EDX: 1 GiB pages */
 
 static bool cpu_has_1g_pages(void)
 {
-    u32 a = 0x80000000u, b, c = 0, d;
-    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    if (a < 0x80000001u)
+    u32 leaf[4];
+
+    cpuid(0x80000000u, 0, leaf);
+    if (leaf[0] < 0x80000001u)
         return false;
-    a = 0x80000001u;
-    c = 0;
-    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    return (d & CPUID_PAGE_1G) != 0;
+    cpuid(0x80000001u, 0, leaf);
+    return (leaf[3] & CPUID_PAGE_1G) != 0;
 }
 
 static u64 *table_alloc(void)
