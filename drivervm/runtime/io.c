@@ -1,5 +1,8 @@
 #include "drivervm/runtime/io.h"
 
+#include "shared/x86/io.h"
+#include "shared/x86/registers.h"
+
 u32 mmio_read32(u64 address)
 {
     return *(const volatile u32 *)address;
@@ -19,21 +22,17 @@ void mmio_write64(u64 address, u64 value)
 
 u64 tsc_read(void)
 {
-    u32 low, high;
-    asm volatile("rdtsc" : "=a"(low), "=d"(high));
-    return (u64)high << 32 | low;
+    return rdtsc();
 }
 
 u8 port_read8(u16 port)
 {
-    u8 value;
-    asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port) : "memory");
-    return value;
+    return io_in8(port);
 }
 
 void port_write8(u16 port, u8 value)
 {
-    asm volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
+    io_out8(port, value);
 }
 
 void port_read32s(u16 port, void *to, u32 count)

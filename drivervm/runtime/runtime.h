@@ -10,6 +10,7 @@
 #include "shared/abi/hypercall.h"
 #include "shared/lib/status.h"
 #include "shared/lib/types.h"
+#include "shared/pci/registers.h"
 
 /* The contract's pages; host tests let them point to their own. */
 extern const struct driver_info *driver_info;
@@ -59,12 +60,6 @@ NODISCARD status_t pci_write(u32 offset, u32 width, u32 value);
 
 /* Set and clear bits of the command register. Bus mastering only once every address the device holds is ours. */
 NODISCARD status_t pci_command(u32 set, u32 clear);
-
-#define PCI_COMMAND 0x04u
-#define PCI_COMMAND_IO 0x0001u
-#define PCI_COMMAND_MEMORY 0x0002u
-#define PCI_COMMAND_MASTER 0x0004u
-#define PCI_COMMAND_INTX_DISABLE 0x0400u
 
 /*
  * The stash, DRIVER_STASH_SIZE bytes for our successor. save: keep these bytes. load: true when the predecessor left

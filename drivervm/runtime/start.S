@@ -7,7 +7,7 @@ _start:
     call runtime_main           /* RSP = ram_size is 16-byte aligned, RDI = driver_info */
     ud2
 
-/* void exception_load(const struct table_register *gdt, const struct table_register *idt) */
+/* void exception_load(const struct descriptor_pointer *gdt, const struct descriptor_pointer *idt) */
     .text
     .globl exception_load
 exception_load:

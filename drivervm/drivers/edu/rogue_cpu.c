@@ -5,6 +5,9 @@
 #include "drivervm/drivers/edu/rogue.h"
 #include "drivervm/runtime/io.h"
 #include "shared/lib/string.h"
+#include "shared/pci/ports.h"
+#include "shared/x86/descriptors.h"
+#include "shared/x86/registers.h"
 
 static void survived(u64 value)
 {
@@ -45,14 +48,12 @@ static void store_past_ram(u64 offset)
 
 static void read_msr(u64 msr)
 {
-    u32 low, high;
-    asm volatile("rdmsr" : "=a"(low), "=d"(high) : "c"((u32)msr));
-    survived((u64)high << 32 | low);
+    survived(msr_read((u32)msr));
 }
 
 static void write_msr(u64 msr)
 {
-    asm volatile("wrmsr" : : "a"(0x5a5a5000), "d"(0), "c"((u32)msr) : "memory");
+    msr_write((u32)msr, 0x5a5a5000);
     survived(0);
 }
 
@@ -69,33 +70,30 @@ static void port_out(u64 port_and_value)
 
 static void pci_by_ports(u64 bdf)
 {
-    u32 value;
-    asm volatile("outl %0, %1" : : "a"(0x80000000u | (u32)bdf << 8), "Nd"((u16)0xcf8));
-    asm volatile("inl %1, %0" : "=a"(value) : "Nd"((u16)0xcfc));
-    survived(value);
+    survived(io_in32(pci_port_select((u16)bdf, PCI_VENDOR)));
 }
 
 static void write_cr0(u64 value)
 {
-    asm volatile("mov %0, %%cr0" : : "r"(value) : "memory");
+    cr0_write(value);
     survived(value);
 }
 
 static void write_cr3(u64 value)
 {
-    asm volatile("mov %0, %%cr3" : : "r"(value) : "memory");
+    cr3_write(value);
     survived(value);
 }
 
 static void write_cr4(u64 value)
 {
-    asm volatile("mov %0, %%cr4" : : "r"(value) : "memory");
+    cr4_write(value);
     survived(value);
 }
 
 static void write_debug(u64 value)
 {
-    asm volatile("mov %0, %%dr7" : : "r"(value) : "memory");
+    dr7_write(value);
     survived(value);
 }
 
@@ -183,19 +181,13 @@ static void instruction(u64 which)
 /* No exception can be delivered any more: the next one is a triple fault. */
 static void triple_fault(u64 limit)
 {
-    const struct {
-        u16 limit;
-        u64 base;
-    } __attribute__((packed)) nothing = {(u16)limit, 0};
+    const struct descriptor_pointer nothing = {(u16)limit, 0};
     asm volatile("lidt %0; ud2" : : "m"(nothing));
 }
 
 static void bad_gdt(u64 base)
 {
-    const struct {
-        u16 limit;
-        u64 base;
-    } __attribute__((packed)) garbage = {0xffff, base};
+    const struct descriptor_pointer garbage = {0xffff, base};
     asm volatile("lgdt %0; mov %1, %%ds" : : "m"(garbage), "r"(0x18) : "memory");
     survived(0);
 }
@@ -269,22 +261,19 @@ static void bad_pci_read(u64 offset_width)
     rogue_expect_denied("configuration read", hypercall(HYPERCALL_PCI_READ, offset, width, 0));
 }
 
-#define PCI_STATUS_CAPABILITIES 0x34u
-#define PCI_CAP_MSI 0x05u
-
 /* Find the MSI capability and try to redirect its message (PCI 3.0 6.8.1): control, address, data. */
 static void bad_msi(u64 offset)
 {
     u32 at = 0, id = 0;
 
-    if (pci_read(PCI_STATUS_CAPABILITIES, 1, &at) != OK)
+    if (pci_read(PCI_CAPABILITIES, 1, &at) != OK)
         return;
-    for (u32 hops = 0; hops < 48 && at >= 0x40; hops++) {
+    for (u32 hops = 0; hops < 48 && at >= PCI_HEADER_SIZE; hops++) {
         if (pci_read(at, 2, &id) != OK || (id & 0xff) == PCI_CAP_MSI)
             break;
         at = id >> 8;
     }
-    if (at < 0x40 || (id & 0xff) != PCI_CAP_MSI) {
+    if (at < PCI_HEADER_SIZE || (id & 0xff) != PCI_CAP_MSI) {
         log_line("rogue: %u no MSI capability in sight", rogue_score.next - 1);
         return;
     }
