@@ -6,6 +6,7 @@
 /* Flat, CPL 0, accessed (SDM 3A 3.4.5) */
 #define DESCRIPTOR_CODE_64 0x00af9b000000ffffull
 #define DESCRIPTOR_DATA 0x00cf93000000ffffull
+#define DESCRIPTOR_RING_3 (3ull << 45) /* set in either: for CPL 3 */
 
 #define VECTOR_DOUBLE_FAULT 8u
 

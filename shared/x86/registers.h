@@ -26,6 +26,8 @@
 #define RFLAGS_FIXED (1ull << 1)
 #define RFLAGS_TF (1ull << 8)
 #define RFLAGS_IF (1ull << 9)
+#define DR6_SINGLE_STEP (1ull << 14)
+#define VECTOR_DEBUG 1u
 
 #define MSR_APIC_BASE 0x1bu
 #define MSR_SYSENTER_CS 0x174u

@@ -1,24 +1,11 @@
 #include "guestos/kernel/arch/acpi.h"
 
 #include "guestos/kernel/arch/cpu.h"
+#include "shared/acpi/tables.h"
 #include "shared/lib/string.h"
+#include "shared/x86/descriptors.h"
 
 #define MAPPED_LIMIT GIB(4) /* what the boot map shows */
-#define MADT_FLAGS 40u
-#define MADT_FLAG_PCAT_COMPAT 1u /* 5.2.12, table 5.20 */
-#define MADT_HEADER 44u
-#define MADT_IOAPIC 1u
-#define MADT_OVERRIDE 2u
-#define FADT_DSDT 40u
-#define FADT_PM1A_CONTROL 64u
-#define FADT_PM_TIMER 76u
-#define FADT_FLAGS 112u
-#define FADT_RESET_REG 116u
-#define FADT_RESET_VALUE 128u
-#define FADT_SLEEP_CONTROL 244u
-#define FADT_FLAG_RESET (1u << 10)
-#define FADT_FLAG_HW_REDUCED (1u << 20)
-#define GAS_SYSTEM_IO 1u
 
 #define PM1_SLP_EN (1u << 13) /* 4.8.3.2.1 */
 #define SLEEP_SLP_EN 0x20u    /* 4.8.3.7 */
@@ -26,24 +13,7 @@
 #define QEMU_DEBUG_EXIT_PORT 0xf4u
 #define RESET_CONTROL_PORT 0xcf9u
 
-struct acpi_header {
-    char signature[4];
-    u32 length;
-    u8 revision, checksum;
-    char oem[6], oem_table[8];
-    u32 oem_revision, creator, creator_revision;
-} __attribute__((packed));
-_Static_assert(sizeof(struct acpi_header) == 36, "5.2.6");
-
 static struct acpi_info info;
-
-/* Tables are not aligned to their fields, so fields are copied out. */
-static u64 field(const void *table, u32 offset, u32 width)
-{
-    u64 value = 0;
-    memcpy(&value, (const u8 *)table + offset, width);
-    return value;
-}
 
 static const struct acpi_header *table_at(u64 address)
 {
@@ -56,31 +26,32 @@ static const struct acpi_header *table_at(u64 address)
     return table;
 }
 
-static void read_madt(const struct acpi_header *madt)
+static void read_madt(const struct acpi_madt *madt)
 {
     const u8 *base = (const void *)madt;
 
-    if (madt->length < MADT_HEADER)
+    if (madt->header.length < sizeof(*madt))
         return;
-    info.legacy_pic = (field(base, MADT_FLAGS, 4) & MADT_FLAG_PCAT_COMPAT) != 0;
-    for (u32 at = MADT_HEADER; at + 2 <= madt->length;) {
-        u8 type = base[at], length = base[at + 1];
-        if (length < 2 || at + length > madt->length)
+    info.legacy_pic = (madt->flags & MADT_PCAT_COMPAT) != 0;
+    for (u32 at = sizeof(*madt); at + 2 <= madt->header.length;) {
+        const union acpi_madt_entry *entry = (const void *)(base + at);
+        if (entry->length < 2 || at + entry->length > madt->header.length)
             return;
-        if (type == MADT_IOAPIC && length >= 12 && info.ioapic == 0) { /* 5.2.12.3 */
-            info.ioapic = field(base, at + 4, 4);
-            info.ioapic_gsi_base = (u32)field(base, at + 8, 4);
+        if (entry->type == MADT_IOAPIC && entry->length >= sizeof(entry->ioapic) && info.ioapic == 0) {
+            info.ioapic = entry->ioapic.address;
+            info.ioapic_gsi_base = entry->ioapic.gsi;
         }
-        if (type == MADT_OVERRIDE && length >= 10 && base[at + 3] < 16) /* 5.2.12.5 */
-            info.irq_to_gsi[base[at + 3]] = (u32)field(base, at + 4, 4);
-        at += length;
+        if (entry->type == MADT_OVERRIDE && entry->length >= sizeof(entry->override) &&
+            entry->override.irq < MADT_ISA_IRQS)
+            info.irq_to_gsi[entry->override.irq] = entry->override.gsi;
+        at += entry->length;
     }
 }
 
-/* A generic address structure (5.2.3.2) that names an I/O port; else 0. */
-static u16 io_port_of(const void *table, u32 offset)
+/* The port of a register; 0: it is none. */
+static u16 io_port_of(const struct acpi_address *address)
 {
-    return field(table, offset, 1) == GAS_SYSTEM_IO ? (u16)field(table, offset + 4, 8) : 0;
+    return address->space == ACPI_SPACE_PORT ? (u16)address->address : 0;
 }
 
 /*
@@ -103,47 +74,49 @@ static u8 find_s5_type(const struct acpi_header *dsdt)
     return 0;
 }
 
-static void read_fadt(const struct acpi_header *fadt)
+static void read_fadt(const struct acpi_fadt *fadt)
 {
-    if (fadt->length < 116)
+    if (fadt->header.length < offsetof(struct acpi_fadt, reset))
         return;
-    u32 flags = (u32)field(fadt, FADT_FLAGS, 4);
-    info.hardware_reduced = (flags & FADT_FLAG_HW_REDUCED) != 0;
+    info.hardware_reduced = (fadt->flags & FADT_HW_REDUCED) != 0;
     if (!info.hardware_reduced) {
-        info.pm1a_control_port = (u16)field(fadt, FADT_PM1A_CONTROL, 4);
-        info.pm_timer_port = (u16)field(fadt, FADT_PM_TIMER, 4);
-        const struct acpi_header *dsdt = table_at(field(fadt, FADT_DSDT, 4));
+        info.pm1a_control_port = (u16)fadt->pm1a_control;
+        info.pm_timer_port = (u16)fadt->pm_timer;
+        const struct acpi_header *dsdt = table_at(fadt->dsdt);
         if (dsdt != NULL)
             info.s5_type = find_s5_type(dsdt);
     }
-    if ((flags & FADT_FLAG_RESET) != 0 && fadt->length > FADT_RESET_VALUE) {
-        info.reset_port = io_port_of(fadt, FADT_RESET_REG);
-        info.reset_value = (u8)field(fadt, FADT_RESET_VALUE, 1);
+    if ((fadt->flags & FADT_RESET) != 0 && fadt->header.length > offsetof(struct acpi_fadt, reset_value)) {
+        info.reset_port = io_port_of(&fadt->reset);
+        info.reset_value = fadt->reset_value;
     }
-    if (info.hardware_reduced && fadt->length >= FADT_SLEEP_CONTROL + 12)
-        info.sleep_control_port = io_port_of(fadt, FADT_SLEEP_CONTROL);
+    if (info.hardware_reduced && fadt->header.length >= offsetof(struct acpi_fadt, sleep_status))
+        info.sleep_control_port = io_port_of(&fadt->sleep_control);
 }
 
-void acpi_init(u64 rsdp)
+void acpi_init(u64 address)
 {
-    for (u32 i = 0; i < ARRAY_SIZE(info.irq_to_gsi); i++)
+    const struct acpi_rsdp *rsdp = (const void *)address;
+
+    for (u32 i = 0; i < MADT_ISA_IRQS; i++)
         info.irq_to_gsi[i] = i;
-    if (rsdp == 0 || rsdp >= MAPPED_LIMIT - 36 || memcmp((const void *)rsdp, "RSD PTR ", 8) != 0)
+    if (address == 0 || address >= MAPPED_LIMIT - sizeof(*rsdp) || memcmp(rsdp->signature, "RSD PTR ", 8) != 0)
         return;
-    /* 5.2.5.3: revision 2 and later have the 64-bit XSDT at offset 24, the first the 32-bit RSDT at 16. */
-    bool extended = field((const void *)rsdp, 15, 1) >= 2 && field((const void *)rsdp, 24, 8) != 0;
+    bool extended = rsdp->revision >= 2 && rsdp->xsdt != 0;
     u32 width = extended ? 8 : 4;
-    const struct acpi_header *root = table_at(field((const void *)rsdp, extended ? 24 : 16, width));
+    const struct acpi_header *root = table_at(extended ? rsdp->xsdt : rsdp->rsdt);
     if (root == NULL)
         return;
     for (u32 at = sizeof(*root); at + width <= root->length; at += width) {
-        const struct acpi_header *table = table_at(field(root, at, width));
+        u64 entry = 0;
+        memcpy(&entry, (const u8 *)root + at, width);
+        const struct acpi_header *table = table_at(entry);
         if (table == NULL)
             continue;
         if (memcmp(table->signature, "APIC", 4) == 0)
-            read_madt(table);
+            read_madt((const void *)table);
         if (memcmp(table->signature, "FACP", 4) == 0)
-            read_fadt(table);
+            read_fadt((const void *)table);
     }
 }
 
@@ -155,22 +128,19 @@ const struct acpi_info *acpi_get(void)
 void acpi_power_off(void)
 {
     if (info.sleep_control_port != 0)
-        cpu_out8(info.sleep_control_port, SLEEP_SLP_EN | SLEEP_S5);
+        io_out8(info.sleep_control_port, SLEEP_SLP_EN | SLEEP_S5);
     if (info.pm1a_control_port != 0)
-        cpu_out16(info.pm1a_control_port, (u16)(PM1_SLP_EN | info.s5_type << 10));
-    cpu_out8(QEMU_DEBUG_EXIT_PORT, 0);
+        io_out16(info.pm1a_control_port, (u16)(PM1_SLP_EN | info.s5_type << 10));
+    io_out8(QEMU_DEBUG_EXIT_PORT, 0);
 }
 
 void acpi_reset(void)
 {
     if (info.reset_port != 0)
-        cpu_out8(info.reset_port, info.reset_value);
+        io_out8(info.reset_port, info.reset_value);
     if (!info.hardware_reduced)
-        cpu_out8(RESET_CONTROL_PORT, 6); /* ICH9 13.7.5: full reset */
+        io_out8(RESET_CONTROL_PORT, 6); /* ICH9 13.7.5: full reset */
     /* The last resort: with no IDT the exception becomes a triple fault. */
-    static const struct {
-        u16 limit;
-        u64 base;
-    } __attribute__((packed)) empty = {0, 0};
+    static const struct descriptor_pointer empty;
     __asm__ volatile("lidt %0; ud2" : : "m"(empty));
 }

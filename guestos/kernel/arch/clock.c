@@ -5,6 +5,7 @@
 #include "guestos/kernel/arch/interrupt.h"
 #include "guestos/kernel/arch/lapic.h"
 #include "guestos/kernel/panic.h"
+#include "shared/acpi/tables.h"
 
 #define TICK_US 100000u
 #define CALIBRATE_US 20000u
@@ -14,7 +15,6 @@
 #define CPUID_HYPERVISOR 0x40000000u
 #define CPUID_HYPERVISOR_TIMING 0x40000010u
 
-#define PM_TIMER_HZ 3579545ull /* ACPI 6.4, 4.8.3.3 */
 #define PM_TIMER_MASK 0xffffffu
 #define PIT_HZ 1193182ull
 #define PIT_CHANNEL_2 0x42u
@@ -51,15 +51,15 @@ static u64 rate_from_cpuid(void)
 
 static u64 rate_from_pm_timer(u16 port)
 {
-    u64 ticks = PM_TIMER_HZ * CALIBRATE_US / 1000000;
-    u32 first = cpu_in32(port), passed;
-    u64 from = cpu_read_tsc();
+    u64 ticks = (u64)ACPI_PM_TIMER_HZ * CALIBRATE_US / 1000000;
+    u32 first = io_in32(port), passed;
+    u64 from = rdtsc();
 
     source = "PM timer";
     do {
-        passed = (cpu_in32(port) - first) & PM_TIMER_MASK;
+        passed = (io_in32(port) - first) & PM_TIMER_MASK;
     } while (passed < ticks);
-    return (cpu_read_tsc() - from) * PM_TIMER_HZ / passed / 1000;
+    return (rdtsc() - from) * ACPI_PM_TIMER_HZ / passed / 1000;
 }
 
 /* 8254 data sheet: channel 2 counts down once (mode 0); its output shows in bit 5 of port 0x61. */
@@ -68,14 +68,14 @@ static u64 rate_from_pit(void)
     u64 count = PIT_HZ * CALIBRATE_US / 1000000;
 
     source = "PIT";
-    cpu_out8(PIT_GATE, (u8)((cpu_in8(PIT_GATE) & ~2u) | 1u));
-    cpu_out8(PIT_COMMAND, 0xb0);
-    cpu_out8(PIT_CHANNEL_2, (u8)count);
-    cpu_out8(PIT_CHANNEL_2, (u8)(count >> 8));
-    u64 from = cpu_read_tsc();
-    while ((cpu_in8(PIT_GATE) & 0x20) == 0)
+    io_out8(PIT_GATE, (u8)((io_in8(PIT_GATE) & ~2u) | 1u));
+    io_out8(PIT_COMMAND, 0xb0);
+    io_out8(PIT_CHANNEL_2, (u8)count);
+    io_out8(PIT_CHANNEL_2, (u8)(count >> 8));
+    u64 from = rdtsc();
+    while ((io_in8(PIT_GATE) & 0x20) == 0)
         cpu_pause();
-    return (cpu_read_tsc() - from) * 1000 / CALIBRATE_US;
+    return (rdtsc() - from) * 1000 / CALIBRATE_US;
 }
 
 static u64 find_tsc_rate(void)
@@ -96,8 +96,8 @@ static u64 measure_lapic_timer(void)
     u64 ticks = tsc_khz * CALIBRATE_US / 1000;
 
     lapic_timer_start(~0u);
-    u64 from = cpu_read_tsc();
-    while (cpu_read_tsc() - from < ticks)
+    u64 from = rdtsc();
+    while (rdtsc() - from < ticks)
         cpu_pause();
     u64 khz = (u64)(~0u - lapic_timer_remaining()) * 1000 / CALIBRATE_US;
     lapic_timer_start(0);
@@ -108,10 +108,10 @@ static void arm(u64 at_tsc)
 {
     armed_tsc = at_tsc;
     if (tsc_deadline) {
-        cpu_write_msr(MSR_TSC_DEADLINE, at_tsc);
+        msr_write(MSR_TSC_DEADLINE, at_tsc);
         return;
     }
-    u64 now = cpu_read_tsc();
+    u64 now = rdtsc();
     u64 count = at_tsc > now ? (at_tsc - now) * lapic_khz / tsc_khz : 0;
     if (count == 0)
         count = 1; /* zero would stop the timer */
@@ -120,7 +120,7 @@ static void arm(u64 at_tsc)
 
 static void on_timer(void)
 {
-    arm(cpu_read_tsc() + tick_us * tsc_khz / 1000);
+    arm(rdtsc() + tick_us * tsc_khz / 1000);
     if (tick_handler != NULL)
         tick_handler();
 }
@@ -133,10 +133,10 @@ void clock_init(void)
     tsc_deadline = (cpu_cpuid(1).ecx & CPUID_1_ECX_TSC_DEADLINE) != 0;
     if (!tsc_deadline)
         lapic_khz = measure_lapic_timer();
-    tsc_start = cpu_read_tsc();
+    tsc_start = rdtsc();
     interrupt_set_handler(VECTOR_TIMER, on_timer);
     lapic_timer_configure(VECTOR_TIMER, tsc_deadline);
-    arm(cpu_read_tsc() + tick_us * tsc_khz / 1000);
+    arm(rdtsc() + tick_us * tsc_khz / 1000);
 }
 
 void clock_set_tick(u64 period_us, void (*handler)(void))
@@ -157,7 +157,7 @@ const char *clock_source(void)
 
 u64 clock_us(void)
 {
-    return (cpu_read_tsc() - tsc_start) * 1000 / tsc_khz;
+    return (rdtsc() - tsc_start) * 1000 / tsc_khz;
 }
 
 u64 clock_tsc_to_ns(u64 ticks)

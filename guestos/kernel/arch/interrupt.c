@@ -3,46 +3,24 @@
 #include "guestos/kernel/arch/cpu.h"
 #include "guestos/kernel/arch/lapic.h"
 #include "guestos/kernel/panic.h"
+#include "shared/x86/descriptors.h"
 
 #define GDT_TSS 0x18u
-#define IDT_INTERRUPT_GATE 0x8e00u /* present, ring 0, 64-bit interrupt gate (SDM 3A 6.14.1) */
-#define VECTOR_DOUBLE_FAULT 8u
 #define FIRST_INTERRUPT 32u
 #define STUB_SIZE 16u
 
-struct idt_gate {
-    u16 offset_low;
-    u16 selector;
-    u16 ist_type; /* interrupt stack table index in the low three bits, the type above */
-    u16 offset_middle;
-    u32 offset_high;
-    u32 reserved;
-};
-_Static_assert(sizeof(struct idt_gate) == 16, "SDM 3A 6.14.1");
-
-struct tss {
-    u32 reserved0;
-    u64 rsp[3];
-    u64 reserved1;
-    u64 ist[7];
-    u64 reserved2;
-    u16 reserved3;
-    u16 io_map;
-} __attribute__((packed));
-_Static_assert(sizeof(struct tss) == 104, "SDM 3A 7.7");
-
-struct table_pointer {
-    u16 limit;
-    u64 base;
-} __attribute__((packed));
-
 extern const u8 interrupt_stubs[];
 
-static struct idt_gate idt[256];
+static struct gate idt[256];
 static struct tss tss;
 /* Null, 64-bit code, data, the TSS descriptor of two entries that interrupt_init fills in, data and code of ring 3. */
-static u64 gdt[7] = {0, 0x00209a0000000000ull, 0x0000920000000000ull, 0,
-                     0, 0x0000f20000000000ull, 0x0020fa0000000000ull};
+static u64 gdt[7] = {0,
+                     DESCRIPTOR_CODE_64,
+                     DESCRIPTOR_DATA,
+                     0,
+                     0,
+                     DESCRIPTOR_DATA | DESCRIPTOR_RING_3,
+                     DESCRIPTOR_CODE_64 | DESCRIPTOR_RING_3};
 static u8 fault_stack[8192] __attribute__((aligned(16)));
 static u8 user_stack[8192] __attribute__((aligned(16))); /* what interrupts ring 3 runs here */
 
@@ -55,15 +33,11 @@ void interrupt_dispatch(struct interrupt_frame *frame); /* called by the stubs o
 
 static void load_gdt(void)
 {
-    u64 base = (u64)&tss;
-
     tss.ist[0] = (u64)(fault_stack + sizeof(fault_stack));
     tss.rsp[0] = (u64)(user_stack + sizeof(user_stack));
     tss.io_map = sizeof(tss);
-    /* An available 64-bit TSS (type 9), present (SDM 3A 7.2.3). */
-    gdt[3] = (sizeof(tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
-    gdt[4] = base >> 32;
-    struct table_pointer pointer = {sizeof(gdt) - 1, (u64)gdt};
+    tss_describe(&gdt[GDT_TSS / 8], &tss);
+    struct descriptor_pointer pointer = {sizeof(gdt) - 1, (u64)gdt};
     __asm__ volatile("lgdt %0\n\t"
                      "push %1\n\t"
                      "lea 1f(%%rip), %%rax\n\t"
@@ -82,14 +56,10 @@ void interrupt_init(void)
     for (u32 i = 0; i < 256; i++) {
         u64 stub = (u64)interrupt_stubs + (u64)i * STUB_SIZE;
         /* A double fault is what a stack overflow ends in: only with a stack of its own can it be reported. */
-        u16 ist = i == VECTOR_DOUBLE_FAULT ? 1 : 0;
-        idt[i] = (struct idt_gate){.offset_low = (u16)stub,
-                                   .selector = INTERRUPT_CODE_SELECTOR,
-                                   .ist_type = IDT_INTERRUPT_GATE | ist,
-                                   .offset_middle = (u16)(stub >> 16),
-                                   .offset_high = (u32)(stub >> 32)};
+        u8 ist = i == VECTOR_DOUBLE_FAULT ? 1 : 0;
+        idt[i] = gate_create(stub, INTERRUPT_CODE_SELECTOR, ist);
     }
-    struct table_pointer pointer = {sizeof(idt) - 1, (u64)idt};
+    struct descriptor_pointer pointer = {sizeof(idt) - 1, (u64)idt};
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }
 
@@ -131,7 +101,7 @@ void interrupt_dispatch(struct interrupt_frame *frame)
     if (vector < FIRST_INTERRUPT)
         panic("exception %u, error 0x%llx, rip 0x%llx, rsp 0x%llx, cr2 0x%llx, rax 0x%llx, rdi 0x%llx", vector,
               (unsigned long long)frame->error, (unsigned long long)frame->rip, (unsigned long long)frame->rsp,
-              (unsigned long long)cpu_read_cr2(), (unsigned long long)frame->rax, (unsigned long long)frame->rdi);
+              (unsigned long long)cr2_read(), (unsigned long long)frame->rax, (unsigned long long)frame->rdi);
     counts[vector]++;
     serial_now++;
     if (handlers[vector] != NULL)

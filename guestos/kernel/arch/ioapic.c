@@ -3,22 +3,17 @@
 #include "guestos/kernel/arch/acpi.h"
 #include "guestos/kernel/arch/lapic.h"
 #include "guestos/kernel/arch/paging.h"
-
-/* 82093AA data sheet, section 3: an index register and a data window. */
-#define IOAPIC_INDEX 0x00u
-#define IOAPIC_WINDOW 0x10u
-#define IOAPIC_VERSION 0x01u
-#define IOAPIC_REDIRECTION 0x10u
+#include "shared/x86/apic.h"
 
 static void write(volatile u8 *ioapic, u32 reg, u32 value)
 {
-    *(volatile u32 *)(ioapic + IOAPIC_INDEX) = reg;
+    *(volatile u32 *)(ioapic + IOAPIC_SELECT) = reg;
     *(volatile u32 *)(ioapic + IOAPIC_WINDOW) = value;
 }
 
 static u32 read(volatile u8 *ioapic, u32 reg)
 {
-    *(volatile u32 *)(ioapic + IOAPIC_INDEX) = reg;
+    *(volatile u32 *)(ioapic + IOAPIC_SELECT) = reg;
     return *(volatile u32 *)(ioapic + IOAPIC_WINDOW);
 }
 
@@ -30,10 +25,10 @@ status_t ioapic_route_irq(u8 irq, u8 vector)
         return ERR_NOT_FOUND;
     u32 gsi = acpi->irq_to_gsi[irq & 15];
     volatile u8 *ioapic = paging_map_device(acpi->ioapic, PAGE_SIZE);
-    u32 last = read(ioapic, IOAPIC_VERSION) >> 16 & 0xff;
+    u32 last = IOAPIC_LAST_PIN(read(ioapic, IOAPIC_VERSION));
     if (gsi < acpi->ioapic_gsi_base || gsi - acpi->ioapic_gsi_base > last)
         return ERR_RANGE;
-    u32 reg = IOAPIC_REDIRECTION + 2 * (gsi - acpi->ioapic_gsi_base);
+    u32 reg = IOAPIC_ENTRY(gsi - acpi->ioapic_gsi_base);
     /* Destination first: the low half, with the mask bit clear, switches the input on. */
     write(ioapic, reg + 1, lapic_id() << 24);
     write(ioapic, reg, vector);

@@ -4,16 +4,8 @@
 #include "guestos/kernel/mm/frames.h"
 #include "guestos/kernel/panic.h"
 #include "shared/lib/string.h"
+#include "shared/x86/paging.h"
 
-/* SDM 3A 4.5.4: bits of entries in 4-level tables. */
-#define PTE_PRESENT (1ull << 0)
-#define PTE_WRITE (1ull << 1)
-#define PTE_USER (1ull << 2)
-#define PTE_WRITE_THROUGH (1ull << 3)
-#define PTE_CACHE_DISABLE (1ull << 4)
-#define PTE_LARGE (1ull << 7)
-#define PTE_NO_EXECUTE (1ull << 63)
-#define PTE_ADDRESS 0x000ffffffffff000ull
 #define LARGE_PAGE MIB(2)
 
 #define RIGHTS_CODE (PTE_PRESENT)
@@ -23,7 +15,6 @@
 #define RIGHTS_NONE 0ull
 
 #define CPUID_7_EBX_SMEP (1u << 7)
-#define CR4_SMEP (1ull << 20)
 
 extern u8 kernel_start[], kernel_text_end[], kernel_rodata_end[], kernel_end[], boot_stack_guard[];
 
@@ -85,10 +76,10 @@ void paging_init(const struct pvh_boot *boot)
     map((u64)kernel_rodata_end, (u64)kernel_end, RIGHTS_DATA);
     map((u64)boot_stack_guard, (u64)boot_stack_guard + PAGE_SIZE, RIGHTS_NONE);
     map(0, PAGE_SIZE, RIGHTS_NONE);
-    cpu_write_cr3((u64)root);
+    cr3_write((u64)root);
     /* Nothing runs in ring 3 yet; where the CPU can, it shall never execute what will belong to it. */
     if (cpu_cpuid(0).eax >= 7 && (cpu_cpuid(7).ebx & CPUID_7_EBX_SMEP) != 0)
-        cpu_write_cr4(cpu_read_cr4() | CR4_SMEP);
+        cr4_write(cr4_read() | CR4_SMEP);
 }
 
 volatile u8 *paging_map_device(u64 physical, u64 size)

@@ -3,14 +3,7 @@
 
 #include "shared/lib/status.h"
 #include "shared/lib/types.h"
-
-#define PCI_COMMAND 0x04u
-#define PCI_COMMAND_IO 0x1u
-#define PCI_COMMAND_MEMORY 0x2u
-#define PCI_COMMAND_MASTER 0x4u
-#define PCI_COMMAND_NO_INTX 0x400u
-#define PCI_CAP_VENDOR 0x09u
-#define PCI_CAP_MSIX 0x11u
+#include "shared/pci/registers.h"
 
 struct pci_device {
     u16 bdf; /* bus << 8 | device << 3 | function */

@@ -33,22 +33,22 @@ static bool present;
 
 bool uart_init(void)
 {
-    cpu_out8(UART_IER, 0);
-    cpu_out8(UART_LCR, LCR_DIVISOR);
-    cpu_out8(UART_DATA, 1); /* 115200 baud */
-    cpu_out8(UART_IER, 0);
-    cpu_out8(UART_LCR, LCR_8N1);
-    cpu_out8(UART_FCR, FCR_ENABLE_CLEAR);
-    cpu_out8(UART_MCR, MCR_DTR_RTS_OUT2);
-    present = cpu_in8(UART_LSR) != 0xff; /* an empty port reads as ones */
+    io_out8(UART_IER, 0);
+    io_out8(UART_LCR, LCR_DIVISOR);
+    io_out8(UART_DATA, 1); /* 115200 baud */
+    io_out8(UART_IER, 0);
+    io_out8(UART_LCR, LCR_8N1);
+    io_out8(UART_FCR, FCR_ENABLE_CLEAR);
+    io_out8(UART_MCR, MCR_DTR_RTS_OUT2);
+    present = io_in8(UART_LSR) != 0xff; /* an empty port reads as ones */
     return present;
 }
 
 static void receive(void)
 {
     /* The line is edge-triggered: whatever is not read now gives no further edge. */
-    while ((cpu_in8(UART_LSR) & LSR_RECEIVED) != 0) {
-        char c = (char)cpu_in8(UART_DATA);
+    while ((io_in8(UART_LSR) & LSR_RECEIVED) != 0) {
+        char c = (char)io_in8(UART_DATA);
         if (c == UART_INTERRUPT) {
             interrupted = true;
             input_tail = input_head;
@@ -65,18 +65,18 @@ void uart_enable_input(void)
     interrupt_set_handler(VECTOR_UART, receive);
     if (ioapic_route_irq(UART_IRQ, VECTOR_UART) != OK)
         clock_set_tick(POLL_US, receive);
-    cpu_out8(UART_IER, IER_RECEIVED);
+    io_out8(UART_IER, IER_RECEIVED);
     receive();
 }
 
 void uart_write(const char *text, size_t size)
 {
     while (present && size > 0) {
-        while ((cpu_in8(UART_LSR) & LSR_TRANSMIT_EMPTY) == 0)
+        while ((io_in8(UART_LSR) & LSR_TRANSMIT_EMPTY) == 0)
             cpu_pause();
         /* Once empty, the FIFO takes sixteen: one status read, which may be an exit, for all of them. */
         for (u32 i = 0; i < FIFO_SIZE && size > 0; i++, size--)
-            cpu_out8(UART_DATA, (u8)*text++);
+            io_out8(UART_DATA, (u8)*text++);
     }
 }
 

@@ -157,7 +157,7 @@ status_t blk_submit(struct blk_request *request)
     part[0] = (struct virtqueue_part){(u64)&queue.headers[head], sizeof(struct virtio_blk_req), false};
     part[count - 1] = (struct virtqueue_part){(u64)&queue.statuses[head], 1, true};
     request->data_bytes = (u32)bytes;
-    request->submitted_tsc = cpu_read_tsc();
+    request->submitted_tsc = rdtsc();
     counters.requests++;
     virtqueue_add(&queue, head, part, count, request);
     return OK;
@@ -195,7 +195,7 @@ static enum blk_result judge(const struct blk_request *request, u8 status, u32 l
 static void finish(struct blk_request *request, enum blk_result result)
 {
     request->result = result;
-    request->completed_tsc = cpu_read_tsc();
+    request->completed_tsc = rdtsc();
     counters.completions++;
     counters.io_errors += result == BLK_IO_ERROR;
     counters.unsupported += result == BLK_UNSUPPORTED;

@@ -1,47 +1,29 @@
 #include "guestos/kernel/dev/virtio_pci.h"
 
 #include "guestos/kernel/arch/clock.h"
-#include "guestos/kernel/arch/cpu.h"
 #include "guestos/kernel/arch/lapic.h"
 #include "guestos/kernel/arch/paging.h"
 #include "guestos/kernel/dev/console.h"
+#include "shared/x86/apic.h"
+#include "shared/x86/io.h"
 
 #define RESET_TIMEOUT_US 10000000u
-#define MSIX_CONTROL 2u
-#define MSIX_TABLE 4u
-#define MSIX_ENABLE 0x8000u
-#define MSIX_FUNCTION_MASK 0x4000u
-#define MSI_ADDRESS 0xfee00000u
 
 u32 virtio_read(const struct virtio_region *region, u32 offset, u32 width)
 {
-    if (region->io) {
-        u16 port = (u16)(region->base + offset);
-        return width == 1 ? cpu_in8(port) : width == 2 ? cpu_in16(port) : cpu_in32(port);
-    }
-    volatile void *at = (volatile void *)(region->base + offset);
-    return width == 1 ? *(volatile u8 *)at : width == 2 ? *(volatile u16 *)at : *(volatile u32 *)at;
+    u64 at = region->base + offset;
+
+    return region->io ? io_in((u16)at, width) : mmio_read((volatile void *)at, width);
 }
 
 void virtio_write(const struct virtio_region *region, u32 offset, u32 width, u32 value)
 {
-    if (region->io) {
-        u16 port = (u16)(region->base + offset);
-        if (width == 1)
-            cpu_out8(port, (u8)value);
-        else if (width == 2)
-            cpu_out16(port, (u16)value);
-        else
-            cpu_out32(port, value);
-        return;
-    }
-    volatile void *at = (volatile void *)(region->base + offset);
-    if (width == 1)
-        *(volatile u8 *)at = (u8)value;
-    else if (width == 2)
-        *(volatile u16 *)at = (u16)value;
+    u64 at = region->base + offset;
+
+    if (region->io)
+        io_out((u16)at, width, value);
     else
-        *(volatile u32 *)at = value;
+        mmio_write((volatile void *)at, width, value);
 }
 
 /*
@@ -84,14 +66,14 @@ static status_t enable_msix(struct virtio_device *device)
         return ERR_UNSUPPORTED;
     u16 control = pci_read16(device->bdf, cap + MSIX_CONTROL);
     u32 table = pci_read32(device->bdf, cap + MSIX_TABLE);
-    device->msix_vectors = (u16)((control & 0x7ff) + 1);
+    device->msix_vectors = (u16)((control & MSIX_SIZE) + 1);
     if ((table & 7) > 5)
         return ERR_FORMAT;
     struct pci_bar bar = pci_read_bar(device->bdf, table & 7);
     if (bar.io || bar.base == 0)
         return ERR_FORMAT;
-    device->msix_table = paging_map_device(bar.base + (table & ~7u), (u64)device->msix_vectors * 16);
-    pci_write16(device->bdf, cap + MSIX_CONTROL, (u16)((control & ~MSIX_FUNCTION_MASK) | MSIX_ENABLE));
+    device->msix_table = paging_map_device(bar.base + (table & ~7u), MSIX_TABLE_SIZE(device->msix_vectors));
+    pci_write16(device->bdf, cap + MSIX_CONTROL, (u16)((control & ~MSIX_MASK_ALL) | MSIX_ENABLE));
     return OK;
 }
 
@@ -111,7 +93,7 @@ static status_t open_device(struct virtio_device *device)
     map_region(&device->isr);
     map_region(&device->config);
     u16 command = pci_read16(device->bdf, PCI_COMMAND);
-    command |= PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_NO_INTX;
+    command |= PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE;
     pci_write16(device->bdf, PCI_COMMAND, command);
     return enable_msix(device);
 }
@@ -186,8 +168,8 @@ void virtio_set_msix(const struct virtio_device *device, u16 entry, u8 vector)
     volatile u32 *at = (volatile u32 *)(device->msix_table + (u64)entry * 16);
 
     /* Masked while it changes (PCI 3.0, 6.8.2.9: address, data, then the mask bit of vector control). */
-    at[3] = 1;
-    at[0] = MSI_ADDRESS | lapic_id() << 12;
+    at[3] = MSIX_ENTRY_MASKED;
+    at[0] = (u32)msi_address((u8)lapic_id());
     at[1] = 0;
     at[2] = vector;
     at[3] = 0;

@@ -7,8 +7,6 @@
 #include "shared/lib/string.h"
 
 #define IOAPIC_PAGE 0xfec00000ull
-#define RFLAGS_FIXED 2ull
-#define DR6_SINGLE_STEP (1ull << 14)
 #define VECTOR_NMI 2u
 #define RET 0xc3u
 #define UD2 0x0b0fu
@@ -61,7 +59,7 @@ static bool on_exception(struct interrupt_frame *frame)
     current->outcome = current->user && frame->rip == current->end ? ATTEMPT_ENDED : (u32)frame->vector;
     current->error = frame->error;
     current->rip = frame->rip;
-    current->cr2 = cpu_read_cr2();
+    current->cr2 = cr2_read();
     frame->rip = (u64)attempt_abort;
     frame->cs = INTERRUPT_CODE_SELECTOR;
     frame->rflags = RFLAGS_FIXED;
@@ -104,7 +102,7 @@ u64 attempt_place(u64 at, const u8 *code, u32 length)
 
 u32 attempt_run(struct attempt *a)
 {
-    u64 cr0, cr4 = cpu_read_cr4();
+    u64 cr0, cr4 = cr4_read();
     struct {
         u16 limit;
         u64 base;
@@ -121,8 +119,8 @@ u32 attempt_run(struct attempt *a)
         attempt_enter(a);
     current = NULL;
     __asm__ volatile("mov %0, %%cr0; lgdt %1; lidt %2" : : "r"(cr0), "m"(gdt), "m"(idt));
-    if (cpu_read_cr4() != cr4)
-        cpu_write_cr4(cr4);
+    if (cr4_read() != cr4)
+        cr4_write(cr4);
     tally[a->outcome]++;
     return a->outcome;
 }

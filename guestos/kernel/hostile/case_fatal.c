@@ -10,6 +10,7 @@
 #include "guestos/kernel/hostile/mode.h"
 #include "guestos/kernel/mm/mix.h"
 #include "shared/lib/string.h"
+#include "shared/x86/descriptors.h"
 
 #define BEYOND_RAM (1ull << 36)
 #define DEVICE_PAGE 0xfec00000ull
@@ -17,42 +18,18 @@
 #define TABLE_SLOT 300u                          /* of the topmost page table, used by nobody */
 #define TABLE_ADDRESS (0xffffull << 48 | (u64)TABLE_SLOT << 39)
 
-#define MSR_EFER 0xc0000080u
-#define MSR_STAR 0xc0000081u
-#define MSR_LSTAR 0xc0000082u
-#define MSR_SYSENTER_CS 0x174u
-#define MSR_SYSENTER_EIP 0x176u
 #define MSR_SELF_IPI 0x83fu
-#define EFER_SCE 1ull
-#define EFER_NXE (1ull << 11)
-#define CR0_PE 1ull
-#define CR0_NW (1ull << 29)
-#define CR0_CD (1ull << 30)
-#define CR0_PG (1ull << 31)
 #define DR7_EXACT 0x400ull
 #define GARBAGE_START 0x1000ull /* page 0 is absent from this kernel's tables */
 #define GARBAGE_END 0x9f000ull
 
-#define IDT_GATE_SIZE 16u
 #define TSS_IST1 36u
 
 u64 case_seed = 1;
 
-struct table_pointer {
-    u16 limit;
-    u64 base;
-} __attribute__((packed));
-
-static u64 read_cr0(void)
-{
-    u64 value;
-    __asm__ volatile("mov %%cr0, %0" : "=r"(value));
-    return value;
-}
-
 static void load_idt(u64 base, u16 limit)
 {
-    struct table_pointer pointer = {limit, base};
+    struct descriptor_pointer pointer = {limit, base};
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }
 
@@ -190,7 +167,7 @@ static const char *run_device_xchg(void)
 /* CR0.EM and TS are clear, CR4.OSFXSR as it is: the first exception that it may be is #UD. */
 static const char *run_device_sse(void)
 {
-    cpu_write_cr4(cpu_read_cr4() | 1 << 9);
+    cr4_write(cr4_read() | 1 << 9);
     return TRY(ATTEMPT_DEVICE, 0, 0x0f, 0x28, 0x00); /* MOVAPS XMM0, [RAX] */
 }
 
@@ -221,7 +198,7 @@ static const char *run_device_moffs(void)
 static const char *interrupt_with_stack(u64 stack)
 {
     cpu_disable_interrupts();
-    cpu_write_msr(MSR_SELF_IPI, CASE_VECTOR);
+    msr_write(MSR_SELF_IPI, CASE_VECTOR);
     __asm__ volatile("mov %0, %%rsp\n\t"
                      "sti\n"
                      "1: mov %%eax, (%1)\n\t"
@@ -235,10 +212,10 @@ static const char *interrupt_with_stack(u64 stack)
 
 static const char *run_stack_absent(void)
 {
-    struct table_pointer idt;
+    struct descriptor_pointer idt;
 
     __asm__ volatile("sidt %0" : "=m"(idt));
-    ((u8 *)idt.base)[FAULT_DF * IDT_GATE_SIZE + 4] = 0; /* no stack of its own for the double fault */
+    ((u8 *)idt.base)[FAULT_DF * sizeof(struct gate) + 4] = 0; /* no stack of its own for the double fault */
     return interrupt_with_stack(PLAYGROUND + GIB(4));
 }
 
@@ -262,7 +239,7 @@ static const char *run_idt_in_device(void)
 
 static const char *run_gdt_in_device(void)
 {
-    struct table_pointer gdt = {0xfff, ATTEMPT_DEVICE};
+    struct descriptor_pointer gdt = {0xfff, ATTEMPT_DEVICE};
     __asm__ volatile("lgdt %0; mov %1, %%ds" : : "m"(gdt), "r"(0x10));
     return NULL;
 }
@@ -271,7 +248,7 @@ static const char *run_gdt_in_device(void)
 static const char *run_gdt_garbage(void)
 {
     u64 *garbage = (u64 *)ATTEMPT_DATA;
-    struct table_pointer gdt = {0xff, ATTEMPT_DATA};
+    struct descriptor_pointer gdt = {0xff, ATTEMPT_DATA};
 
     for (u32 i = 0; i < 32; i++)
         garbage[i] = mix64(case_seed + i) & ~(0xfull << 40); /* data, read-only, or a system type that is none */
@@ -290,13 +267,13 @@ static const char *run_gdt_garbage(void)
 /* A watchpoint on what the delivery of #DB itself pushes: each delivery raises the next (CVE-2015-8104). */
 static const char *run_debug_loop(void)
 {
-    struct table_pointer gdt, idt;
+    struct descriptor_pointer gdt, idt;
     u64 low, stack;
 
     __asm__ volatile("sgdt %0; sidt %1" : "=m"(gdt), "=m"(idt));
     low = *(u64 *)(gdt.base + 0x18); /* the TSS's descriptor; its base lies below 4 GiB */
     memcpy(&stack, (void *)(((low >> 16 & 0xffffff) | low >> 56 << 24) + TSS_IST1), sizeof(stack));
-    ((u8 *)idt.base)[FAULT_DB * IDT_GATE_SIZE + 4] = 1; /* always the same stack */
+    ((u8 *)idt.base)[FAULT_DB * sizeof(struct gate) + 4] = 1; /* always the same stack */
     __asm__ volatile("mov %0, %%dr0; mov %1, %%dr7" : : "r"(stack - 24), "r"(DR7_EXACT | 3 | 0x9ull << 16));
     __asm__ volatile("int $1");
     __asm__ volatile("mov %0, %%dr7" : : "r"(DR7_EXACT));
@@ -338,9 +315,9 @@ static const char *run_exit_storm(void)
 
 static const char *run_syscall_nowhere(void)
 {
-    cpu_write_msr(MSR_EFER, cpu_read_msr(MSR_EFER) | EFER_SCE);
-    cpu_write_msr(MSR_STAR, 8ull << 32);
-    cpu_write_msr(MSR_LSTAR, PLAYGROUND + GIB(4));
+    msr_write(MSR_EFER, msr_read(MSR_EFER) | EFER_SCE);
+    msr_write(MSR_STAR, 8ull << 32);
+    msr_write(MSR_LSTAR, PLAYGROUND + GIB(4));
     load_idt(0, 0);
     __asm__ volatile("syscall" : : : "rcx", "r11");
     return NULL;
@@ -348,8 +325,8 @@ static const char *run_syscall_nowhere(void)
 
 static const char *run_sysenter_nowhere(void)
 {
-    cpu_write_msr(MSR_SYSENTER_CS, 8);
-    cpu_write_msr(MSR_SYSENTER_EIP, PLAYGROUND + GIB(4));
+    msr_write(MSR_SYSENTER_CS, 8);
+    msr_write(MSR_SYSENTER_EIP, PLAYGROUND + GIB(4));
     load_idt(0, 0);
     __asm__ volatile("sysenter");
     return NULL;
@@ -362,29 +339,29 @@ static const char *write_cr0(u64 value)
 
 static const char *run_cr0_pg_off(void)
 {
-    return write_cr0(read_cr0() & ~CR0_PG);
+    return write_cr0(cr0_read() & ~CR0_PG);
 }
 
 static const char *run_cr0_pe_off(void)
 {
-    return write_cr0(read_cr0() & ~CR0_PE);
+    return write_cr0(cr0_read() & ~CR0_PE);
 }
 
 static const char *run_cr0_nw(void)
 {
-    return write_cr0((read_cr0() & ~CR0_CD) | CR0_NW);
+    return write_cr0((cr0_read() & ~CR0_CD) | CR0_NW);
 }
 
 static const char *run_cr0_high(void)
 {
-    return write_cr0(read_cr0() | 1ull << 32);
+    return write_cr0(cr0_read() | 1ull << 32);
 }
 
 /* This kernel's data is marked no-execute: without NXE that bit is reserved in every entry. */
 static const char *run_efer_nxe(void)
 {
     load_idt(0, 0);
-    cpu_write_msr(MSR_EFER, cpu_read_msr(MSR_EFER) & ~EFER_NXE);
+    msr_write(MSR_EFER, msr_read(MSR_EFER) & ~EFER_NXE);
     return TRY(0, 0, 0x8b, 0x06); /* MOV EAX, [RSI] */
 }
 

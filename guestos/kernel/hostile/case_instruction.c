@@ -3,12 +3,12 @@
  * of docs/PLATFORM.md: what CPUID does not show is #UD; privileged ones that name something impossible are #GP. Some
  * CPUs have more than CPUID shows and no way to hide it; there an end is allowed, too.
  */
+#include "guestos/kernel/arch/cpu.h"
 #include "guestos/kernel/hostile/case.h"
 
 #define DATA ATTEMPT_DATA
 #define DEVICE ATTEMPT_DEVICE
 #define NON_CANONICAL 0x8000000000000000ull
-#define MSR_EFER 0xc0000080u
 #define MSR_X2APIC_ID 0x802u
 #define UNUSED_PORT 0x80u
 

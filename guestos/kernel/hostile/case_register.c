@@ -3,24 +3,13 @@
 #include "guestos/kernel/hostile/case.h"
 #include "shared/lib/string.h"
 
-#define MSR_EFER 0xc0000080u
-#define EFER_SCE 0u
-#define EFER_LMA 10u
-#define EFER_NXE 11u
-
 #define CR4_LAST_KNOWN 10u /* VME to OSXMMEXCPT; above, only FSGSBASE, SMEP and SMAP are shown by CPUID */
-#define CR4_PAE 5u
-#define CR4_PCE 8u
-#define CR4_UMIP 11u
-#define CR4_FSGSBASE 16u
-#define CR4_SMEP 20u
-#define CR4_SMAP 21u
+#define CR4_PCE (1ull << 8)
 #define CPUID_7_FSGSBASE (1u << 0)
 #define CPUID_7_SMEP (1u << 7)
 #define CPUID_7_SMAP (1u << 20)
 
 #define CR0_HARMLESS (1ull << 1 | 1ull << 2 | 1ull << 3 | 1ull << 5 | 1ull << 16 | 1ull << 18 | 1ull << 30)
-#define CR0_ET (1ull << 4)
 
 #define CR8_MAX 15u
 #define UNUSED_PORT 0x80u
@@ -36,19 +25,20 @@ static const u8 code_rdmsr[] = {0x0f, 0x32};
 static bool cr4_shown(u32 bit, bool *either)
 {
     u32 leaf7 = cpu_cpuid(7).ebx;
+    u64 mask = 1ull << bit;
 
-    *either = bit == CR4_UMIP;
+    *either = mask == CR4_UMIP;
     if (bit <= CR4_LAST_KNOWN)
-        return bit != CR4_PAE && bit != CR4_PCE; /* PAE cannot go in long mode; PCE without counters */
-    return (bit == CR4_FSGSBASE && (leaf7 & CPUID_7_FSGSBASE)) || (bit == CR4_SMEP && (leaf7 & CPUID_7_SMEP)) ||
-           (bit == CR4_SMAP && (leaf7 & CPUID_7_SMAP));
+        return mask != CR4_PAE && mask != CR4_PCE; /* PAE cannot go in long mode; PCE without counters */
+    return (mask == CR4_FSGSBASE && (leaf7 & CPUID_7_FSGSBASE)) || (mask == CR4_SMEP && (leaf7 & CPUID_7_SMEP)) ||
+           (mask == CR4_SMAP && (leaf7 & CPUID_7_SMAP));
 }
 
 static const char *run_cr4_bits(void)
 {
     for (u32 bit = 0; bit < 64; bit++) {
         bool either, shown = cr4_shown(bit, &either);
-        u64 value = cpu_read_cr4() ^ 1ull << bit;
+        u64 value = cr4_read() ^ 1ull << bit;
         struct attempt a = {.rax = value};
         case_run_once(code_cr4, sizeof(code_cr4), &a);
         if (a.outcome != (shown ? ATTEMPT_ENDED : FAULT_GP) && !either)
@@ -85,8 +75,8 @@ static const char *run_cr8(void)
         struct attempt a = {.rax = value};
         if (case_run_once(code_cr8, sizeof(code_cr8), &a) != ATTEMPT_ENDED)
             return case_wrong("CR8 = %llu: %s", (unsigned long long)value, attempt_name(a.outcome));
-        u64 from = cpu_read_tsc();
-        while (value == CR8_MAX && cpu_read_tsc() - from < 100000000)
+        u64 from = rdtsc();
+        while (value == CR8_MAX && rdtsc() - from < 100000000)
             cpu_pause();
     }
     struct attempt last = {.rax = 0};
@@ -104,11 +94,11 @@ static const char *run_efer_bits(void)
     for (u32 bit = 0; bit < 64; bit++) {
         u64 value = old ^ 1ull << bit;
         struct attempt a = {.rcx = MSR_EFER, .rax = (u32)value, .rdx = value >> 32};
-        if (bit == EFER_NXE) /* the tables of this kernel would become invalid: a case of its own */
+        if (1ull << bit == EFER_NXE) /* the tables of this kernel would become invalid: a case of its own */
             continue;
         case_run_once(code_wrmsr, sizeof(code_wrmsr), &a);
-        cpu_write_msr(MSR_EFER, old);
-        if (bit != EFER_LMA && a.outcome != (bit == EFER_SCE ? ATTEMPT_ENDED : FAULT_GP))
+        msr_write(MSR_EFER, old);
+        if (1ull << bit != EFER_LMA && a.outcome != (1ull << bit == EFER_SCE ? ATTEMPT_ENDED : FAULT_GP))
             return case_wrong("EFER bit %u: %s", bit, attempt_name(a.outcome));
     }
     return NULL;
@@ -120,9 +110,9 @@ static const char *run_breakpoints(void)
 {
     static const u8 code[] = {0xe4, UNUSED_PORT, 0x0f, 0xa2, 0x48, 0x8b, 0x06}; /* IN; CPUID; MOV RAX, [RSI] */
     static const u64 places[] = {ATTEMPT_CODE + 2, UNUSED_PORT, ATTEMPT_DATA};
-    u64 cr4 = cpu_read_cr4();
+    u64 cr4 = cr4_read();
 
-    cpu_write_cr4(cr4 | 1 << 3); /* DE: breakpoints on ports */
+    cr4_write(cr4 | 1 << 3); /* DE: breakpoints on ports */
     for (u64 kind = 1; kind < 4; kind++) {
         for (u32 i = 0; i < ARRAY_SIZE(places); i++) {
             struct attempt a = {.code = attempt_place(ATTEMPT_CODE, code, sizeof(code)), .rsi = ATTEMPT_DATA};
@@ -133,7 +123,7 @@ static const char *run_breakpoints(void)
                 return case_wrong("breakpoint of kind %llu: %s", (unsigned long long)kind, attempt_name(a.outcome));
         }
     }
-    cpu_write_cr4(cr4);
+    cr4_write(cr4);
     return NULL;
 }
 

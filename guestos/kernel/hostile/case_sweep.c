@@ -7,6 +7,7 @@
 #include "guestos/kernel/dev/virtio_blk.h"
 #include "guestos/kernel/hostile/case.h"
 #include "guestos/kernel/mm/mix.h"
+#include "shared/pci/ports.h"
 
 #define MSR_LVT_TIMER 0x832u
 #define MSR_SELF_IPI 0x83fu
@@ -16,9 +17,6 @@
 #define UART_LAST 0x3ffu
 #define SLEEP_PORT 0x604u /* docs/PLATFORM.md: 0x34 switches off, and only that */
 #define RESET_PORT 0x606u /* 1 resets */
-#define PCI_ADDRESS 0xcf8u
-#define PCI_DATA 0xcfcu
-#define PCI_ENABLE 0x80000000u
 
 #define CPUID_LEAVES 0x40u
 #define CPUID_SUBLEAVES 4u
@@ -26,7 +24,7 @@
 
 static const u8 code_rdmsr[] = {0x0f, 0x32}, code_wrmsr[] = {0x0f, 0x30}, code_cpuid[] = {0x0f, 0xa2};
 
-static bool msr_read(u32 index, u64 *value)
+static bool msr_try_read(u32 index, u64 *value)
 {
     struct attempt a = {.rcx = index};
 
@@ -36,7 +34,7 @@ static bool msr_read(u32 index, u64 *value)
     return true;
 }
 
-static bool msr_write(u32 index, u64 value)
+static bool msr_try_write(u32 index, u64 value)
 {
     struct attempt a = {.rcx = index, .rax = (u32)value, .rdx = value >> 32};
     return case_run_once(code_wrmsr, sizeof(code_wrmsr), &a) == ATTEMPT_ENDED;
@@ -46,27 +44,27 @@ static bool msr_write(u32 index, u64 value)
 static void sweep_msr(u32 index)
 {
     u64 old;
-    bool readable = msr_read(index, &old);
+    bool readable = msr_try_read(index, &old);
 
-    msr_write(index, 0);
-    msr_write(index, ~0ull);
+    msr_try_write(index, 0);
+    msr_try_write(index, ~0ull);
     if (readable)
-        msr_write(index, old);
+        msr_try_write(index, old);
 }
 
 /* The APIC's timer and enable bit were played with, and KVM's EOI switched off: as after boot again. */
 static void restore_apic(u64 timer)
 {
     lapic_init();
-    cpu_write_msr(MSR_LVT_TIMER, timer);
-    cpu_write_msr(MSR_TSC_DEADLINE, cpu_read_tsc() + clock_tsc_khz());
+    msr_write(MSR_LVT_TIMER, timer);
+    msr_write(MSR_TSC_DEADLINE, rdtsc() + clock_tsc_khz());
     uart_enable_input(); /* its edge may have come while the APIC was off */
 }
 
 /* count of them: from `first` on, or, when there is no first, anywhere (random, but always the same). */
 static const char *sweep_msrs(u32 first, u32 count)
 {
-    u64 timer = cpu_read_msr(MSR_LVT_TIMER);
+    u64 timer = msr_read(MSR_LVT_TIMER);
 
     cpu_disable_interrupts();
     for (u32 i = 0; i < count; i++)
@@ -116,19 +114,19 @@ static const char *run_msr_values(void)
                                   0x832,      0x277,      0x174,      0x175,      0x176,      0xc0000080,
                                   0xc0000081, 0xc0000082, 0xc0000084, 0xc0000100, 0xc0000101, 0xc0000102,
                                   0xc0010114, 0xc0010117, 0x4b564d01, 0x4b564d04};
-    u64 timer = cpu_read_msr(MSR_LVT_TIMER);
+    u64 timer = msr_read(MSR_LVT_TIMER);
 
     cpu_disable_interrupts();
     for (u32 i = 0; i < ARRAY_SIZE(indices); i++) {
         u64 old = 0;
-        msr_read(indices[i], &old);
+        msr_try_read(indices[i], &old);
         for (u32 bit = 0; bit < 64; bit++) {
             /* EFER.NXE: as in case_register.c. An interrupt with vector 16 would look like #MF to this kernel. */
             if ((indices[i] == 0xc0000080 && bit == 11) || (indices[i] == 0x830 && bit == 4))
                 continue;
-            msr_write(indices[i], old ^ 1ull << bit);
+            msr_try_write(indices[i], old ^ 1ull << bit);
         }
-        msr_write(indices[i], old);
+        msr_try_write(indices[i], old);
     }
     restore_apic(timer);
     cpu_enable_interrupts();
@@ -179,7 +177,7 @@ static const char *run_ports_uart(void)
 
     cpu_disable_interrupts();
     for (u64 value = 0x80; value <= 0xff && wrong == NULL; value += 0x7f) {
-        cpu_out8(UART_FIRST + 3, (u8)value);
+        io_out8(UART_FIRST + 3, (u8)value);
         wrong = sweep_ports(UART_FIRST, UART_LAST, value);
     }
     uart_init();
@@ -206,17 +204,17 @@ static const char *run_ports_power(void)
 /* Each register of every function of bus 0: ones, zero, then what was there. */
 static const char *run_pci(void)
 {
-    for (u32 address = PCI_ENABLE; address < (PCI_ENABLE | 0x10000); address += 4) {
+    for (u32 address = PCI_CONFIG_ENABLE; address < (PCI_CONFIG_ENABLE | 0x10000); address += 4) {
         if ((address >> 8 & 7) > 0 && (address & 0xff) != 0) /* there is one function each; the others are touched */
             continue;
-        cpu_out32(PCI_ADDRESS, address);
-        u32 old = cpu_in32(PCI_DATA);
-        cpu_out32(PCI_DATA, ~0u);
-        cpu_out8(PCI_DATA + 1, 0x55);
-        cpu_out16(PCI_DATA + 2, 0xaaaa);
-        cpu_out16(PCI_DATA + 1, 0xffff); /* not aligned */
-        cpu_out32(PCI_DATA, 0);
-        cpu_out32(PCI_DATA, old);
+        io_out32(PCI_CONFIG_ADDRESS, address);
+        u32 old = io_in32(PCI_CONFIG_DATA);
+        io_out32(PCI_CONFIG_DATA, ~0u);
+        io_out8(PCI_CONFIG_DATA + 1, 0x55);
+        io_out16(PCI_CONFIG_DATA + 2, 0xaaaa);
+        io_out16(PCI_CONFIG_DATA + 1, 0xffff); /* not aligned */
+        io_out32(PCI_CONFIG_DATA, 0);
+        io_out32(PCI_CONFIG_DATA, old);
     }
     if (blk_get_info()->present && blk_restart() != OK)
         return "the block device does not start again";

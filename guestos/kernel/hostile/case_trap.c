@@ -3,16 +3,8 @@
 #include "guestos/kernel/arch/interrupt.h"
 #include "guestos/kernel/hostile/case.h"
 
-#define MSR_STAR 0xc0000081u
-#define MSR_LSTAR 0xc0000082u
-#define MSR_SFMASK 0xc0000084u
-#define MSR_EFER 0xc0000080u
-#define MSR_SYSENTER_CS 0x174u
-#define MSR_SYSENTER_ESP 0x175u
-#define MSR_SYSENTER_EIP 0x176u
 #define MSR_ICR 0x830u
 #define MSR_SELF_IPI 0x83fu
-#define EFER_SCE 1ull
 
 #define RFLAGS_AC (1ull << 18)
 #define CR0_AM (1ull << 18)
@@ -41,7 +33,7 @@ static const char *run_interrupt_shadow(void)
         u64 before = interrupt_count(CASE_VECTOR);
         struct attempt a = {0};
         cpu_disable_interrupts();
-        cpu_write_msr(MSR_SELF_IPI, CASE_VECTOR);
+        msr_write(MSR_SELF_IPI, CASE_VECTOR);
         case_run_once(s->code, s->length, &a);
         u64 delivered = interrupt_count(CASE_VECTOR) - before;
         cpu_enable_interrupts(); /* what has not come comes now */
@@ -98,14 +90,14 @@ static const char *run_syscall(void)
     struct attempt back = {.rcx = NON_CANONICAL_LOW};
 
     attempt_place(target, entry, sizeof(entry));
-    cpu_write_msr(MSR_EFER, cpu_read_msr(MSR_EFER) | EFER_SCE);
-    cpu_write_msr(MSR_STAR, (u64)INTERRUPT_CODE_SELECTOR << 32 | (u64)(INTERRUPT_USER_DATA_SELECTOR - 8) << 48);
-    cpu_write_msr(MSR_LSTAR, target);
-    cpu_write_msr(MSR_SFMASK, ~0u & ~2u);
+    msr_write(MSR_EFER, msr_read(MSR_EFER) | EFER_SCE);
+    msr_write(MSR_STAR, (u64)INTERRUPT_CODE_SELECTOR << 32 | (u64)(INTERRUPT_USER_DATA_SELECTOR - 8) << 48);
+    msr_write(MSR_LSTAR, target);
+    msr_write(MSR_SFMASK, ~0u & ~2u);
     attempt_run(&a);
     attempt_run(&user);
     case_run_once(leave, sizeof(leave), &back);
-    cpu_write_msr(MSR_EFER, cpu_read_msr(MSR_EFER) & ~EFER_SCE);
+    msr_write(MSR_EFER, msr_read(MSR_EFER) & ~EFER_SCE);
     if (a.outcome != FAULT_UD || a.rip != target || user.outcome != FAULT_UD || user.rip != target)
         return case_wrong("%s and, from ring 3, %s", attempt_name(a.outcome), attempt_name(user.outcome));
     return back.outcome == FAULT_GP ? NULL : case_wrong("SYSRET to no address: %s", attempt_name(back.outcome));
@@ -119,11 +111,11 @@ static const char *run_sysenter(void)
     struct attempt a = {.code = attempt_place(ATTEMPT_CODE, code, sizeof(code))};
 
     attempt_place(target, entry, sizeof(entry));
-    cpu_write_msr(MSR_SYSENTER_CS, INTERRUPT_CODE_SELECTOR);
-    cpu_write_msr(MSR_SYSENTER_ESP, ATTEMPT_DATA + PAGE_SIZE);
-    cpu_write_msr(MSR_SYSENTER_EIP, target);
+    msr_write(MSR_SYSENTER_CS, INTERRUPT_CODE_SELECTOR);
+    msr_write(MSR_SYSENTER_ESP, ATTEMPT_DATA + PAGE_SIZE);
+    msr_write(MSR_SYSENTER_EIP, target);
     attempt_run(&a);
-    cpu_write_msr(MSR_SYSENTER_CS, 0);
+    msr_write(MSR_SYSENTER_CS, 0);
     if (a.outcome != FAULT_UD || (a.rip != target && a.rip != a.code))
         return case_wrong("%s at 0x%llx", attempt_name(a.outcome), (unsigned long long)a.rip);
     return NULL;
@@ -137,10 +129,10 @@ static const char *run_msr_addresses(void)
     static const u8 code[] = {0x0f, 0x30};
 
     for (u32 i = 0; i < ARRAY_SIZE(indices); i++) {
-        u64 old = cpu_read_msr(indices[i]);
+        u64 old = msr_read(indices[i]);
         struct attempt a = {.rcx = indices[i], .rdx = NON_CANONICAL_LOW >> 32};
         case_run_once(code, sizeof(code), &a);
-        cpu_write_msr(indices[i], old);
+        msr_write(indices[i], old);
         if (a.outcome != FAULT_GP)
             return case_wrong("MSR 0x%x takes an address that is none: %s", indices[i], attempt_name(a.outcome));
     }

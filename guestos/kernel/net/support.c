@@ -51,13 +51,13 @@ static void stir_rdrand(void)
 void net_random_init(void)
 {
     for (u8 i = 0; i < RTC_REGISTERS; i++) {
-        cpu_out8(RTC_INDEX, i);
-        stir(cpu_in8(RTC_DATA));
+        io_out8(RTC_INDEX, i);
+        stir(io_in8(RTC_DATA));
     }
     /* CPUID takes a while that varies: always on a hypervisor, where it exits, and with the caches elsewhere. */
     for (u32 i = 0; i < JITTER_ROUNDS; i++) {
         (void)cpu_cpuid(0);
-        stir(cpu_read_tsc());
+        stir(rdtsc());
     }
     if ((cpu_cpuid(1).ecx & CPUID_1_ECX_RDRAND) != 0)
         stir_rdrand();
