@@ -1,7 +1,7 @@
 /* A 16550 (PC16550D data sheet, 8), polled, at its first port. Context: whoever owns the port. */
 #pragma once
 
-#include "hv/arch/x86/cpu/io.h"
+#include "shared/x86/io.h"
 
 #define SERIAL_DATA_READY 0x01u
 #define SERIAL_TRANSMITTER_EMPTY 0x20u

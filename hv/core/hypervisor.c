@@ -2,7 +2,6 @@
 #include "hv/core/hypervisor.h"
 
 #include "hv/arch/x86/cpu/apic.h"
-#include "hv/arch/x86/cpu/io.h"
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/control/console.h"
 #include "hv/control/control.h"
@@ -10,6 +9,7 @@
 #include "hv/core/machine.h"
 #include "hv/pci/pci.h"
 #include "shared/lib/printf.h"
+#include "shared/x86/io.h"
 
 #define LINE_SIZE 256u
 

@@ -1,6 +1,7 @@
 /* Fault records (VT-d 7, primary fault logging): what a device tried, told by an interrupt, read out oldest first. */
 #include "hv/core/hypervisor.h"
 #include "hv/iommu/unit.h"
+#include "shared/x86/apic.h"
 
 #define STATUS_OVERFLOW (1u << 0)
 #define STATUS_PENDING (1u << 1)
@@ -90,7 +91,7 @@ void fault_init(u8 vector, u8 apic_id)
 
     /* The unit's own messages are not remapped (VT-d 5.1). */
     unit_write32(VTD_FAULT_DATA, vector);
-    unit_write32(VTD_FAULT_ADDRESS, (u32)vtd_plain_message_address(apic_id));
+    unit_write32(VTD_FAULT_ADDRESS, (u32)msi_address(apic_id));
     unit_write32(VTD_FAULT_ADDRESS_HIGH, 0);
     unit_write32(VTD_FAULT_CONTROL, 0);
 }

@@ -49,12 +49,6 @@ static inline u64 vtd_message_address(u16 index)
     return 0xfee00000ull | (u64)(index & 0x7fff) << 5 | 1ull << 4 | (u64)(index >> 15) << 2;
 }
 
-/* A message as the local APIC takes it (SDM 3A 10.11): fixed, edge, physical destination. */
-static inline u64 vtd_plain_message_address(u8 apic_id)
-{
-    return 0xfee00000ull | (u64)apic_id << 12;
-}
-
 /* Invalidation descriptors (VT-d 6.5.2): what of a cache goes. */
 enum vtd_granularity { VTD_ALL = 1, VTD_DOMAIN = 2, VTD_ONE = 3 };
 

@@ -2,6 +2,7 @@
  */
 #include "hv/core/hypervisor.h"
 #include "hv/iommu/unit.h"
+#include "shared/x86/apic.h"
 
 #define VECTOR_FIRST 16u /* SDM 3A 10.5.2: those below are illegal */
 #define APIC_ID_BROADCAST 0xffu
@@ -31,7 +32,7 @@ status_t iommu_message_create(u16 bdf, u8 vector, u32 apic_id, u64 *address, u32
     if (vector < VECTOR_FIRST || apic_id >= APIC_ID_BROADCAST)
         return ERR_RANGE;
     if (!iommu_unit.remaps_interrupts) {
-        *address = vtd_plain_message_address((u8)apic_id);
+        *address = msi_address((u8)apic_id);
         *data = vector;
         return OK;
     }

@@ -1,7 +1,7 @@
 /* What a driver VM sees and may change of its device's configuration space: an allow list. */
 #include "hv/pci/internal.h"
 
-#define DRIVER_COMMAND_BITS (PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_BUS_MASTER | PCI_COMMAND_INTX_DISABLE)
+#define DRIVER_COMMAND_BITS (PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE)
 
 status_t pci_driver_read(const struct pci_device *dev, u32 offset, u32 width, u32 *value)
 {
@@ -23,11 +23,11 @@ status_t pci_driver_write(const struct pci_device *dev, u32 offset, u32 width, u
     u32 old = pci_read(dev, PCI_COMMAND, 2);
     if ((value ^ old) & ~DRIVER_COMMAND_BITS)
         return ERR_DENIED;
-    *bus_master = value & PCI_COMMAND_BUS_MASTER;
+    *bus_master = value & PCI_COMMAND_MASTER;
     if (!dev->intx_on) /* its line is nobody's, or another's */
         value |= PCI_COMMAND_INTX_DISABLE;
-    if (!(old & PCI_COMMAND_BUS_MASTER))
-        value &= ~PCI_COMMAND_BUS_MASTER;
+    if (!(old & PCI_COMMAND_MASTER))
+        value &= ~PCI_COMMAND_MASTER;
     pci_update(dev, PCI_COMMAND, 0xffff, value);
     return OK;
 }
@@ -36,5 +36,5 @@ void pci_set_bus_master(const struct pci_device *dev, bool on)
 {
     u32 decode = dev->assigned ? PCI_COMMAND_IO | PCI_COMMAND_MEMORY : 0;
 
-    pci_update(dev, PCI_COMMAND, PCI_COMMAND_BUS_MASTER, decode | (on ? PCI_COMMAND_BUS_MASTER : 0));
+    pci_update(dev, PCI_COMMAND, PCI_COMMAND_MASTER, decode | (on ? PCI_COMMAND_MASTER : 0));
 }

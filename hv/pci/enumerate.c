@@ -13,10 +13,10 @@ static void read_function(struct pci_device *dev)
     dev->class_code = pci_read(dev, PCI_REVISION, 4) >> 8;
     dev->header_type = pci_read(dev, PCI_HEADER_TYPE, 1) & 0x7f;
     /* Nobody's device may hold a line that it shares with somebody's. */
-    dev->command = (u16)((pci_read(dev, PCI_COMMAND, 2) & ~PCI_COMMAND_BUS_MASTER) | PCI_COMMAND_INTX_DISABLE);
+    dev->command = (u16)((pci_read(dev, PCI_COMMAND, 2) & ~PCI_COMMAND_MASTER) | PCI_COMMAND_INTX_DISABLE);
     if (dev->header_type == 1) {
         dev->secondary_bus = (u8)pci_read(dev, PCI_SECONDARY_BUS, 1);
-        dev->command |= PCI_COMMAND_BUS_MASTER; /* else nothing behind it reaches memory */
+        dev->command |= PCI_COMMAND_MASTER; /* else nothing behind it reaches memory */
     }
     pci_write(dev, PCI_COMMAND, 2, dev->command);
     pci_bars_read(dev);
@@ -44,7 +44,7 @@ static void scan_bus(hpa_t ecam, u8 bus, struct pci_device *bridge)
         }
         hv_log("pci " BDF_FORMAT ": more than %u devices: left out", BDF_PARTS(found.bdf), PCI_MAX_DEVICES);
         pci_devices_left_out = true;
-        pci_update(&found, PCI_COMMAND, PCI_COMMAND_BUS_MASTER, PCI_COMMAND_INTX_DISABLE);
+        pci_update(&found, PCI_COMMAND, PCI_COMMAND_MASTER, PCI_COMMAND_INTX_DISABLE);
     }
 }
 

@@ -1,58 +1,14 @@
-/* Shared by the files of pci/ only: registers (PCI 3.0 6.1, PCIe 5.0 7.5 and 7.7), steps of the enumeration. */
+/* Shared by the files of pci/ only: registers of bridges and PCI Express (PCIe 5.0 7.5, 7.7), steps of the enumeration.
+ */
 #pragma once
 
 #include "hv/pci/pci.h"
+#include "shared/pci/registers.h"
 
-#define PCI_VENDOR 0x00u
-#define PCI_DEVICE 0x02u
-#define PCI_COMMAND 0x04u
-#define PCI_STATUS 0x06u
-#define PCI_REVISION 0x08u
-#define PCI_HEADER_TYPE 0x0eu
-#define PCI_BAR0 0x10u
-#define PCI_SECONDARY_BUS 0x19u
-#define PCI_CAPABILITIES 0x34u
-#define PCI_INTERRUPT_LINE 0x3cu
-#define PCI_INTERRUPT_PIN 0x3du
-#define PCI_BRIDGE_CONTROL 0x3eu
-#define PCI_HEADER_SIZE 0x40u    /* capabilities lie behind it */
-#define PCI_STANDARD_SIZE 0x100u /* the extended ones behind that */
-#define PCI_CONFIG_SIZE 0x1000u
-
-#define PCI_COMMAND_IO 0x0001u
-#define PCI_COMMAND_MEMORY 0x0002u
-#define PCI_COMMAND_BUS_MASTER 0x0004u
-#define PCI_COMMAND_INTX_DISABLE 0x0400u
-#define PCI_STATUS_CAPABILITIES 0x0010u
-#define PCI_HEADER_MULTIFUNCTION 0x80u
-#define PCI_BRIDGE_RESET 0x0040u
 #define PCI_CLASS_HOST_BRIDGE 0x0600u /* base << 8 | sub */
 #define PCI_CLASS_IDE 0x0101u
-
-#define PCI_BAR_PORT 0x1u
-#define PCI_BAR_TYPE_MASK 0x7u
-#define PCI_BAR_WIDE 0x4u /* 64-bit: the next register is its upper half */
-
-#define PCI_CAP_MSI 0x05u
-#define PCI_CAP_EXPRESS 0x10u
-#define PCI_CAP_MSIX 0x11u
+#define PCI_BRIDGE_RESET 0x0040u /* of PCI_BRIDGE_CONTROL */
 #define PCI_EXTENDED_ACS 0x000du
-
-#define MSI_CONTROL 2u
-#define MSI_ADDRESS 4u
-#define MSI_ENABLE 0x0001u
-#define MSI_MULTIPLE 0x0070u /* how many vectors are enabled, log2 */
-#define MSI_WIDE 0x0080u
-
-#define MSIX_CONTROL 2u
-#define MSIX_TABLE 4u
-#define MSIX_PBA 8u
-#define MSIX_ENABLE 0x8000u
-#define MSIX_MASK_ALL 0x4000u
-#define MSIX_SIZE 0x07ffu
-#define MSIX_ENTRY_MASKED 1u
-#define MSIX_TABLE_SIZE(count) ((u64)(count)*16)
-#define MSIX_PBA_SIZE(count) (((u64)(count) + 63) / 64 * 8)
 
 #define EXPRESS_DEVICE_CAPABILITY 0x4u
 #define EXPRESS_DEVICE_CONTROL 0x8u

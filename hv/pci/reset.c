@@ -73,7 +73,7 @@ enum pci_reset_kind pci_reset_device(struct pci_device *dev)
 
     /* No new requests (PCIe 5.0 6.6.2). The reset itself clears decoding, so that BARs are put back with decoding off.
      */
-    pci_update(dev, PCI_COMMAND, PCI_COMMAND_BUS_MASTER, 0);
+    pci_update(dev, PCI_COMMAND, PCI_COMMAND_MASTER, 0);
     if (kind == PCI_RESET_FLR)
         reset_function(dev);
     else if (kind == PCI_RESET_BUS)

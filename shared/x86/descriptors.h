@@ -8,8 +8,6 @@
 #define DESCRIPTOR_DATA 0x00cf93000000ffffull
 #define DESCRIPTOR_RING_3 (3ull << 45) /* set in either: for CPL 3 */
 
-#define VECTOR_DOUBLE_FAULT 8u
-
 struct descriptor_pointer { /* SDM 3A 3.5.1: of LGDT, LIDT */
     u16 limit;
     u64 base;

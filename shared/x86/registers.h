@@ -28,6 +28,7 @@
 #define RFLAGS_IF (1ull << 9)
 #define DR6_SINGLE_STEP (1ull << 14)
 #define VECTOR_DEBUG 1u
+#define VECTOR_DOUBLE_FAULT 8u
 
 #define MSR_APIC_BASE 0x1bu
 #define MSR_SYSENTER_CS 0x174u

@@ -1,8 +1,8 @@
 /* The control port against a UART made of a buffer: lines in pieces, hostile lines, long answers, a slow reader. */
 /* SOURCES: hv/control/events.c */
 /* INCLUDE_FAKES */
-#include "hv/arch/x86/cpu/io.h"
 #include "shared/lib/string.h"
+#include "shared/x86/io.h"
 #include "tests/unit/fakes.h"
 #include "tests/unit/random.h"
 
@@ -35,7 +35,7 @@ static void fake_out(u16 port, u8 value)
 }
 
 /* The file itself, with its ports bent to the ones above. */
-#include "hv/arch/x86/cpu/io.h"
+#include "shared/x86/io.h"
 #define io_in8 fake_in
 #define io_out8 fake_out
 #include "hv/control/port.c"

@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-#include "hv/arch/x86/cpu/io.h"
 #include "hv/arch/x86/paging/paging.h"
+#include "shared/x86/io.h"
 
 #define MASKED (1u << 16)
 #define LEVEL (1u << 15)
@@ -38,22 +38,24 @@ static u32 *model_register(const volatile u8 *at)
     return &m->reg[m->select];
 }
 
-static u32 model_read(const volatile u8 *at)
+static u32 model_read(const volatile u8 *at, u32 width)
 {
+    assert_int_equal(width, 4); /* 3.0: other widths are not defined */
     return *model_register(at);
 }
 
-static void model_write(volatile u8 *at, u32 value)
+static void model_write(volatile u8 *at, u32 width, u32 value)
 {
     u32 *reg = model_register(at);
 
+    assert_int_equal(width, 4);
     models[(at - page) / 0x100].writes += reg >= models[(at - page) / 0x100].reg;
     *reg = value;
 }
 
 /* The file itself, with its registers bent to the ones above. */
-#define mmio_read32 model_read
-#define mmio_write32 model_write
+#define mmio_read model_read
+#define mmio_write model_write
 #include "hv/arch/x86/cpu/ioapic.c"
 
 static struct acpi_info acpi;

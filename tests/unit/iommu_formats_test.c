@@ -1,5 +1,6 @@
 /* What the remapping unit reads: each structure against the bits of the VT-d specification's figures, written out. */
 #include "hv/iommu/formats.h"
+#include "shared/x86/apic.h"
 #include "tests/unit/unit.h"
 
 #define DRAINS (3ull << 54) /* capability: drain reads and writes */
@@ -34,7 +35,7 @@ static void messages(void **state)
     assert_int_equal(vtd_message_address(255), 0xfee01ff0);
     assert_int_equal(vtd_message_address(0x7fff), 0xfeeffff0);
     assert_int_equal(vtd_message_address(0x8000), 0xfee00014); /* handle bit 15 is address bit 2 */
-    assert_int_equal(vtd_plain_message_address(3), 0xfee03000);
+    assert_int_equal(msi_address(3), 0xfee03000);
 }
 
 static void invalidations(void **state)

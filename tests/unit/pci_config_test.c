@@ -50,10 +50,9 @@ static void fake_out(u16 port, u32 width, u32 value)
 }
 
 /* The file itself, with its ports bent to the ones above. */
-#include "hv/arch/x86/cpu/io.h"
-#define io_in32(port) fake_in(port, 4)
-#define io_out8(port, value) fake_out(port, 1, value)
-#define io_out16(port, value) fake_out(port, 2, value)
+#include "shared/x86/io.h"
+#define io_in fake_in
+#define io_out fake_out
 #define io_out32(port, value) fake_out(port, 4, value)
 #include "hv/pci/config.c"
 

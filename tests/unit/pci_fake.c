@@ -95,7 +95,7 @@ void fake_pci_power_on(struct fake_function *f)
 static void reset(struct fake_function *f)
 {
     /* A function that still masters the bus must not be reset. */
-    assert_false(fake_pci_get(f, PCI_COMMAND, 2) & PCI_COMMAND_BUS_MASTER);
+    assert_false(fake_pci_get(f, PCI_COMMAND, 2) & PCI_COMMAND_MASTER);
     memcpy(f->space, f->power_on, sizeof(f->space));
     f->resets++;
     f->silent = f->silent_after_reset;

@@ -4,43 +4,11 @@
 #include "hv/core/frames.h"
 #include "shared/lib/string.h"
 
-struct sdt_header { /* ACPI 5.2.6 */
-    char signature[4];
-    u32 length;
-    u8 revision, checksum;
-    char oem[22];
-    u32 creator_revision;
-} __attribute__((packed));
-
-#define RSDP_REVISION 15u /* 5.2.5.3 */
-#define RSDP_RSDT 16u
-#define RSDP_XSDT 24u
-
 #define TABLE_MAX MIB(1)
-#define MADT_LAPIC 0u
-#define MADT_IOAPIC 1u
-#define MADT_OVERRIDE 2u
-#define MADT_X2APIC 9u
-#define MADT_ENABLED 1u
-#define FADT_PM_TIMER_OFFSET 76u
 
-static bool checksum_ok(const void *table, u32 length)
+static bool table_ok(const struct acpi_header *table)
 {
-    const u8 *b = table;
-    u8 sum = 0;
-
-    for (u32 i = 0; i < length; i++)
-        sum = (u8)(sum + b[i]);
-    return sum == 0;
-}
-
-/* A field of `width` bytes, aligned or not. */
-static u64 read_field(const u8 *at, u32 width)
-{
-    u64 v = 0;
-
-    memcpy(&v, at, width);
-    return v;
+    return table->length >= sizeof(*table) && table->length <= TABLE_MAX && acpi_sum(table, table->length) == 0;
 }
 
 static void add_cpu(struct acpi_info *out, u32 apic_id, u32 flags)
@@ -49,51 +17,55 @@ static void add_cpu(struct acpi_info *out, u32 apic_id, u32 flags)
         out->cpu_apic_id[out->cpu_count++] = apic_id;
 }
 
-/* at[1] bytes, all inside the table. */
-static void read_madt_entry(const u8 *at, struct acpi_info *out)
+/* entry->length bytes, all inside the table. */
+static void read_madt_entry(const union acpi_madt_entry *entry, struct acpi_info *out)
 {
-    if (at[0] == MADT_LAPIC && at[1] >= 8)
-        add_cpu(out, at[3], at[4]);
-    else if (at[0] == MADT_X2APIC && at[1] >= 16)
-        add_cpu(out, (u32)read_field(at + 4, 4), at[8]);
-    else if (at[0] == MADT_OVERRIDE && at[1] >= 10 && at[3] < ARRAY_SIZE(out->isa))
-        out->isa[at[3]] = (struct acpi_isa_irq){(u32)read_field(at + 4, 4), at[8]};
-    else if (at[0] == MADT_IOAPIC && at[1] >= 12 && out->ioapic_count < ACPI_IOAPICS) {
-        out->ioapic[out->ioapic_count].address = (u32)read_field(at + 4, 4);
-        out->ioapic[out->ioapic_count++].gsi = (u32)read_field(at + 8, 4);
+    if (entry->type == MADT_LAPIC && entry->length >= sizeof(entry->lapic))
+        add_cpu(out, entry->lapic.apic_id, entry->lapic.flags);
+    else if (entry->type == MADT_X2APIC && entry->length >= sizeof(entry->x2apic))
+        add_cpu(out, entry->x2apic.apic_id, entry->x2apic.flags);
+    else if (entry->type == MADT_OVERRIDE && entry->length >= sizeof(entry->override) &&
+             entry->override.irq < MADT_ISA_IRQS)
+        out->isa[entry->override.irq] = (struct acpi_isa_irq){entry->override.gsi, entry->override.flags};
+    else if (entry->type == MADT_IOAPIC && entry->length >= sizeof(entry->ioapic) && out->ioapic_count < ACPI_IOAPICS) {
+        out->ioapic[out->ioapic_count].address = entry->ioapic.address;
+        out->ioapic[out->ioapic_count++].gsi = entry->ioapic.gsi;
     }
 }
 
-static void read_madt(const struct sdt_header *table, struct acpi_info *out)
+static void read_madt(const struct acpi_madt *madt, struct acpi_info *out)
 {
-    const u8 *at = (const u8 *)table + 44, *end = (const u8 *)table + table->length; /* 5.2.12 */
+    const u8 *at = (const u8 *)(madt + 1), *end = (const u8 *)madt + madt->header.length;
 
     for (; end - at >= 2 && at[1] >= 2 && at[1] <= end - at; at += at[1])
-        read_madt_entry(at, out);
+        read_madt_entry((const void *)at, out);
 }
 
-static void read_mcfg(const struct sdt_header *table, struct acpi_info *out)
+static void read_mcfg(const struct acpi_mcfg *mcfg, struct acpi_info *out)
 {
-    const u8 *at = (const u8 *)table + 44, *end = (const u8 *)table + table->length; /* PCI firmware 3.3, 4.1.2 */
+    u32 count = (mcfg->header.length - sizeof(*mcfg)) / sizeof(mcfg->range[0]);
 
-    for (; end - at >= 16; at += 16) {
-        if (at[8] || at[9]) /* segment 0 only */
+    for (u32 i = 0; i < count; i++) {
+        if (mcfg->range[i].segment != 0) /* the one that is supported */
             continue;
-        out->ecam = read_field(at, 8);
-        out->ecam_first_bus = at[10];
-        out->ecam_last_bus = at[11];
+        out->ecam = mcfg->range[i].base;
+        out->ecam_first_bus = mcfg->range[i].first_bus;
+        out->ecam_last_bus = mcfg->range[i].last_bus;
         return;
     }
 }
 
-static void read_table(const struct sdt_header *table, struct acpi_info *out)
+static void read_table(const struct acpi_header *table, struct acpi_info *out)
 {
-    if (!memcmp(table->signature, "APIC", 4) && table->length >= 44)
-        read_madt(table, out);
-    else if (!memcmp(table->signature, "MCFG", 4) && table->length >= 44)
-        read_mcfg(table, out);
-    else if (!memcmp(table->signature, "FACP", 4) && table->length >= FADT_PM_TIMER_OFFSET + 4)
-        out->pm_timer_port = (u16)read_field((const u8 *)table + FADT_PM_TIMER_OFFSET, 4);
+    const struct acpi_fadt *fadt = (const void *)table;
+
+    if (!memcmp(table->signature, "APIC", 4) && table->length >= sizeof(struct acpi_madt))
+        read_madt((const void *)table, out);
+    else if (!memcmp(table->signature, "MCFG", 4) && table->length >= sizeof(struct acpi_mcfg))
+        read_mcfg((const void *)table, out);
+    else if (!memcmp(table->signature, "FACP", 4) &&
+             table->length >= offsetof(struct acpi_fadt, pm_timer) + sizeof(fadt->pm_timer))
+        out->pm_timer_port = (u16)fadt->pm_timer;
     else if (!memcmp(table->signature, "DMAR", 4)) {
         out->dmar = table;
         out->dmar_size = table->length;
@@ -102,29 +74,29 @@ static void read_table(const struct sdt_header *table, struct acpi_info *out)
 
 status_t acpi_read(u64 rsdp_address, struct acpi_info *out, const char **why)
 {
-    const u8 *rsdp = hpa_to_ptr(HPA(rsdp_address));
+    const struct acpi_rsdp *rsdp = hpa_to_ptr(HPA(rsdp_address));
 
     *out = (struct acpi_info){.ecam_last_bus = 0xff};
-    for (u32 i = 0; i < ARRAY_SIZE(out->isa); i++)
+    for (u32 i = 0; i < MADT_ISA_IRQS; i++)
         out->isa[i].gsi = i;
     *why = "RSDP";
-    if (!rsdp_address || memcmp(rsdp, "RSD PTR ", 8) != 0)
+    if (!rsdp_address || memcmp(rsdp->signature, "RSD PTR ", sizeof(rsdp->signature)) != 0)
         return ERR_NOT_FOUND;
-    if (!checksum_ok(rsdp, 20))
+    if (acpi_sum(rsdp, ACPI_RSDP_OLD_SIZE) != 0)
         return ERR_FORMAT;
-    bool wide = rsdp[RSDP_REVISION] >= 2 && read_field(rsdp + RSDP_XSDT, 8);
+    bool wide = rsdp->revision >= 2 && rsdp->xsdt;
     u32 width = wide ? 8 : 4; /* of an address */
-    const struct sdt_header *root = hpa_to_ptr(HPA(read_field(rsdp + (wide ? RSDP_XSDT : RSDP_RSDT), width)));
+    const struct acpi_header *root = hpa_to_ptr(HPA(wide ? rsdp->xsdt : rsdp->rsdt));
     *why = wide ? "XSDT" : "RSDT";
-    if (root->length < sizeof(*root) || root->length > TABLE_MAX || !checksum_ok(root, root->length))
+    if (!table_ok(root))
         return ERR_FORMAT;
 
     for (u32 at = sizeof(*root); at + width <= root->length; at += width) {
-        const u8 *entry = (const u8 *)root + at;
-        const struct sdt_header *table = hpa_to_ptr(HPA(read_field(entry, width)));
-        if (table->length < sizeof(*table) || table->length > TABLE_MAX || !checksum_ok(table, table->length))
-            continue; /* one broken table of an option we may not need; what is needed and missing is found below */
-        read_table(table, out);
+        u64 address = 0;
+        memcpy(&address, (const u8 *)root + at, width);
+        const struct acpi_header *table = hpa_to_ptr(HPA(address));
+        if (table_ok(table)) /* a broken one may be for an option that nobody needs; what is missing is found below */
+            read_table(table, out);
     }
     *why = "MADT";
     return out->cpu_count ? OK : ERR_NOT_FOUND;

@@ -6,18 +6,15 @@
 
 #include "hv/core/cpu.h"
 #include "shared/abi/boot_info.h"
+#include "shared/acpi/tables.h"
 #include "shared/lib/status.h"
 
 #define ACPI_IOAPICS 4u
 
-/* How an ISA interrupt arrives at an IOAPIC, with the flags of MADT's override (ACPI 6.4 table 5.26). */
+/* How an ISA interrupt arrives at an IOAPIC, with the flags of MADT's override (MADT_POLARITY, MADT_TRIGGER). */
 struct acpi_isa_irq {
     u32 gsi, flags;
 };
-#define ACPI_POLARITY 0x3u /* 0: as the bus has it */
-#define ACPI_LOW 0x3u
-#define ACPI_TRIGGER 0xcu
-#define ACPI_LEVEL 0xcu
 
 struct acpi_info {
     u32 cpu_count;
@@ -26,7 +23,7 @@ struct acpi_info {
     struct {
         u32 address, gsi; /* gsi: the interrupt number of its first pin */
     } ioapic[ACPI_IOAPICS];
-    struct acpi_isa_irq isa[16];
+    struct acpi_isa_irq isa[MADT_ISA_IRQS];
     u64 ecam;                         /* MCFG: segment 0; 0: none */
     u8 ecam_first_bus, ecam_last_bus; /* without MCFG: all */
     u16 pm_timer_port;                /* FADT; 0: none */

@@ -1,34 +1,12 @@
 /* Local APIC and its timer. */
 #include "hv/arch/x86/cpu/apic.h"
 
-#include "hv/arch/x86/cpu/io.h"
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/arch/x86/paging/paging.h"
 #include "hv/core/hypervisor.h"
-
-#define APIC_ID 0x20u
-#define APIC_TPR 0x80u
-#define APIC_EOI 0xb0u
-#define APIC_SPURIOUS 0xf0u
-#define APIC_ICR_LOW 0x300u
-#define APIC_ICR_HIGH 0x310u
-#define APIC_LVT_TIMER 0x320u
-#define APIC_LVT_LINT0 0x350u
-#define APIC_LVT_LINT1 0x360u
-#define APIC_LVT_ERROR 0x370u
-#define APIC_TIMER_INITIAL 0x380u
-#define APIC_TIMER_CURRENT 0x390u
-#define APIC_TIMER_DIVIDE 0x3e0u
-#define APIC_MASKED (1u << 16)
-#define APIC_ENABLE (1u << 8)
-#define APIC_BASE_EXTD (1ull << 10)
-#define APIC_BASE_ENABLE (1ull << 11)
-#define ICR_PENDING (1u << 12)
-#define ICR_ASSERT (1u << 14)
-#define ICR_INIT (5u << 8)
-#define ICR_STARTUP (6u << 8)
-
-#define PM_TIMER_HZ 3579545u
+#include "shared/acpi/tables.h"
+#include "shared/x86/apic.h"
+#include "shared/x86/io.h"
 
 static volatile u32 *mmio;
 static bool x2apic;
@@ -63,7 +41,7 @@ void apic_init_cpu(void)
 
     if (!mmio) { /* first CPU: the others follow its mode */
         x2apic = base & APIC_BASE_EXTD;
-        mmio = paging_map_device(HPA(base & 0xffffff000ull), PAGE_SIZE);
+        mmio = paging_map_device(HPA(base & APIC_BASE_ADDRESS), PAGE_SIZE);
     }
     msr_write(MSR_APIC_BASE, base | APIC_BASE_ENABLE | (x2apic ? APIC_BASE_EXTD : 0));
     apic_write(APIC_TPR, 0x1f); /* nobody may send what would come in at the gate of an exception */
@@ -71,7 +49,7 @@ void apic_init_cpu(void)
     apic_write(APIC_LVT_LINT1, APIC_MASKED);
     apic_write(APIC_LVT_ERROR, APIC_MASKED);
     apic_write(APIC_LVT_TIMER, APIC_MASKED);
-    apic_write(APIC_TIMER_DIVIDE, 0xb); /* by 1 */
+    apic_write(APIC_TIMER_DIVIDE, APIC_DIVIDE_BY_1);
     apic_write(APIC_SPURIOUS, APIC_ENABLE | VECTOR_SPURIOUS);
 }
 
@@ -103,7 +81,7 @@ void apic_start_cpu(u32 destination, u8 page)
 
 void apic_calibrate(u16 pm_timer_port)
 {
-    const u32 window = PM_TIMER_HZ / 50; /* 20 ms */
+    const u32 window = ACPI_PM_TIMER_HZ / 50; /* 20 ms */
     u32 start = io_in32(pm_timer_port), passed;
 
     apic_write(APIC_TIMER_INITIAL, 0xffffffff);
@@ -115,7 +93,7 @@ void apic_calibrate(u16 pm_timer_port)
     u64 counts = 0xffffffff - apic_read(APIC_TIMER_CURRENT);
     apic_write(APIC_TIMER_INITIAL, 0);
 
-    tsc_khz = tsc * PM_TIMER_HZ / passed / 1000;
+    tsc_khz = tsc * ACPI_PM_TIMER_HZ / passed / 1000;
     timer_per_tsc_q32 = (counts << 32) / tsc;
 }
 

@@ -11,26 +11,8 @@
 #define EXCEPTIONS 32u
 #define STUB_SIZE 16ul /* vectors.S */
 #define VECTOR_NMI 2u
-#define VECTOR_DOUBLE_FAULT 8u
 #define VECTOR_MACHINE_CHECK 18u
 #define IST_STACKS 3u
-#define INTERRUPT_GATE 0x8eu /* present, 64-bit */
-
-struct tss { /* SDM 3A 8.7 */
-    u32 reserved0;
-    u64 rsp[3];
-    u64 reserved1;
-    u64 ist[7];
-    u64 reserved2;
-    u16 reserved3, io_map;
-} __attribute__((packed));
-
-struct gate { /* SDM 3A 6.14.1 */
-    u16 offset_low, selector;
-    u8 ist, type;
-    u16 offset_middle;
-    u32 offset_high, reserved;
-} __attribute__((packed));
 
 struct exception_frame {
     u64 rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15;
@@ -50,24 +32,16 @@ static const u8 exception_stack[EXCEPTIONS] = {[VECTOR_DOUBLE_FAULT] = 1, [VECTO
 struct cpu cpus[CPU_MAX];
 u32 cpu_count = 1;
 
-static void set_gate(u32 vector, const char *stub, u8 ist)
-{
-    u64 offset = (u64)stub;
-
-    idt[vector] =
-        (struct gate){(u16)offset, CODE_SELECTOR, ist, INTERRUPT_GATE, (u16)(offset >> 16), (u32)(offset >> 32), 0};
-}
-
 /* NMI returns like an interrupt: nothing of ours depends on it, and where old-format messages pass, a device can send
  * it. #DB just returns: no breakpoint is ours, and Bochs's SVM lets that of a guest through, right after the exit. */
 static void build_idt(void)
 {
     for (u32 v = 0; v < EXCEPTIONS; v++)
-        set_gate(v, exception_stubs + v * STUB_SIZE, exception_stack[v]);
-    set_gate(VECTOR_NMI, nmi_stub, exception_stack[VECTOR_NMI]);
-    set_gate(VECTOR_DEBUG, debug_stub, 0);
+        idt[v] = gate_create((u64)exception_stubs + v * STUB_SIZE, CODE_SELECTOR, exception_stack[v]);
+    idt[VECTOR_NMI] = gate_create((u64)nmi_stub, CODE_SELECTOR, exception_stack[VECTOR_NMI]);
+    idt[VECTOR_DEBUG] = gate_create((u64)debug_stub, CODE_SELECTOR, 0);
     for (u32 v = EXCEPTIONS; v < ARRAY_SIZE(idt); v++)
-        set_gate(v, interrupt_stubs + (v - EXCEPTIONS) * STUB_SIZE, 0);
+        idt[v] = gate_create((u64)interrupt_stubs + (v - EXCEPTIONS) * STUB_SIZE, CODE_SELECTOR, 0);
 }
 
 u64 cpu_tss_base(const struct cpu *cpu)
@@ -77,14 +51,11 @@ u64 cpu_tss_base(const struct cpu *cpu)
 
 static void build_gdt(struct cpu *cpu)
 {
-    u64 base = cpu_tss_base(cpu);
     u64 *g = gdt[cpu->id];
 
-    g[1] = 0x00af9b000000ffffull;
-    g[2] = 0x00cf93000000ffffull;
-    g[TSS_SELECTOR / 8] =
-        (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
-    g[TSS_SELECTOR / 8 + 1] = base >> 32;
+    g[CODE_SELECTOR / 8] = DESCRIPTOR_CODE_64;
+    g[DATA_SELECTOR / 8] = DESCRIPTOR_DATA;
+    tss_describe(&g[TSS_SELECTOR / 8], &tss[cpu->id]);
     tss[cpu->id].io_map = sizeof(struct tss);
     for (u32 i = 0; i < IST_STACKS; i++)
         tss[cpu->id].ist[i] = (u64)&ist_stack[cpu->id][i][IST_STACK_SIZE];

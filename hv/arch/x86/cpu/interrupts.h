@@ -6,6 +6,7 @@
 #pragma once
 
 #include "hv/core/cpu.h"
+#include "shared/x86/descriptors.h"
 
 /* GDT, TSS (own stacks for double fault, NMI, machine check), IDT, GS base. Each CPU for itself, once. */
 void cpu_init(struct cpu *cpu);
@@ -30,8 +31,3 @@ bool interrupt_take(struct cpu *cpu, u8 vector);
 #define TSS_SELECTOR 0x28u
 /* The base of its TSS. */
 u64 cpu_tss_base(const struct cpu *cpu);
-
-struct descriptor_pointer { /* SDM 3A 3.5.1: of LGDT, LIDT */
-    u16 limit;
-    u64 base;
-} __attribute__((packed));

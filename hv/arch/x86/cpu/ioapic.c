@@ -1,17 +1,13 @@
 /* The machine's IOAPICs. */
 #include "hv/arch/x86/cpu/ioapic.h"
 
-#include "hv/arch/x86/cpu/io.h"
+#include "hv/arch/x86/cpu/registers.h"
 #include "hv/arch/x86/paging/paging.h"
 #include "hv/core/hypervisor.h"
+#include "shared/acpi/tables.h"
+#include "shared/x86/apic.h"
+#include "shared/x86/io.h"
 
-#define IOAPIC_SELECT 0x00u /* 3.1.1 */
-#define IOAPIC_WINDOW 0x10u
-#define IOAPIC_VERSION 1u
-#define IOAPIC_ENTRY(pin) (0x10u + 2 * (pin)) /* low half; the high one behind it (3.2.4) */
-#define ENTRY_LOW (1u << 13)
-#define ENTRY_LEVEL (1u << 15)
-#define ENTRY_MASKED (1u << 16)
 #define LINES_MAX 32u
 
 static struct ioapic {
@@ -31,7 +27,7 @@ static bool busy; /* a register is two accesses; interrupts are off */
 
 static volatile u8 *window(volatile u8 *mmio, u32 reg)
 {
-    mmio_write32(mmio + IOAPIC_SELECT, reg);
+    mmio_write(mmio + IOAPIC_SELECT, 4, reg);
     return mmio + IOAPIC_WINDOW;
 }
 
@@ -42,20 +38,20 @@ void ioapic_init(const struct acpi_info *acpi)
     for (u32 i = 0; i < acpi->ioapic_count; i++) {
         u64 skip = acpi->ioapic[i].address & PAGE_MASK;
         volatile u8 *mmio = (u8 *)paging_map_device(HPA(acpi->ioapic[i].address - skip), PAGE_SIZE) + skip;
-        u32 pins = (mmio_read32(window(mmio, IOAPIC_VERSION)) >> 16 & 0xff) + 1;
+        u32 pins = IOAPIC_LAST_PIN(mmio_read(window(mmio, IOAPIC_VERSION), 4)) + 1;
         ioapics[i] = (struct ioapic){mmio, acpi->ioapic[i].gsi, pins};
         for (u32 pin = 0; pin < pins; pin++)
-            mmio_write32(window(mmio, IOAPIC_ENTRY(pin)), ENTRY_MASKED);
+            mmio_write(window(mmio, IOAPIC_ENTRY(pin)), 4, IOAPIC_MASKED);
     }
 }
 
 /* The entry's low half, not masked. What MADT leaves to the bus is edge and high on ISA, level and low on PCI. */
 static u32 make_entry(const struct pci_line *line, u8 vector)
 {
-    u32 flags = tables->isa[line->irq].flags, polarity = flags & ACPI_POLARITY, trigger = flags & ACPI_TRIGGER;
-    bool low = polarity ? polarity == ACPI_LOW : !line->isa, level = trigger ? trigger == ACPI_LEVEL : !line->isa;
+    u32 flags = tables->isa[line->irq].flags, polarity = flags & MADT_POLARITY, trigger = flags & MADT_TRIGGER;
+    bool low = polarity ? polarity == MADT_LOW : !line->isa, level = trigger ? trigger == MADT_LEVEL : !line->isa;
 
-    return vector | (low ? ENTRY_LOW : 0) | (level ? ENTRY_LEVEL : 0); /* fixed delivery, physical destination */
+    return vector | (low ? IOAPIC_LOW : 0) | (level ? IOAPIC_LEVEL : 0); /* fixed delivery, physical destination */
 }
 
 status_t ioapic_route(const struct pci_line *line, u8 vector, u32 apic_id)
@@ -73,8 +69,8 @@ status_t ioapic_route(const struct pci_line *line, u8 vector, u32 apic_id)
     for (i = 0; i < line_count; i++)
         if (lines[i].mmio == new.mmio && lines[i].reg == new.reg)
             return ERR_BUSY;
-    mmio_write32(window(new.mmio, new.reg + 1), apic_id << 24);
-    mmio_write32(window(new.mmio, new.reg), new.entry | ENTRY_MASKED);
+    mmio_write(window(new.mmio, new.reg + 1), 4, apic_id << 24);
+    mmio_write(window(new.mmio, new.reg), 4, new.entry | IOAPIC_MASKED);
     lines[line_count++] = new;
     return OK;
 }
@@ -82,9 +78,9 @@ status_t ioapic_route(const struct pci_line *line, u8 vector, u32 apic_id)
 static void set_open(struct line *line, bool open)
 {
     while (__atomic_exchange_n(&busy, true, __ATOMIC_ACQUIRE))
-        __builtin_ia32_pause();
+        cpu_pause();
     if (line->open != open)
-        mmio_write32(window(line->mmio, line->reg), line->entry | (open ? 0 : ENTRY_MASKED));
+        mmio_write(window(line->mmio, line->reg), 4, line->entry | (open ? 0 : IOAPIC_MASKED));
     line->open = open;
     __atomic_store_n(&busy, false, __ATOMIC_RELEASE);
 }
@@ -99,6 +95,6 @@ void ioapic_open(u32 vector, bool open)
 void ioapic_interrupt(u32 vector)
 {
     for (u32 i = 0; i < line_count; i++)
-        if (lines[i].vector == vector && (lines[i].entry & ENTRY_LEVEL))
+        if (lines[i].vector == vector && (lines[i].entry & IOAPIC_LEVEL))
             set_open(&lines[i], false);
 }

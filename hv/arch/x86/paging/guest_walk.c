@@ -1,10 +1,7 @@
 /* Walks of a guest's own page tables (APM 2 5.3): everything read here is the guest's and may change under us. */
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/arch/x86/vendor.h"
-
-#define ENTRY_PRESENT 1ull
-#define ENTRY_LARGE (1ull << 7)
-#define ENTRY_ADDRESS 0x000ffffffffff000ull
+#include "shared/x86/paging.h"
 
 /* Without paging, or through the four levels of long mode: a kernel that reaches for devices has one or the other. */
 status_t vcpu_translate(struct vcpu *vcpu, u64 va, gpa_t *out)
@@ -18,12 +15,12 @@ status_t vcpu_translate(struct vcpu *vcpu, u64 va, gpa_t *out)
     if (!(vendor->read(vcpu, GUEST_EFER) & EFER_LMA))
         return ERR_NOT_FOUND;
     for (u32 shift = 39;; shift -= 9) {
-        u64 table = entry & ENTRY_ADDRESS, index = va >> shift & 511, offset = (1ull << shift) - 1;
+        u64 table = entry & PTE_ADDRESS, index = va >> shift & 511, offset = (1ull << shift) - 1;
         if (vm_read(vcpu->vm, GPA(table + index * sizeof(entry)), &entry, sizeof(entry)) != OK ||
-            !(entry & ENTRY_PRESENT))
+            !(entry & PTE_PRESENT))
             return ERR_NOT_FOUND;
-        if (shift == 12 || (shift < 39 && (entry & ENTRY_LARGE))) { /* 4 KiB, 2 MiB, 1 GiB */
-            *out = GPA((entry & ENTRY_ADDRESS & ~offset) | (va & offset));
+        if (shift == 12 || (shift < 39 && (entry & PTE_LARGE))) { /* 4 KiB, 2 MiB, 1 GiB */
+            *out = GPA((entry & PTE_ADDRESS & ~offset) | (va & offset));
             return OK;
         }
     }
