@@ -17,12 +17,11 @@
 #define X86_WRITE_THROUGH (1ull << 3)
 #define X86_CACHE_DISABLE (1ull << 4)
 #define X86_NO_EXECUTE (1ull << 63)
-#define X86_TABLE (X86_PRESENT | X86_WRITE | X86_USER)
 /* UNCACHED is PAT index 3: uncacheable in the PAT's reset value, which nobody changes. */
-#define X86_RIGHTS                                                                                                     \
-    {                                                                                                                  \
-        X86_PRESENT, X86_PRESENT | X86_WRITE, X86_PRESENT | X86_NO_EXECUTE, X86_WRITE_THROUGH | X86_CACHE_DISABLE      \
-    }
+#define X86_UNCACHED (X86_WRITE_THROUGH | X86_CACHE_DISABLE)
+#define X86_FORMAT                                                                                                     \
+    .superpages = 1u << 1 | 1u << 2, .table = X86_PRESENT | X86_WRITE | X86_USER, .inverted = X86_NO_EXECUTE,          \
+    .right = {X86_PRESENT, X86_PRESENT | X86_WRITE, X86_PRESENT | X86_NO_EXECUTE, X86_UNCACHED}
 
 /* VT-d 9.8: no present bit; an entry that allows neither access is not present (VT-d 3.7) */
 #define VTD_READ (1ull << 0)
@@ -34,20 +33,8 @@
 #define EPT_EXECUTE (1ull << 2)
 #define EPT_WRITE_BACK (6ull << 3) /* the memory type; 0 is uncacheable */
 
-const struct page_format page_format_x86 = {
-    .superpages = 1u << 1 | 1u << 2,
-    .table = X86_TABLE,
-    .inverted = X86_NO_EXECUTE,
-    .right = X86_RIGHTS,
-};
-
-const struct page_format page_format_npt = {
-    .superpages = 1u << 1 | 1u << 2,
-    .table = X86_TABLE,
-    .leaf = X86_USER,
-    .inverted = X86_NO_EXECUTE,
-    .right = X86_RIGHTS,
-};
+const struct page_format page_format_x86 = {X86_FORMAT};
+const struct page_format page_format_npt = {X86_FORMAT, .leaf = X86_USER};
 
 const struct page_format page_format_vtd = {
     .superpages = 1u << 1 | 1u << 2,
@@ -136,10 +123,9 @@ static status_t new_table(const struct page_table *pt, hpa_t *table)
 {
     status_t status = frame_alloc(table);
 
-    if (status != OK)
-        return status;
-    publish(pt, hpa_to_ptr(*table), TABLE_ENTRIES); /* its zeros, before anything refers to them */
-    return OK;
+    if (status == OK)
+        publish(pt, hpa_to_ptr(*table), TABLE_ENTRIES); /* its zeros, before anything refers to them */
+    return status;
 }
 
 /* After it, sums of at and size cannot overflow. */
@@ -196,28 +182,25 @@ static void clear(struct page_table *pt, u64 at, u64 end)
     }
 }
 
-/* Map one page of `level`, or of the level of a table that stands there already. *size: how much that is. */
-static status_t map_one(struct page_table *pt, u64 at, u64 hpa, u32 rights, u32 level, u64 *size)
+/* Map one page of `level`, or of the level of a table that stands there already. Returns its size; 0: no memory. */
+static u64 map_one(struct page_table *pt, u64 at, u64 hpa, u32 rights, u32 level)
 {
     struct place place = find(pt, at);
 
     while (place.level > level) {
         hpa_t table;
-        status_t status = new_table(pt, &table);
-        if (status != OK)
-            return status;
+        if (new_table(pt, &table) != OK)
+            return 0;
         set_one(pt, place.entry, table.v | pt->format->table);
         place = find(pt, at);
     }
     set_one(pt, place.entry, make_leaf(pt->format, hpa, rights, place.level));
-    *size = level_size(place.level);
-    return OK;
+    return level_size(place.level);
 }
 
 status_t page_table_map(struct page_table *pt, u64 at, hpa_t hpa, u64 size, u32 rights)
 {
     status_t status = check_range(at, size);
-    u64 step;
 
     if (status != OK)
         return status;
@@ -227,12 +210,12 @@ status_t page_table_map(struct page_table *pt, u64 at, hpa_t hpa, u64 size, u32 
         return ERR_RANGE;
     if (is_anything_mapped(pt, at, at + size))
         return ERR_EXISTS;
-    for (u64 done = 0; done < size; done += step) {
+    for (u64 done = 0, step; done < size; done += step) {
         u32 level = largest_level(pt, at + done, hpa.v + done, size - done);
-        status = map_one(pt, at + done, hpa.v + done, rights, level, &step);
-        if (status != OK) {
+        step = map_one(pt, at + done, hpa.v + done, rights, level);
+        if (step == 0) {
             clear(pt, at, at + done);
-            return status;
+            return ERR_NO_MEMORY;
         }
     }
     return OK;
