@@ -8,7 +8,6 @@
 #include "shared/lib/string.h"
 
 #define WORDS_MAX 4u
-#define LINE_SIZE 256u
 #define PIECE_SIZE 256u
 
 static void (*sink)(const char *text);
@@ -128,21 +127,18 @@ static const char *run(const struct command *command, u32 arguments, const char 
     return NULL;
 }
 
-static const char *run_line(const char *text)
+static const char *run_line(char *line)
 {
-    char line[LINE_SIZE];
     const char *words[WORDS_MAX] = {""}; /* no command has that name */
-
-    if (!str_copy(line, sizeof(line), text))
-        return "the line is too long";
     u32 count = split(line, words);
+
     for (u32 i = 0; i < ARRAY_SIZE(commands); i++)
         if (strcmp(commands[i].name, words[0]) == 0)
             return run(&commands[i], count - 1, words);
     return "unknown command: see help";
 }
 
-void control_execute(const char *line, void (*put)(const char *text))
+void control_execute(char *line, void (*put)(const char *text))
 {
     sink = put;
     const char *error = run_line(line);

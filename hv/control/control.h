@@ -55,5 +55,5 @@ u64 event_last(void);
 void control_init(void);
 /* From CPU 0's tick: take input, run complete lines, push buffered output. */
 void control_poll(void);
-/* Pure part, for tests: run one command line, answer through put(). */
-void control_execute(const char *line, void (*put)(const char *text));
+/* Pure part, for tests: run one command line, which is cut into its words, answer through put(). */
+void control_execute(char *line, void (*put)(const char *text));

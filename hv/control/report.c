@@ -17,33 +17,21 @@ static const char *vm_name(u32 id)
     return id < vm_count ? vms[id]->name : "-";
 }
 
-/* Its newest record that has ended; NULL. */
-static const struct fault_record *last_fault(const struct vm *vm)
-{
-    for (u32 i = recovery_history_count(); i > 0; i--) {
-        const struct fault_record *record = recovery_history(i - 1);
-        if (record->vm == vm->id)
-            return record;
-    }
-    return NULL;
-}
-
 static void status_driver(const struct driver *driver)
 {
     const struct manifest_vm *config = driver->config;
-    const struct fault_record *fault = last_fault(driver->vm);
+    const struct fault_record *fault = &driver->recovery.current; /* the newest, under way or over */
     char text[112] = "none";
 
     answer(" device=" BDF_FORMAT, BDF_PARTS(driver->pci->bdf));
     answer_text("isolation", driver->isolation);
     answer(" dma=%s interrupts=%s generation=%u restarts=%u faults=%u in_flight=%u image_size=%lu",
            manifest_dma_name[config->dma], driver_interrupt_name[driver->interrupt], driver->generation,
-           driver->recovery.restarts_total, driver->recovery.faults_total, relay_in_flight(driver->relay),
-           driver->image_size);
+           driver->generation, driver->recovery.faults_total, relay_in_flight(driver->relay), driver->image_size);
     answer(" reset=%s grants=%s heartbeat_us=%lu heartbeat_misses=%u", pci_reset_name[pci_reset_kind(driver->pci)],
            config->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky", (u64)config->heartbeat_us,
            driver->recovery.heartbeat_misses);
-    if (fault != NULL)
+    if (fault->kind != FAULT_NONE)
         (void)bh_snprintf(text, sizeof(text), "%s: %s", fault_kind_name[fault->kind], fault->text);
     answer_text("last_fault", text);
 }
@@ -74,9 +62,8 @@ void report_status(void)
 static void stats_driver(const struct driver *driver)
 {
     const struct iommu_domain *domain = driver->domain;
-    struct relay_stats stats;
+    const struct relay_stats stats = relay_stats(driver->relay);
 
-    relay_stats(driver->relay, &stats);
     answer(" hypercalls=%lu device_interrupts=%lu requests=%lu completions=%lu in_flight=%u", driver->hypercalls,
            driver->device_interrupts, stats.requests, stats.completions, stats.in_flight);
     answer(" bytes_read=%lu bytes_written=%lu kicks=%lu interrupts=%lu errors_answered=%lu broken=%lu",
@@ -90,8 +77,6 @@ static void stats_driver(const struct driver *driver)
 
 void report_stats(void)
 {
-    struct platform_stats guest;
-
     for (u32 i = 0; i < vm_count; i++) {
         struct vm *vm = vms[i];
         answer("vm name=%s run_us=%lu exits=%lu", vm->name, tsc_to_us(vm->vcpu.run_ticks), vm->vcpu.exits);
@@ -100,7 +85,7 @@ void report_stats(void)
         if (vm->driver != NULL)
             stats_driver(vm->driver);
         if (vm == main_guest) {
-            platform_stats(vm, &guest);
+            const struct platform_stats guest = platform_stats(vm);
             answer(" interrupts=%lu timer_interrupts=%lu eoi_exits=%lu pv_eois=%lu console_in=%lu console_out=%lu",
                    guest.interrupts, guest.timer_interrupts, guest.eoi_exits, guest.pv_eois, guest.console_in,
                    guest.console_out);

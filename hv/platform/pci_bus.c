@@ -1,7 +1,6 @@
 /*
  * PCI bus 0 by configuration mechanism 1 (PCI Local Bus 3.0 3.2.2.3.2): 00:00.0 is a host bridge, 00:01.0 onwards are
- * the relays' VirtIO devices in slot order, single-function. What is not there reads all ones. BAR accesses go to the
- * relay that claims the address.
+ * the relays' VirtIO devices in slot order, single-function. What is not there reads all ones.
  */
 #include "hv/platform/state.h"
 #include "hv/relay/relay.h"
@@ -42,20 +41,4 @@ void pci_bus_port(struct vm *vm, u32 offset, u8 width, bool write, u32 *value)
         *address = *value & ADDRESS_WRITABLE;
     else
         *value = *address;
-}
-
-bool pci_bus_claimed_port(u16 port, u8 width, bool write, u32 *value)
-{
-    for (u32 slot = 0; slot < VM_MAX; slot++)
-        if (relays[slot] && relay_port(relays[slot], port, width, write, value))
-            return true;
-    return false;
-}
-
-bool pci_bus_claimed_memory(gpa_t address, u8 width, bool write, u64 *value)
-{
-    for (u32 slot = 0; slot < VM_MAX; slot++)
-        if (relays[slot] && relay_memory(relays[slot], address, width, write, value))
-            return true;
-    return false;
 }

@@ -38,7 +38,7 @@ void platform_port(struct vm *vm, u16 port, u8 width, bool write, u32 *value)
 {
     if (width != 1 && width != 2 && width != 4)
         return;
-    u32 mask = width == 4 ? 0xffffffff : (1u << width * 8) - 1;
+    u32 mask = ~0u >> (32 - width * 8);
     *value = write ? *value & mask : mask;
     if (port - PLATFORM_UART_PORT < 8) /* unsigned: the lower ports are far above */
         uart_port(vm, port - PLATFORM_UART_PORT, width, write, value);
@@ -47,7 +47,9 @@ void platform_port(struct vm *vm, u16 port, u8 width, bool write, u32 *value)
     else if (port - PCI_CONFIG_PORT < 8)
         pci_bus_port(vm, port - PCI_CONFIG_PORT, width, write, value);
     else
-        (void)pci_bus_claimed_port(port, width, write, value); /* nobody: the ones stay */
+        for (u32 slot = 0; slot < VM_MAX; slot++) /* whose BAR is it? Nobody's: the ones stay */
+            if (relays[slot] && relay_port(relays[slot], port, width, write, value))
+                break;
     *value &= mask;
 }
 
@@ -57,19 +59,22 @@ bool platform_memory(struct vm *vm, gpa_t address, u8 width, bool write, u64 *va
         ioapic_memory(&vm->platform->ioapic, (u32)(address.v & PAGE_MASK), width, write, value);
         return true;
     }
-    return pci_bus_claimed_memory(address, width, write, value);
+    for (u32 slot = 0; slot < VM_MAX; slot++)
+        if (relays[slot] && relay_memory(relays[slot], address, width, write, value))
+            return true;
+    return false;
 }
 
-void platform_stats(struct vm *vm, struct platform_stats *out)
+struct platform_stats platform_stats(const struct vm *vm)
 {
-    *out = vm->platform->stats;
+    return vm->platform->stats;
 }
 
 /* Everything as at power-on; only the counters go on. */
 static void reset_devices(struct platform *platform)
 {
-    *platform = (struct platform){
-        .ram = platform->ram, .image = platform->image, .image_size = platform->image_size, .stats = platform->stats};
+    *platform =
+        (struct platform){.image = platform->image, .image_size = platform->image_size, .stats = platform->stats};
     lapic_reset(&platform->lapic);
     ioapic_reset(&platform->ioapic);
 }
@@ -78,18 +83,17 @@ static void reset_devices(struct platform *platform)
 static status_t load(struct vm *vm, const char **why)
 {
     vm->platform->clock_start = tsc_now();
-    acpi_write(vm->platform->ram + ACPI_AREA);
+    acpi_write(vm_ram(vm, GPA(ACPI_AREA), LOW_RESERVED_END - ACPI_AREA));
     return pvh_load(vm, why);
 }
 
 status_t platform_create(struct vm *vm, const void *image, u64 image_size, const char **why)
 {
     *why = "the guest's memory must be at least 2 MiB and at most 3 GiB";
-    void *ram = vm_ram(vm, GPA(0), vm->ram_size);
-    if (vm->ram_size < GUEST_RAM_MIN || vm->ram_size > PLATFORM_RAM_MAX || !ram)
+    if (vm->ram_size < GUEST_RAM_MIN || vm->ram_size > PLATFORM_RAM_MAX)
         return ERR_RANGE;
-    memset(ram, 0, vm->ram_size);
-    the_platform = (struct platform){.ram = ram, .image = image, .image_size = image_size};
+    memset(vm_ram(vm, GPA(0), vm->ram_size), 0, vm->ram_size);
+    the_platform = (struct platform){.image = image, .image_size = image_size};
     vm->platform = &the_platform;
     reset_devices(vm->platform);
     return load(vm, why);
@@ -138,7 +142,7 @@ void platform_tick(struct vm *vm)
             return;
     u64 left = vm->ram_size - platform->wiped;
     u64 step = left < WIPE_STEP ? left : WIPE_STEP;
-    memset(platform->ram + platform->wiped, 0, step);
+    memset(vm_ram(vm, GPA(platform->wiped), step), 0, step);
     platform->wiped += step;
     if (step == left)
         start_again(vm);

@@ -6,7 +6,7 @@
  *   pv_eoi.c  end of interrupt by memory                     clock.c   kvm-clock
  *   uart.c    16550 at 0x3F8, IRQ 4                          cpuid.c   CPUID filter, facade of KVM
  *   acpi.c    hardware-reduced tables in guest memory        pvh.c     start of an ELF64 guest
- *   pci_bus.c configuration by 0xCF8/0xCFC, routing of BARs
+ *   pci_bus.c configuration by 0xCF8/0xCFC
  * Context: hv lock held. One vCPU.
  */
 #pragma once
@@ -81,4 +81,4 @@ bool platform_console_input(struct vm *vm, u8 byte);
 struct platform_stats {
     u64 interrupts, timer_interrupts, eoi_exits, pv_eois, console_in, console_out;
 };
-void platform_stats(struct vm *vm, struct platform_stats *out);
+struct platform_stats platform_stats(const struct vm *vm);

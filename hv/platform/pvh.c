@@ -62,6 +62,7 @@ static const char *find_misfit(const struct vm *vm, const struct elf_image *elf)
 status_t pvh_load(struct vm *vm, const char **why)
 {
     const struct platform *platform = vm->platform;
+    u8 *ram = vm_ram(vm, GPA(0), vm->ram_size);
     struct elf_image elf;
     status_t status = elf_parse(platform->image, platform->image_size, &elf, why);
     if (status != OK)
@@ -72,9 +73,9 @@ status_t pvh_load(struct vm *vm, const char **why)
         return ERR_INVALID;
     }
     for (u32 i = 0; i < elf.count; i++)
-        memcpy(platform->ram + elf.segment[i].paddr, (const u8 *)platform->image + elf.segment[i].offset,
+        memcpy(ram + elf.segment[i].paddr, (const u8 *)platform->image + elf.segment[i].offset,
                elf.segment[i].file_size);
-    write_start_info(vm, (struct pvh_page *)(platform->ram + PVH_AREA));
+    write_start_info(vm, (struct pvh_page *)(ram + PVH_AREA));
     memset(&vm->vcpu.regs, 0, sizeof(vm->vcpu.regs));
     vendor->reset_protected32(&vm->vcpu, elf.pvh_entry);
     vm->vcpu.regs.rbx = PVH_AREA;

@@ -49,7 +49,6 @@ struct platform {
     u32 pci_address;     /* 0xCF8 */
     bool restarting;     /* its vCPU is stopped; memory up to `wiped` is zero */
     u64 wiped;
-    u8 *ram; /* all of the guest's */
     const void *image;
     u64 image_size;
     struct platform_stats stats;
@@ -81,10 +80,6 @@ void ioapic_set_pin(struct vm *vm, u32 pin, bool level);
 /* Port handlers: offset from the first port of the range. On a read *value is all ones at first. */
 void uart_port(struct vm *vm, u32 offset, u8 width, bool write, u32 *value);
 void pci_bus_port(struct vm *vm, u32 offset, u8 width, bool write, u32 *value);
-
-/* BARs of the relays' devices. False: none claims it. */
-bool pci_bus_claimed_port(u16 port, u8 width, bool write, u32 *value);
-bool pci_bus_claimed_memory(gpa_t address, u8 width, bool write, u64 *value);
 
 /* cpuid.c: pure; out holds the host's values on entry, zeros when the host has no such leaf. */
 void cpuid_filter(u32 leaf, u32 subleaf, u32 out[4]);

@@ -32,19 +32,11 @@ static u64 progress_value(const struct driver *driver)
     return value;
 }
 
-static u64 completions(const struct driver *driver)
-{
-    struct relay_stats stats;
-
-    relay_stats(driver->relay, &stats);
-    return stats.completions;
-}
-
 static void storm_restart(struct driver *driver, u64 now)
 {
     driver->recovery.storm_start = now;
     driver->recovery.storm_interrupts = driver->device_interrupts;
-    driver->recovery.storm_completions = completions(driver);
+    driver->recovery.storm_completions = relay_stats(driver->relay).completions;
 }
 
 void progress_reset(struct driver *driver)
@@ -104,7 +96,7 @@ static void check_storm(struct driver *driver, u64 now)
     struct recovery *recovery = &driver->recovery;
     u64 interrupts = driver->device_interrupts - recovery->storm_interrupts;
 
-    if (interrupts > STORM_INTERRUPTS && completions(driver) == recovery->storm_completions) {
+    if (interrupts > STORM_INTERRUPTS && relay_stats(driver->relay).completions == recovery->storm_completions) {
         /* Masked here and not in quiesce only: each of them costs its CPU the time that recovery needs. */
         driver_interrupt_close(driver);
         recovery_report(driver, FAULT_INTERRUPT, interrupts, 0, "%lu interrupts without a completion", interrupts);

@@ -50,16 +50,6 @@ static bool write_code(struct vcpu *vcpu, const void *code, u64 length)
     return vcpu_translate(vcpu, vcpu->rip, &at) == OK && vm_write(vcpu->vm, at, code, length) == OK;
 }
 
-static bool apply_crash(struct driver *driver)
-{
-    return write_code(&driver->vm->vcpu, "\x0f\x0b", 2); /* UD2 */
-}
-
-static bool apply_hang(struct driver *driver)
-{
-    return write_code(&driver->vm->vcpu, "\xeb\xfe", 2); /* JMP to itself */
-}
-
 /* MOV moffs64, AL (SDM 2B MOV, opcode A2 with a 64-bit address), aimed at the canary; then it spins in case nobody
  * minds. */
 static bool apply_wild_write(struct driver *driver)
@@ -177,51 +167,49 @@ static bool apply_garbage(struct driver *driver)
     return false;
 }
 
-enum { INJECT_NONE, INJECT_CRASH, INJECT_HANG, INJECT_WILD_WRITE, INJECT_WILD_DMA, INJECT_GARBAGE };
-
-static const struct {
+static const struct injected_fault {
     const char *name;
+    const char *code;                     /* an instruction of two bytes to go on with, or: */
     bool (*apply)(struct driver *driver); /* false: the fitting moment has not come */
+    bool needs_request;                   /* that the driver has not read yet */
 } faults[] = {
-    [INJECT_NONE] = {"", NULL},
-    [INJECT_CRASH] = {"crash", apply_crash},
-    [INJECT_HANG] = {"hang", apply_hang},
-    [INJECT_WILD_WRITE] = {"wild-write", apply_wild_write},
-    [INJECT_WILD_DMA] = {"wild-dma", apply_wild_dma},
-    [INJECT_GARBAGE] = {"garbage", apply_garbage},
+    {"crash", .code = "\x0f\x0b"}, /* UD2 */
+    {"hang", .code = "\xeb\xfe"},  /* JMP to itself */
+    {"wild-write", .apply = apply_wild_write},
+    {"wild-dma", .apply = apply_wild_dma, .needs_request = true},
+    {"garbage", .apply = apply_garbage},
 };
 
 void inject_clear(struct driver *driver)
 {
-    driver->recovery.inject_armed = INJECT_NONE;
+    driver->recovery.inject_armed = NULL;
     driver->recovery.inject_time = 0;
-    driver->recovery.inject_name = faults[INJECT_NONE].name;
+    driver->recovery.inject_name = "";
 }
 
 status_t inject_arm(struct driver *driver, const char *name)
 {
     struct recovery *recovery = &driver->recovery;
     u64 patience = tsc_from_us(driver->config->deadline_us);
-    u32 fault = INJECT_NONE + 1;
+    const struct injected_fault *fault = faults;
 
-    while (fault < ARRAY_SIZE(faults) && strcmp(faults[fault].name, name) != 0)
+    while (fault < faults + ARRAY_SIZE(faults) && strcmp(fault->name, name) != 0)
         fault++;
-    if (fault == ARRAY_SIZE(faults))
+    if (fault == faults + ARRAY_SIZE(faults))
         return ERR_NOT_FOUND;
     if (driver->state != DRIVER_RUNNING || recovery->pending)
         return ERR_STATE;
     /* One at a time; one that nobody noticed for as long as a request may take stands in nobody's way. */
-    if (recovery->inject_armed != INJECT_NONE ||
-        (recovery->inject_time != 0 && tsc_now() - recovery->inject_time < patience))
+    if (recovery->inject_armed != NULL || (recovery->inject_time != 0 && tsc_now() - recovery->inject_time < patience))
         return ERR_BUSY;
 
     recovery->inject_armed = fault;
     recovery->inject_time = 0;
-    recovery->inject_name = faults[fault].name;
+    recovery->inject_name = fault->name;
     recovery->inject_calls = driver->hypercalls;
     event_add(EVENT_INJECT, driver->vm->id, "%s armed", name);
-    /* An idle driver gets up as for a new request; wild-dma needs a real one and waits for it. */
-    if (fault != INJECT_WILD_DMA)
+    /* An idle driver gets up as for a new request, unless a real one is to be waited for. */
+    if (!fault->needs_request)
         driver_signal(driver, DRIVER_EVENT_REQUEST);
     vcpu_kick(&driver->vm->vcpu);
     return OK;
@@ -230,6 +218,7 @@ status_t inject_arm(struct driver *driver, const char *name)
 void inject_apply(struct driver *driver)
 {
     struct recovery *recovery = &driver->recovery;
+    const struct injected_fault *fault = recovery->inject_armed;
     bool after_call = driver->hypercalls != recovery->inject_calls;
 
     recovery->inject_calls = driver->hypercalls;
@@ -237,14 +226,14 @@ void inject_apply(struct driver *driver)
         return;
     /* A driver that a timer tick interrupted may have read its cells already: changing them then would change nothing.
      */
-    if (recovery->inject_armed == INJECT_WILD_DMA && !after_call)
+    if (fault->needs_request && !after_call)
         return;
     /* Stamped before: a detector may see it at once. */
     recovery->inject_time = tsc_now();
-    if (!faults[recovery->inject_armed].apply(driver)) {
+    if (!(fault->code ? write_code(&driver->vm->vcpu, fault->code, 2) : fault->apply(driver))) {
         recovery->inject_time = 0;
         return;
     }
-    recovery->inject_armed = INJECT_NONE;
-    event_add(EVENT_INJECT, driver->vm->id, "%s at rip 0x%lx", recovery->inject_name, driver->vm->vcpu.rip);
+    recovery->inject_armed = NULL;
+    event_add(EVENT_INJECT, driver->vm->id, "%s at rip 0x%lx", fault->name, driver->vm->vcpu.rip);
 }

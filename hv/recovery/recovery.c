@@ -36,17 +36,6 @@ static void run_give_up(struct driver *driver, const char *why)
     relay_give_up(driver->relay, answer);
 }
 
-static struct recovery_decision run_decide(struct driver *driver)
-{
-    struct recovery *recovery = &driver->recovery;
-
-    recovery->current.t_decide = tsc_now();
-    struct recovery_decision decision = recovery_decide(driver->config, recovery, recovery->current.t_decide);
-    event_add(EVENT_DECIDE, driver->vm->id, "%s, %u of %u, pause %lu us", decision.why, recovery->restarts_in_window,
-              driver->config->limit, tsc_to_us(decision.delay));
-    return decision;
-}
-
 static void run_stages(struct driver *driver)
 {
     struct recovery *recovery = &driver->recovery;
@@ -54,7 +43,11 @@ static void run_stages(struct driver *driver)
 
     recovery->pending = false;
     driver->state = DRIVER_RECOVERING;
-    struct recovery_decision decision = run_decide(driver);
+
+    record->t_decide = tsc_now();
+    struct recovery_decision decision = recovery_decide(driver->config, recovery, record->t_decide);
+    event_add(EVENT_DECIDE, driver->vm->id, "%s, %u of %u, pause %lu us", decision.why, recovery->restarts_in_window,
+              driver->config->limit, tsc_to_us(decision.delay));
 
     record->t_quiesce = tsc_now();
     recovery_quiesce(driver);

@@ -11,6 +11,7 @@
 #include "shared/lib/types.h"
 
 struct driver;
+struct injected_fault;
 struct iommu_fault;
 
 /* What the detectors see, and its name for people. */
@@ -66,11 +67,11 @@ bool rate_allows(struct rate *rate, u32 limit);
 
 struct recovery {                /* in struct driver */
     bool pending;                /* a report waits for recovery_run() */
-    struct fault_record current; /* sequence != 0: open, from the report until it goes into the history */
+    struct fault_record current; /* the newest; sequence != 0: open, not in the history yet */
     u64 restart_at;              /* WAITING: TSC */
     u64 window_start;            /* TSC of the first restart that the policy counts */
     u32 restarts_in_window;
-    u32 restarts_total, faults_total;
+    u32 faults_total;
     u32 reports_later;    /* reports that came after the first one of their generation */
     u64 last_progress;    /* heartbeat detector: the counters at the last look, */
     u64 last_run;         /* ... the vCPU's run_ticks then, */
@@ -80,10 +81,10 @@ struct recovery {                /* in struct driver */
     u64 storm_interrupts, storm_completions;
     struct rate log_rate; /* of the `log` hypercall: a flood must not push faults out of the event log */
     /* The injector. */
-    u32 inject_armed;        /* 0: none */
-    u64 inject_time;         /* TSC of the injection; 0: not yet */
-    u64 inject_calls;        /* driver->hypercalls at the last entry that was looked at */
-    const char *inject_name; /* what was armed last; "": nothing */
+    const struct injected_fault *inject_armed; /* NULL: none */
+    u64 inject_time;                           /* TSC of the injection; 0: not yet */
+    u64 inject_calls;                          /* driver->hypercalls at the last entry that was looked at */
+    const char *inject_name;                   /* what was armed last; "": nothing */
 };
 
 /*

@@ -42,8 +42,9 @@ status_t recovery_offer(struct driver *driver, const struct driver_offer *offer)
     event_add(EVENT_REPLAY, driver->vm->id, "%u requests, %lu us", in_flight, tsc_to_us(record->t_replay - arrived));
     /* A request that could not be replayed was answered at once: then the guest has had its first completion already.
      */
-    if (in_flight != 0 && relay_last_completion(driver->relay) >= arrived)
-        record->t_first_completion = relay_last_completion(driver->relay);
+    u64 last_completion = relay_stats(driver->relay).last_completion;
+    if (in_flight != 0 && last_completion >= arrived)
+        record->t_first_completion = last_completion;
     if (in_flight == 0 || record->t_first_completion != 0)
         recovered(driver);
     return OK;

@@ -40,7 +40,6 @@ void recovery_restart_vm(struct driver *driver)
     events->pending = events->features != 0 ? DRIVER_EVENT_FEATURES : 0;
     inject_clear(driver);
     driver->generation++;
-    driver->recovery.restarts_total++;
 
     if (driver_interrupt_open(driver) != OK)
         event_add(EVENT_RESTART, driver->vm->id, "the device does not take its message any more");

@@ -32,7 +32,7 @@ void relay_publish(struct relay *relay, struct relay_queue *queue)
         return;
     if (virtqueue_publish(&queue->vq))
         device_interrupt(relay, queue->vq.vector, ISR_QUEUE);
-    relay->last_completion = tsc_now();
+    relay->stats.last_completion = tsc_now();
     if (relay->awaits_completion) {
         relay->awaits_completion = false;
         recovery_first_completion(relay->driver);

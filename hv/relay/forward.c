@@ -133,13 +133,12 @@ void relay_replay(struct relay *relay)
     u64 now = tsc_now();
     for (u32 q = 0; q < relay->offer.queues; q++) {
         struct relay_queue *queue = &relay->queue[q];
-        u8 next;
-        for (u8 tag = queue->log.oldest; tag != NO_TAG; tag = next) {
+        for (u32 i = 0; i < queue->log.count;) {
+            u8 tag = queue->log.order[i];
             struct log_slot *slot = &queue->log.slot[tag];
-            next = slot->next;
             if (grants_take(relay, &slot->chain) != OK) {
                 /* All was granted at once before; only table memory can be missing now. The guest gets an error. */
-                inflight_remove(&queue->log, tag);
+                inflight_remove(&queue->log, tag); /* its successor moves up to i */
                 answer_with_error(relay, queue, &slot->chain);
                 continue;
             }
@@ -147,6 +146,7 @@ void relay_replay(struct relay *relay)
             slot->submitted = now;
             ring_write(queue, tag);
             relay->stats.replayed++;
+            i++;
         }
         publish(relay, queue);
     }

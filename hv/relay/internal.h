@@ -18,8 +18,6 @@
 #include "hv/relay/relay.h"
 #include "shared/virtio/virtio.h"
 
-#define NO_TAG 0xffu
-
 /* A descriptor chain, copied out of guest memory once and checked: every segment lies in RAM and is not empty. */
 struct chain_segment {
     u64 gpa;
@@ -53,8 +51,7 @@ struct virtqueue {
 
 struct log_slot {
     bool in_flight;
-    bool granted;      /* its pages count it as a user */
-    u8 previous, next; /* neighbours in submission order; next of a free one: the next free one */
+    bool granted; /* its pages count it as a user */
     u64 id;
     u64 submitted; /* TSC; of the replay when there was one */
     struct chain chain;
@@ -65,7 +62,7 @@ struct log_slot {
  */
 struct inflight {
     u32 count, free_cells;
-    u8 oldest, newest, free; /* tags, or NO_TAG */
+    u8 order[RING_TAGS]; /* all tags: first `count` in flight, in submission order, then the free ones */
     struct log_slot slot[RING_TAGS];
 };
 
@@ -121,7 +118,6 @@ struct relay {
     struct driver *driver;
     enum relay_state state;
     bool awaits_completion; /* none was published since the replay */
-    u64 last_completion;
     struct driver_offer offer;
     struct virtio_device device;
     struct grants grants;
@@ -200,8 +196,6 @@ void device_create(struct relay *relay);
 #define ISR_QUEUE 1u
 #define ISR_CONFIG 2u
 void device_interrupt(struct relay *relay, u16 vector, u8 isr);
-/* A new device configuration, zero-padded. */
-void device_set_config(struct relay *relay, const u8 *config, u32 length);
 /* The guest broke a rule: DEVICE_NEEDS_RESET. */
 void device_break(struct relay *relay, const char *why);
 /* A reset that waits is done as soon as nothing is in flight any more. */

@@ -75,21 +75,11 @@ status_t relay_offer(struct relay *relay, const struct driver_offer *offer)
     relay->awaits_completion = true;
     relay_replay(relay);
     relay->state = RELAY_OPEN;
-    device_set_config(relay, offer->config, offer->config_length);
+    ASSERT_HV(relay_config(relay, offer->config, offer->config_length) == OK);
     device_announce_features(relay);
     /* Kicks that came while nobody listened, and the replay. */
     if (relay_forward(relay) || relay_driver_has_work(relay))
         driver_signal(relay->driver, DRIVER_EVENT_REQUEST);
-    return OK;
-}
-
-status_t relay_config(struct relay *relay, const u8 *config, u32 length)
-{
-    if (relay->state != RELAY_OPEN)
-        return ERR_STATE;
-    if (length > DRIVER_CONFIG_SIZE)
-        return ERR_RANGE;
-    device_set_config(relay, config, length);
     return OK;
 }
 
@@ -124,7 +114,8 @@ void relay_give_up(struct relay *relay, bool answer)
         return;
     for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
         struct relay_queue *queue = &relay->queue[q];
-        for (u8 tag = queue->log.oldest; tag != NO_TAG; tag = queue->log.oldest) {
+        while (queue->log.count != 0) {
+            u8 tag = queue->log.order[0];
             inflight_remove(&queue->log, tag);
             answer_with_error(relay, queue, &queue->log.slot[tag].chain);
         }
@@ -138,8 +129,8 @@ u64 relay_oldest(const struct relay *relay)
     u64 oldest = ~0ull;
     for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
         const struct inflight *log = &relay->queue[q].log;
-        if (log->oldest != NO_TAG && log->slot[log->oldest].submitted < oldest)
-            oldest = log->slot[log->oldest].submitted;
+        if (log->count != 0 && log->slot[log->order[0]].submitted < oldest)
+            oldest = log->slot[log->order[0]].submitted;
     }
     return oldest;
 }
@@ -152,16 +143,12 @@ u32 relay_in_flight(const struct relay *relay)
     return count;
 }
 
-u64 relay_last_completion(const struct relay *relay)
+struct relay_stats relay_stats(const struct relay *relay)
 {
-    return relay->last_completion;
-}
-
-void relay_stats(const struct relay *relay, struct relay_stats *out)
-{
-    *out = relay->stats;
-    out->granted_pages = relay->grants.count;
-    out->in_flight = relay_in_flight(relay);
+    struct relay_stats stats = relay->stats;
+    stats.granted_pages = relay->grants.count;
+    stats.in_flight = relay_in_flight(relay);
+    return stats;
 }
 
 struct ring_completion_page *relay_completion_page(struct relay *relay, u32 queue)
@@ -177,10 +164,10 @@ struct ring_request_page *relay_request_page(struct relay *relay, u32 queue)
 status_t relay_some_in_flight(struct relay *relay, u32 queue, u16 *tag, u32 *max_length)
 {
     const struct inflight *log = &relay->queue[queue].log;
-    if (log->oldest == NO_TAG)
+    if (log->count == 0)
         return ERR_NOT_FOUND;
-    *tag = log->oldest;
-    *max_length = log->slot[log->oldest].chain.writable_bytes;
+    *tag = log->order[0];
+    *max_length = log->slot[*tag].chain.writable_bytes;
     return OK;
 }
 

@@ -30,6 +30,7 @@ struct relay_stats {
     u64 kicks, interrupts, errors_answered, broken;
     u64 grants_new, grants_hit, grants_evicted, grants_revoked, granted_pages;
     u64 replayed;
+    u64 last_completion; /* TSC when it was published */
     u32 in_flight;
 };
 
@@ -43,6 +44,7 @@ NODISCARD status_t relay_create(struct driver *driver, struct relay **out);
  * opens.
  */
 NODISCARD status_t relay_offer(struct relay *relay, const struct driver_offer *offer);
+/* A new device configuration, zero-padded. ERR_STATE, ERR_RANGE. */
 NODISCARD status_t relay_config(struct relay *relay, const u8 *config, u32 length);
 
 /* Take what the guest made available (all queues); returns true when new cells went into a request ring. Stops when the
@@ -73,9 +75,7 @@ void relay_give_up(struct relay *relay, bool answer);
 /* TSC of the oldest request in flight (since its submission or, after a replay, since the replay); ~0 when none. */
 u64 relay_oldest(const struct relay *relay);
 u32 relay_in_flight(const struct relay *relay);
-/* TSC of the last completion that was published; for fault-to-first-completion. */
-u64 relay_last_completion(const struct relay *relay);
-void relay_stats(const struct relay *relay, struct relay_stats *out);
+struct relay_stats relay_stats(const struct relay *relay);
 
 /* For the injector (recovery/inject.c), which plays a broken driver from outside; never used on the data path. */
 struct ring_completion_page *relay_completion_page(struct relay *relay, u32 queue);

@@ -67,11 +67,6 @@ static const u32 config_writable[CONFIG_WORDS] = {
     [PCI_LINE] = 0xff,         [CAP_MSIX] = MSIX_ENABLE | MSIX_MASK_ALL,
 };
 
-static u32 all_ones(u32 width)
-{
-    return width >= 4 ? ~0u : (1u << width * 8) - 1;
-}
-
 /* ---- interrupts ---- */
 
 static void msix_send(struct relay *relay)
@@ -155,15 +150,20 @@ void device_create(struct relay *relay)
     registers_reset(relay);
 }
 
-void device_set_config(struct relay *relay, const u8 *config, u32 length)
+status_t relay_config(struct relay *relay, const u8 *config, u32 length)
 {
     u8 padded[DRIVER_CONFIG_SIZE] = {0};
+    if (relay->state != RELAY_OPEN)
+        return ERR_STATE;
+    if (length > DRIVER_CONFIG_SIZE)
+        return ERR_RANGE;
     memcpy(padded, config, length);
     if (memcmp(padded, relay->device.device_config, sizeof(padded)) == 0)
-        return; /* a restart's usual case: the guest need not know */
+        return OK; /* a restart's usual case: the guest need not know */
     memcpy(relay->device.device_config, padded, sizeof(padded));
     relay->device.generation++;
     config_interrupt(relay);
+    return OK;
 }
 
 void device_break(struct relay *relay, const char *why)
@@ -195,8 +195,8 @@ void device_finish_reset(struct relay *relay)
         return;
     if (relay->state != RELAY_OPEN && relay->grants.count == 0) {
         for (u32 q = 0; q < RING_MAX_QUEUES; q++)
-            while (relay->queue[q].log.oldest != NO_TAG)
-                inflight_remove(&relay->queue[q].log, relay->queue[q].log.oldest);
+            while (relay->queue[q].log.count != 0)
+                inflight_remove(&relay->queue[q].log, relay->queue[q].log.order[0]);
     }
     if (relay_in_flight(relay) != 0)
         return;
@@ -330,13 +330,13 @@ static void common_write(struct relay *relay, const struct common_register *reg,
 
 void relay_pci_config(struct relay *relay, u32 offset, u32 width, bool write, u32 *value)
 {
-    u32 shift = offset % 4 * 8, *word = &relay->device.config_space[offset / 4];
+    u32 shift = offset % 4 * 8, *word = &relay->device.config_space[offset / 4], bits = ~0u >> (32 - width * 8);
     if (!write) {
-        *value = *word >> shift & all_ones(width);
+        *value = *word >> shift & bits;
         return;
     }
-    u32 mask = config_writable[offset / 4] & all_ones(width) << shift;
-    *word = (*word & ~mask) | (*value << shift & mask);
+    bits = config_writable[offset / 4] & bits << shift;
+    *word = (*word & ~bits) | (*value << shift & bits);
     msix_send(relay);
 }
 
@@ -354,7 +354,7 @@ static u32 port_read(struct relay *relay, u32 offset, u32 width)
     } else if (offset % width == 0 && range_inside(offset, width, CONFIG_OFFSET, DRIVER_CONFIG_SIZE)) {
         memcpy(&value, device->device_config + (offset - CONFIG_OFFSET), width);
     } else {
-        value = all_ones(width);
+        value = ~0u >> (32 - width * 8);
     }
     return value;
 }

@@ -155,7 +155,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (world.reports != 0)
             successor();
         world_check();
-        relay_stats(world.relay, &stats);
+        stats = relay_stats(world.relay);
         CHECK(stats.completions + stats.errors_answered + stats.in_flight <= stats.requests);
         if (world.relay->state == RELAY_DEAD)
             break;

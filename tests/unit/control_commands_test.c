@@ -31,9 +31,9 @@ const char *iommu_description(void)
 {
     return "VT-d 1.0 at 0xfed90000";
 }
-void platform_stats(struct vm *vm, struct platform_stats *out)
+struct platform_stats platform_stats(const struct vm *vm)
 {
-    *out = (struct platform_stats){.timer_interrupts = 9};
+    return (struct platform_stats){.timer_interrupts = 9};
 }
 
 static u32 guest_restarts;
@@ -59,7 +59,9 @@ static const char *ask(const char *line)
 {
     answer_length = 0;
     answer[0] = '\0';
-    control_execute(line, put);
+    char words[2048];
+    assert_true(str_copy(words, sizeof(words), line));
+    control_execute(words, put);
     assert_true(answer_length > 0 && answer[answer_length - 1] == '\n');
     for (char *at = answer; *at != '\0'; at = strchr(at, '\n') + 1) {
         bool last = strchr(at, '\n')[1] == '\0';
@@ -237,11 +239,11 @@ static void hostile_lines_are_errors(void **state)
     for (u32 i = 0; i < ARRAY_SIZE(lines); i++)
         assert_int_equal(strncmp(ask(lines[i]), "error ", 6), 0);
     memset(long_line, 's', sizeof(long_line) - 1);
-    assert_string_equal(ask(long_line), "error the line is too long\n");
+    assert_string_equal(ask(long_line), "error unknown command: see help\n");
     memset(long_line, ' ', 250);
     memcpy(long_line + 240, "tsc", 4);
     assert_non_null(strstr(ask(long_line), "khz=2000000"));
-    assert_int_equal(fake_driver.recovery.inject_armed, 0);
+    assert_null(fake_driver.recovery.inject_armed);
     assert_false(fake_driver.recovery.pending);
 }
 

@@ -43,7 +43,7 @@ static void fake_out(u16 port, u8 value)
 static u32 answer_lines;
 static char executed[1024];
 
-void control_execute(const char *text, void (*reply)(const char *text))
+void control_execute(char *text, void (*reply)(const char *text))
 {
     assert_true(strlen(text) < LINE_SIZE);
     (void)str_copy(executed, sizeof(executed), text);

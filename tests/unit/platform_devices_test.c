@@ -158,8 +158,7 @@ static void uart_output(void **state)
     assert_int_equal(machine.output_length, 6);
     assert_int_equal(in(BASE, 2), 0xffff);
     assert_int_equal(in(BASE, 4), 0xffffffff);
-    struct platform_stats stats;
-    platform_stats(&machine.vm, &stats);
+    struct platform_stats stats = platform_stats(&machine.vm);
     assert_int_equal(stats.console_out, 6);
 }
 

@@ -35,9 +35,7 @@ static void advance_us(u64 us)
 }
 static struct platform_stats stats(void)
 {
-    struct platform_stats out;
-    platform_stats(&machine.vm, &out);
-    return out;
+    return platform_stats(&machine.vm);
 }
 
 static void start_state(void **state)

@@ -181,13 +181,10 @@ u32 relay_in_flight(const struct relay *relay)
 {
     return fake_in_flight;
 }
-u64 relay_last_completion(const struct relay *relay)
+struct relay_stats relay_stats(const struct relay *relay)
 {
-    return fake_last_completion;
-}
-void relay_stats(const struct relay *relay, struct relay_stats *out)
-{
-    *out = (struct relay_stats){.completions = fake_completions, .in_flight = fake_in_flight};
+    return (struct relay_stats){
+        .completions = fake_completions, .last_completion = fake_last_completion, .in_flight = fake_in_flight};
 }
 struct ring_completion_page *relay_completion_page(struct relay *relay, u32 queue)
 {

@@ -18,7 +18,7 @@ static int machine_with_canary(void **state)
 static void arm(const char *name)
 {
     assert_int_equal(inject_arm(&fake_driver, name), OK);
-    assert_true(fake_driver.recovery.inject_armed != 0);
+    assert_true(fake_driver.recovery.inject_armed != NULL);
 }
 
 /* The VM has made a hypercall and is about to be entered again. */
@@ -36,7 +36,7 @@ static void assert_code(const u8 *expected, u32 length)
     assert_int_equal(code[length], 0x90);
     assert_int_equal(code[-1], 0xa5);
     assert_false(fake_driver.recovery.pending); /* that is for a detector */
-    assert_int_equal(fake_driver.recovery.inject_armed, 0);
+    assert_null(fake_driver.recovery.inject_armed);
     assert_true(fake_driver.recovery.inject_time != 0);
 }
 
@@ -73,7 +73,7 @@ static void code_outside_ram_stays_armed(void **state)
     for (u32 i = 0; i < ARRAY_SIZE(bad); i++) {
         fake_vm.vcpu.rip = bad[i];
         inject_apply(&fake_driver);
-        assert_true(fake_driver.recovery.inject_armed != 0);
+        assert_true(fake_driver.recovery.inject_armed != NULL);
         assert_int_equal(fake_driver.recovery.inject_time, 0);
     }
 }
@@ -108,7 +108,7 @@ static void wild_dma_takes_the_longest_data_segment(void **state)
         fake_time_us += 1;
         arm("wild-dma");
         enter_after_call();
-        assert_int_equal(fake_driver.recovery.inject_armed, 0);
+        assert_null(fake_driver.recovery.inject_armed);
         for (u32 s = 0; s < 5; s++) {
             struct ring_segment_cell *segment = &fake_request_rings[1].cell[(at + 1 + s) % RING_CELLS].segment;
             if (s != 2) {
@@ -138,21 +138,21 @@ static void wild_dma_waits_for_a_request_that_fits(void **state)
 {
     arm("wild-dma");
     enter_after_call(); /* nothing there */
-    assert_true(fake_driver.recovery.inject_armed != 0);
+    assert_true(fake_driver.recovery.inject_armed != NULL);
     add_request(0, (const u32[]){4096, 4096}, 2); /* header and status only */
     add_request(0, (const u32[]){16, 511, 1}, 3); /* too short */
     enter_after_call();
-    assert_true(fake_driver.recovery.inject_armed != 0);
+    assert_true(fake_driver.recovery.inject_armed != NULL);
     assert_int_equal(fake_driver.recovery.inject_time, 0);
     add_request(0, (const u32[]){16, 512, 1}, 3);
     fake_completion_pages[0].consumed = fake_request_rings[0].page.produced; /* too late: it was read */
     enter_after_call();
-    assert_true(fake_driver.recovery.inject_armed != 0);
+    assert_true(fake_driver.recovery.inject_armed != NULL);
     u32 at = add_request(0, (const u32[]){16, 512, 1}, 3);
     inject_apply(&fake_driver); /* a tick interrupted it: it may hold the cells already */
-    assert_true(fake_driver.recovery.inject_armed != 0);
+    assert_true(fake_driver.recovery.inject_armed != NULL);
     enter_after_call();
-    assert_int_equal(fake_driver.recovery.inject_armed, 0);
+    assert_null(fake_driver.recovery.inject_armed);
     assert_true(fake_request_rings[0].cell[at + 2].segment.address != DRIVER_WINDOW_BASE + 0x101000);
 }
 
@@ -168,7 +168,7 @@ static void wild_dma_is_not_led_astray_by_the_driver(void **state)
     fake_completion_pages[0].consumed = 2; /* within a request: its cell has a length where the count would be */
     fake_request_rings[0].cell[2].header.segments = 50;
     enter_after_call();
-    assert_true(fake_driver.recovery.inject_armed != 0);
+    assert_true(fake_driver.recovery.inject_armed != NULL);
 }
 
 static void garbage_alternates(void **state)
@@ -203,10 +203,10 @@ static void garbage_of_an_idle_driver_has_a_plausible_tag(void **state)
     fake_driver.recovery.inject_time = 0;
     arm("garbage"); /* the one with a wrong length needs a request */
     inject_apply(&fake_driver);
-    assert_true(fake_driver.recovery.inject_armed != 0);
+    assert_true(fake_driver.recovery.inject_armed != NULL);
     fake_in_flight = 1;
     inject_apply(&fake_driver);
-    assert_int_equal(fake_driver.recovery.inject_armed, 0);
+    assert_null(fake_driver.recovery.inject_armed);
 }
 
 static void the_record_says_what_was_injected(void **state)
@@ -234,7 +234,7 @@ static void what_was_only_armed_is_not_the_cause(void **state)
     assert_int_equal(fake_driver.recovery.current.t_injected, 0);
     inject_apply(&fake_driver);
     recovery_run(&fake_driver);
-    assert_int_equal(fake_driver.recovery.inject_armed, 0);
+    assert_null(fake_driver.recovery.inject_armed);
 }
 
 static void refusals(void **state)

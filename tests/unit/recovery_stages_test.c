@@ -160,7 +160,7 @@ static void a_fault_during_recovery_supersedes(void **state)
     assert_true(fake_last_record()->t_offer != 0);
     assert_int_equal(fake_last_record()->t_first_completion, 0);
     assert_int_equal(fake_driver.recovery.restarts_in_window, 3);
-    assert_int_equal(fake_driver.recovery.restarts_total, 3);
+    assert_int_equal(fake_driver.generation, 3);
 }
 
 static void die_until_given_up(void)

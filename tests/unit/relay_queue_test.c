@@ -52,7 +52,7 @@ static void expect_broken(void)
     assert_true(guest_status() & VIRTIO_STATUS_NEEDS_RESET);
     assert_int_equal(world.messages[MSIX_ENTRIES - 1], 1);
     assert_false(driver_take(0, &request));
-    relay_stats(world.relay, &stats);
+    stats = relay_stats(world.relay);
     assert_int_equal(stats.broken, 1);
     assert_int_equal(reachable_pages(), 0);
     assert_int_equal(world.reports, 0); /* not the driver's fault */
@@ -212,7 +212,7 @@ static void larger_than_the_grant_cache(void **state)
     world.ram[BUFFER + 9 * PAGE_SIZE - 1] = 0xee;
     set(0, BUFFER, 9 * PAGE_SIZE, W, 0);
     submit(0);
-    relay_stats(world.relay, &stats);
+    stats = relay_stats(world.relay);
     assert_int_equal(stats.errors_answered, 1);
     assert_int_equal(guest_used(0)->idx, 1);
     assert_int_equal(guest_used(0)->ring[0].len, 9 * PAGE_SIZE);

@@ -221,7 +221,7 @@ static void driver_run(void)
 static void driver_crash(void)
 {
     struct relay_stats before, after;
-    relay_stats(world.relay, &before);
+    before = relay_stats(world.relay);
     world_crash();
     world_check();
     if (random_one_in(&run.random, 2))
@@ -231,7 +231,7 @@ static void driver_crash(void)
     run.party[0].pending_count = run.party[1].pending_count = 0;
     world.offer.config[0] ^= (u8)random_below(&run.random, 2);
     assert_int_equal(relay_offer(world.relay, &world.offer), OK);
-    relay_stats(world.relay, &after);
+    after = relay_stats(world.relay);
     assert_int_equal(after.replayed - before.replayed, before.in_flight);
     run.asleep = false;
     run.crashes++;
@@ -284,8 +284,7 @@ static void traffic(const char *name, enum manifest_grants grants, u32 pages, u6
     assert_int_equal(world.reports, 0);
     assert_int_equal(relay_in_flight(world.relay), 0);
     assert_true(relay_oldest(world.relay) == ~0ull);
-    struct relay_stats stats;
-    relay_stats(world.relay, &stats);
+    struct relay_stats stats = relay_stats(world.relay);
     assert_int_equal(stats.requests, MAX_SERIAL);
     assert_int_equal(stats.completions, MAX_SERIAL);
     assert_int_equal(stats.broken, 0);

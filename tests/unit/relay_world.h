@@ -506,7 +506,9 @@ static inline void world_check(void)
     for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
         const struct inflight *log = &relay->queue[q].log;
         u32 seen = 0, cells = 0;
-        for (u8 tag = log->oldest; tag != NO_TAG; tag = log->slot[tag].next, seen++) {
+        for (; seen < log->count; seen++) {
+            u8 tag = log->order[seen];
+            CHECK(log->slot[tag].in_flight);
             const struct chain *chain = &log->slot[tag].chain;
             cells += chain->count + 1u;
             for (u32 i = 0; log->slot[tag].granted && i < chain->count; i++) {
@@ -517,7 +519,7 @@ static inline void world_check(void)
                 }
             }
         }
-        CHECK(seen == log->count && cells == RING_CELLS - log->free_cells);
+        CHECK(cells == RING_CELLS - log->free_cells);
     }
     for (u64 page = 0; page < WORLD_PAGES; page++) {
         const struct grant *grant = &relay->grants.page[page];
