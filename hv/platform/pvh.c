@@ -67,11 +67,9 @@ status_t pvh_load(struct vm *vm, const char **why)
     status_t status = elf_parse(platform->image, platform->image_size, &elf, why);
     if (status != OK)
         return status;
-    const char *misfit = find_misfit(vm, &elf);
-    if (misfit) {
-        *why = misfit;
+    *why = find_misfit(vm, &elf);
+    if (*why)
         return ERR_INVALID;
-    }
     for (u32 i = 0; i < elf.count; i++)
         memcpy(ram + elf.segment[i].paddr, (const u8 *)platform->image + elf.segment[i].offset,
                elf.segment[i].file_size);

@@ -61,36 +61,30 @@ static bool apply_wild_write(struct driver *driver)
 }
 
 /*
- * `pages` guest pages that are not granted to this driver VM now. From the bottom of guest memory up: that is where
- * kernels live, so no new request grants them before the device gets there. None in reach: *address stays.
+ * Where `pages` guest pages begin that are not granted to this driver VM now. From the bottom of guest memory up: that
+ * is where kernels live, so no new request grants them before the device gets there. None in reach: beyond the window.
  */
-static void find_ungranted(const struct driver *driver, u64 pages, u64 *address)
+static u64 ungranted_address(const struct driver *driver, u64 pages)
 {
-    u64 end = main_guest->ram_size / PAGE_SIZE;
-    u64 run = 0;
+    u64 end = main_guest->ram_size / PAGE_SIZE, page = 0, run = 0;
 
-    for (u64 page = 0; page < end && page < pages + WILD_TRIES; page++) {
+    for (; run < pages && page < end && page < pages + WILD_TRIES; page++)
         run = relay_is_granted(driver->relay, GPA(page * PAGE_SIZE)) ? 0 : run + 1;
-        if (run == pages) {
-            *address = DRIVER_WINDOW_BASE + (page + 1 - pages) * PAGE_SIZE;
-            return;
-        }
-    }
+    return DRIVER_WINDOW_BASE + (run == pages ? page - pages : end) * PAGE_SIZE;
 }
 
-/* An address all of whose `length` bytes the device may not reach: beyond the window, not granted, or the hypervisor's
- * own. */
+/* An address all of whose `length` bytes the device may not reach: the hypervisor's own, not granted, or beyond the
+ * window. */
 static u64 wild_address(const struct driver *driver, u32 length)
 {
-    u64 address = DRIVER_WINDOW_BASE + main_guest->ram_size;
-
-    u64 turn = tsc_now() / 16 % 3;
-
-    if (turn == 0)
+    switch (tsc_now() / 16 % 3) {
+    case 0:
         return canary.v;
-    if (turn == 1)
-        find_ungranted(driver, PAGE_UP(length) / PAGE_SIZE, &address);
-    return address;
+    case 1:
+        return ungranted_address(driver, PAGE_UP(length) / PAGE_SIZE);
+    default:
+        return DRIVER_WINDOW_BASE + main_guest->ram_size;
+    }
 }
 
 /* The longest segment of the request at `at` that is neither its first nor its last (the data, in any block protocol);
@@ -115,10 +109,9 @@ static bool apply_wild_dma(struct driver *driver)
         union ring_cell *cells = (union ring_cell *)(page + 1);
         /* The driver's own word, so bounded; a false one spoils nothing but its own requests: the log is elsewhere. */
         u32 at = __atomic_load_n(&relay_completion_page(driver->relay, queue)->consumed, __ATOMIC_ACQUIRE);
-        u32 left = page->produced - at;
 
-        while (left > 0 && left <= RING_CELLS) {
-            u32 segments = cells[at % RING_CELLS].header.segments;
+        for (u32 left = page->produced - at, segments; left > 0 && left <= RING_CELLS; left -= segments + 1) {
+            segments = cells[at % RING_CELLS].header.segments;
             if (segments == 0 || segments > RING_MAX_SEGMENTS || segments >= left)
                 break;
             struct ring_segment_cell *segment = data_segment(cells, at, segments);
@@ -127,7 +120,6 @@ static bool apply_wild_dma(struct driver *driver)
                 return true;
             }
             at += segments + 1;
-            left -= segments + 1;
         }
     }
     return false;
@@ -147,24 +139,22 @@ static void forge_completion(struct driver *driver, u32 queue, u16 tag, u32 leng
 /* In turns: a tag that is not in flight, and more bytes than the request has room for. */
 static bool apply_garbage(struct driver *driver)
 {
-    static bool wrong_length;
+    static bool wrong_length; /* it is its turn */
+    u32 queue = 0, max;
     u16 tag;
-    u32 max;
 
     if (!wrong_length) {
         /* With nothing in flight every tag is wrong; else one that no ring has. */
         forge_completion(driver, 0, relay_in_flight(driver->relay) == 0 ? 0 : RING_TAGS + tsc_now() % RING_TAGS, 0);
-        wrong_length = true;
-        return true;
+    } else {
+        while (queue < RING_MAX_QUEUES && relay_some_in_flight(driver->relay, queue, &tag, &max) != OK)
+            queue++;
+        if (queue == RING_MAX_QUEUES)
+            return false;
+        forge_completion(driver, queue, tag, max + 1);
     }
-    for (u32 queue = 0; queue < RING_MAX_QUEUES; queue++) {
-        if (relay_some_in_flight(driver->relay, queue, &tag, &max) == OK) {
-            forge_completion(driver, queue, tag, max + 1);
-            wrong_length = false;
-            return true;
-        }
-    }
-    return false;
+    wrong_length = !wrong_length;
+    return true;
 }
 
 static const struct injected_fault {

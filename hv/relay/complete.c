@@ -28,6 +28,8 @@ bool ring_take_consumed(struct relay *relay, struct relay_queue *queue)
 
 void relay_publish(struct relay *relay, struct relay_queue *queue)
 {
+    grants_settle(relay); /* strict: the pages are out of reach before the guest hears of it */
+    __atomic_store_n(&queue->requests->produced, queue->produced, __ATOMIC_RELEASE);
     if (!queue->vq.enabled || queue->vq.published == queue->vq.used_idx)
         return;
     if (virtqueue_publish(&queue->vq))
@@ -105,7 +107,6 @@ static u32 complete_queue(struct relay *relay, struct relay_queue *queue)
         }
         accepted++;
     }
-    grants_settle(relay); /* strict: the pages are out of reach before the guest hears of it */
     relay_publish(relay, queue);
     return accepted;
 }

@@ -7,7 +7,7 @@
 
 static u64 last_request_id; /* ids are unique since boot, over all relays */
 
-/* A logged and granted request into the ring; there is room. The driver sees it after publish(). */
+/* A logged and granted request into the ring; there is room. The driver sees it after relay_publish(). */
 static void ring_write(struct relay_queue *queue, u8 tag)
 {
     const struct log_slot *slot = &queue->log.slot[tag];
@@ -19,14 +19,6 @@ static void ring_write(struct relay_queue *queue, u8 tag)
             (struct ring_segment_cell){.address = DRIVER_WINDOW_BASE + chain->segment[i].gpa,
                                        .length = chain->segment[i].length,
                                        .flags = i < chain->readable ? 0 : RING_SEGMENT_WRITABLE};
-}
-
-/* Show the guest the answers that were filled in, and the driver the requests that were written. */
-static void publish(struct relay *relay, struct relay_queue *queue)
-{
-    grants_settle(relay);
-    relay_publish(relay, queue);
-    __atomic_store_n(&queue->requests->produced, queue->produced, __ATOMIC_RELEASE);
 }
 
 /*
@@ -72,7 +64,7 @@ static bool forward_queue(struct relay *relay, struct relay_queue *queue)
         vq->last_avail++;
         relay->stats.requests++;
     }
-    publish(relay, queue);
+    relay_publish(relay, queue);
     return queue->produced != before;
 }
 
@@ -148,6 +140,6 @@ void relay_replay(struct relay *relay)
             relay->stats.replayed++;
             i++;
         }
-        publish(relay, queue);
+        relay_publish(relay, queue);
     }
 }

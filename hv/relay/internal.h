@@ -36,10 +36,9 @@ struct chain {
 struct virtqueue {
     u16 enabled;    /* 0 or 1, as in its register */
     u16 notify_off; /* always 0 */
-    bool event_idx;
-    bool indirect;
     u16 size;
-    u16 vector; /* MSI-X entry, or VIRTIO_MSI_NO_VECTOR */
+    u16 vector;   /* MSI-X entry, or VIRTIO_MSI_NO_VECTOR */
+    u64 features; /* negotiated */
     u64 desc_gpa, avail_gpa, used_gpa;
     const u8 *desc;
     const struct virtq_avail *avail;
@@ -185,7 +184,8 @@ void relay_replay(struct relay *relay);
 bool ring_take_consumed(struct relay *relay, struct relay_queue *queue);
 /* Fill a used element that carries the device's error for this chain. */
 void answer_with_error(struct relay *relay, struct relay_queue *queue, const struct chain *chain);
-/* Publish what was filled in this queue, and interrupt. */
+/* Settle the grants, then show what is in this queue: the requests to the driver, the answers to the guest, with an
+ * interrupt. */
 void relay_publish(struct relay *relay, struct relay_queue *queue);
 
 /* virtio_pci.c */

@@ -34,8 +34,7 @@ status_t virtqueue_enable(struct virtqueue *vq, const struct vm *vm, u16 max_siz
     vq->desc = desc;
     vq->avail = avail;
     vq->used = used;
-    vq->event_idx = (features & VIRTIO_F_EVENT_IDX) != 0;
-    vq->indirect = (features & VIRTIO_F_INDIRECT_DESC) != 0;
+    vq->features = features;
     vq->last_avail = vq->used_idx = vq->published = 0;
     vq->enabled = 1;
     return OK;
@@ -69,7 +68,7 @@ static const char *chain_add(struct chain *chain, const struct virtq_desc *desc,
 /* The rules for a descriptor that refers to an indirect table (2.7.5.3); its WRITE flag is ignored. */
 static const char *indirect_check(const struct virtqueue *vq, const struct virtq_desc *desc, bool inside)
 {
-    if (!vq->indirect)
+    if ((vq->features & VIRTIO_F_INDIRECT_DESC) == 0)
         return "indirect descriptor without the feature";
     if (inside)
         return "indirect table inside an indirect table";
@@ -150,14 +149,14 @@ bool virtqueue_publish(struct virtqueue *vq)
      * look at used_event. Without it both could miss the other's store and the interrupt would be lost (2.7.7, 2.7.10).
      */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (vq->event_idx)
+    if ((vq->features & VIRTIO_F_EVENT_IDX) != 0)
         return virtq_need_event(__atomic_load_n(&vq->avail->ring[vq->size], __ATOMIC_RELAXED), vq->used_idx, before);
     return (__atomic_load_n(&vq->avail->flags, __ATOMIC_RELAXED) & VIRTQ_AVAIL_F_NO_INTERRUPT) == 0;
 }
 
 void virtqueue_want_kicks(struct virtqueue *vq, bool want)
 {
-    if (vq->event_idx) {
+    if ((vq->features & VIRTIO_F_EVENT_IDX) != 0) {
         /* "None" is an event half the index space away: the guest would have to add 32,768 chains to reach it. */
         u16 event = want ? vq->last_avail : (u16)(vq->last_avail + 0x8000u);
         u16 *avail_event = (u16 *)&vq->used->ring[vq->size];
