@@ -141,7 +141,9 @@ def main(argv):
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda n, _: sys.exit(128 + n))
     handler, purposes = _handlers()[arguments.command]
-    if getattr(arguments, "accel", None) == "bochs" or arguments.command == "test":
+    # Whole machines are tested in Bochs, too; what runs on the host alone needs none.
+    boots_tests = arguments.command == "test" and not (arguments.label and set(arguments.label) <= {"unit", "fuzz"})
+    if boots_tests or getattr(arguments, "accel", None) == "bochs":
         purposes = purposes | {"bochs"}
     try:
         packages.ensure(purposes, arguments.no_install)
