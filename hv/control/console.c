@@ -29,7 +29,7 @@ static void put(const char *text)
 
 void console_line(const char *text)
 {
-    put(column_zero ? "" : "\r\n");
+    put(column_zero ? "" : "\n\r"); /* which no guest prints: tools put its line together again */
     put(text);
     put("\r\n");
 }
