@@ -18,6 +18,7 @@
 #define SINGLE_CONTEXT 1ul /* of INVEPT and INVVPID */
 #define ALL_CONTEXTS 2ul
 #define IO_BITMAP_FRAMES 2u /* ports 0 to 7fff, 8000 to ffff (24.6.4) */
+#define STAY_US 10000u
 #define PENDING_DEBUG_BS (1u << 14)
 #define SHADOW (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS)
 
@@ -170,12 +171,17 @@ static bool vmx_set_deadline(struct vcpu *vcpu, u64 tsc)
     return vmx_controls.preemption_timer;
 }
 
-/* Ticks of the preemption timer (25.5.1) until the deadline: never too few, and at most what the field holds. */
+/*
+ * Ticks of the preemption timer (25.5.1) until the deadline, never too few. At most STAY_US: Bochs 2.7 masks the
+ * machine's interrupts by the IF that an entry loads, before it counts as in guest mode (against 25.2), so that no kick
+ * would end a guest that spins with IF clear.
+ */
 static u32 timer_ticks(u64 deadline)
 {
-    u64 now = rdtsc(), ticks = deadline > now ? ((deadline - now) >> vmx_controls.timer_shift) + 1 : 0;
+    u64 now = rdtsc(), latest = now + tsc_from_us(STAY_US);
 
-    return ticks > 0xffffffff ? 0xffffffff : (u32)ticks;
+    deadline = deadline < latest ? deadline : latest;
+    return deadline > now ? (u32)((deadline - now) >> vmx_controls.timer_shift) + 1 : 0;
 }
 
 static void write_entry_fields(struct vcpu *vcpu, struct vmx_vcpu *vmx)
