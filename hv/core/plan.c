@@ -5,7 +5,6 @@
 #include "hv/platform/platform.h"
 #include "shared/lib/checked.h"
 #include "shared/lib/elf.h"
-#include "shared/lib/printf.h"
 #include "shared/lib/string.h"
 
 #define DRIVER_STACK_MIN KIB(16)
@@ -14,17 +13,8 @@
 #define DRIVER_OVERHEAD MIB(8)
 #define GUEST_OVERHEAD MIB(4)
 
-/* A boot error that names VM and line of the manifest. */
-static _Noreturn void PRINTF_LIKE(3, 4) refuse(const struct manifest_vm *config, u32 line, const char *fmt, ...)
-{
-    char text[200];
-    va_list args;
-
-    va_start(args, fmt);
-    bh_vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
-    boot_fail("manifest.ini:%u: vm %s: %s", line, config->name, text);
-}
+/* A boot error that names VM and line of the manifest; `text` is a literal format. */
+#define refuse(config, line, text, ...) boot_fail("manifest.ini:%u: vm %s: " text, line, (config)->name, ##__VA_ARGS__)
 
 const struct boot_module *boot_find_module(const struct boot_info *boot, const char *name)
 {

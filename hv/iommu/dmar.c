@@ -1,12 +1,15 @@
 #include "hv/iommu/dmar.h"
+#include "shared/acpi/tables.h"
 #include "shared/lib/string.h"
 
-#define TABLE_LENGTH 4u /* VT-d 8.1 */
-#define TABLE_FLAGS 37u
-#define TABLE_HEADER_SIZE 48u
 #define TABLE_FLAG_INTERRUPTS 1u
 #define STRUCTURE_HEADER_SIZE 4u
 #define STRUCTURE_UNIT 0u
+
+struct dmar_table { /* VT-d 8.1; structures behind it */
+    struct acpi_header header;
+    u8 address_width, flags, reserved[10];
+} __attribute__((packed));
 
 struct unit_structure { /* VT-d 8.3. Type and length begin a structure of any type. */
     u16 type, length;
@@ -17,19 +20,19 @@ struct unit_structure { /* VT-d 8.3. Type and length begin a structure of any ty
 
 const char *dmar_parse(const void *table, u64 size, struct dmar_info *out)
 {
+    const struct dmar_table *dmar = table;
     const u8 *bytes = table;
     struct unit_structure unit;
-    u32 total;
 
     *out = (struct dmar_info){0};
-    if (size < TABLE_HEADER_SIZE || memcmp(bytes, "DMAR", 4) != 0)
+    if (size < sizeof(*dmar) || memcmp(dmar->header.signature, "DMAR", 4) != 0)
         return "not a DMAR table";
-    memcpy(&total, bytes + TABLE_LENGTH, sizeof(total));
-    if (total < TABLE_HEADER_SIZE || total > size)
+    u32 total = dmar->header.length;
+    if (total < sizeof(*dmar) || total > size)
         return "table's length is wrong";
-    out->interrupt_remapping = bytes[TABLE_FLAGS] & TABLE_FLAG_INTERRUPTS;
+    out->interrupt_remapping = dmar->flags & TABLE_FLAG_INTERRUPTS;
 
-    for (u32 at = TABLE_HEADER_SIZE; at < total; at += unit.length) {
+    for (u32 at = sizeof(*dmar); at < total; at += unit.length) {
         if (total - at < STRUCTURE_HEADER_SIZE)
             return "structure has an impossible length";
         memcpy(&unit, bytes + at, STRUCTURE_HEADER_SIZE);

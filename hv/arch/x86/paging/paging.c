@@ -37,7 +37,7 @@ static status_t map(u64 va, u64 hpa, u64 size, u32 rights)
     return page_table_map(&tables, va % PAGE_TABLE_REACH, HPA(hpa), size, rights);
 }
 
-static status_t map_image(const struct boot_info *boot)
+static status_t map_image(void)
 {
     const struct {
         char *from, *to;
@@ -51,10 +51,9 @@ static status_t map_image(const struct boot_info *boot)
 
     for (u32 i = 0; i < ARRAY_SIZE(part); i++) {
         u64 size = (u64)(part[i].to - part[i].from);
-        u64 offset = (u64)(part[i].from - image_start);
         if (!size)
             continue;
-        status_t status = map((u64)part[i].from, boot->hv_base + offset, size, part[i].rights);
+        status_t status = map((u64)part[i].from, ptr_to_hpa(part[i].from).v, size, part[i].rights);
         if (status != OK)
             return status;
     }
@@ -101,7 +100,7 @@ status_t paging_init(const struct boot_info *boot)
 
     image_base_hpa = boot->hv_base;
     msr_write(MSR_EFER, msr_read(MSR_EFER) | EFER_NXE);
-    if ((status = page_table_create(&tables, &page_format_x86)) != OK || (status = map_image(boot)) != OK ||
+    if ((status = page_table_create(&tables, &page_format_x86)) != OK || (status = map_image()) != OK ||
         (status = map_ram(boot)) != OK)
         return status;
     cr3_write(tables.root.v);
