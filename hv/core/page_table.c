@@ -1,5 +1,6 @@
 #include "hv/core/page_table.h"
 #include "hv/core/hypervisor.h"
+#include "shared/x86/paging.h"
 
 #define TABLE_ENTRIES 512u
 #define ADDRESS_BITS 0x000ffffffffff000ull /* 51:12, in all formats */
@@ -10,18 +11,11 @@
 #define SUPERPAGE (1ull << 7) /* in all formats; level 0 has leaves only */
 #define TOP_LEVEL 3u
 
-/* APM 2 5.4.1, SDM 3A 4.5.4 tables 4-15 to 4-20 */
-#define X86_PRESENT (1ull << 0)
-#define X86_WRITE (1ull << 1)
-#define X86_USER (1ull << 2)
-#define X86_WRITE_THROUGH (1ull << 3)
-#define X86_CACHE_DISABLE (1ull << 4)
-#define X86_NO_EXECUTE (1ull << 63)
 /* UNCACHED is PAT index 3: uncacheable in the PAT's reset value, which nobody changes. */
-#define X86_UNCACHED (X86_WRITE_THROUGH | X86_CACHE_DISABLE)
+#define X86_UNCACHED (PTE_WRITE_THROUGH | PTE_CACHE_DISABLE)
 #define X86_FORMAT                                                                                                     \
-    .superpages = 1u << 1 | 1u << 2, .table = X86_PRESENT | X86_WRITE | X86_USER, .inverted = X86_NO_EXECUTE,          \
-    .right = {X86_PRESENT, X86_PRESENT | X86_WRITE, X86_PRESENT | X86_NO_EXECUTE, X86_UNCACHED}
+    .superpages = 1u << 1 | 1u << 2, .table = PTE_PRESENT | PTE_WRITE | PTE_USER, .inverted = PTE_NO_EXECUTE,          \
+    .right = {PTE_PRESENT, PTE_PRESENT | PTE_WRITE, PTE_PRESENT | PTE_NO_EXECUTE, X86_UNCACHED}
 
 /* VT-d 9.8: no present bit; an entry that allows neither access is not present (VT-d 3.7) */
 #define VTD_READ (1ull << 0)
@@ -34,7 +28,7 @@
 #define EPT_WRITE_BACK (6ull << 3) /* the memory type; 0 is uncacheable */
 
 const struct page_format page_format_x86 = {X86_FORMAT};
-const struct page_format page_format_npt = {X86_FORMAT, .leaf = X86_USER};
+const struct page_format page_format_npt = {X86_FORMAT, .leaf = PTE_USER};
 
 const struct page_format page_format_vtd = {
     .superpages = 1u << 1 | 1u << 2,

@@ -1,7 +1,7 @@
 /*
  * Configuration space: through ECAM (PCIe 5.0 7.2.2: 4 KiB a function, one window of 1 MiB a bus), or where firmware
- * names none, through address and data port (PCI 3.0 3.2.2.3.2), which reach the first 256 bytes. The
- * hv lock covers the pair.
+ * names none, through address and data port (PCI 3.0 3.2.2.3.2), which reach the first 256 bytes. The pair is one: the
+ * hv lock covers it.
  */
 #include "hv/arch/x86/paging/paging.h"
 #include "hv/core/hypervisor.h"

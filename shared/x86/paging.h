@@ -1,4 +1,5 @@
-/* Entries of page tables with four levels (SDM 3A 4.5.4, APM 2 5.3). All levels have the same bits here. */
+/* Entries of page tables with four levels (SDM 3A 4.5.4 tables 4-15 to 4-20, APM 2 5.4.1). All levels have the same
+ * bits here. */
 #pragma once
 
 #define PTE_PRESENT (1ull << 0)
