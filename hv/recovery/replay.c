@@ -45,7 +45,7 @@ status_t recovery_offer(struct driver *driver, const struct driver_offer *offer)
     u64 last_completion = relay_stats(driver->relay).last_completion;
     if (in_flight != 0 && last_completion >= arrived)
         record->t_first_completion = last_completion;
-    if (in_flight == 0 || record->t_first_completion != 0)
+    if (relay_oldest(driver->relay) == ~0ull || record->t_first_completion != 0) /* else a completion must follow */
         recovered(driver);
     return OK;
 }

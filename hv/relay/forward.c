@@ -30,13 +30,13 @@ static status_t forward_chain(struct relay *relay, struct relay_queue *queue, co
 {
     u32 cells = inflight_cells(chain);
     if (relay->state == RELAY_DEAD)
-        return ERR_RANGE;
+        return queue_is_patient(relay, queue) ? ERR_BUSY : ERR_RANGE;
     if (cells > queue->log.free_cells || queue->produced - queue->consumed + cells > RING_CELLS)
         return ERR_BUSY;
     status_t status = grants_take(relay, chain);
     if (status != OK)
         return status == ERR_RANGE || relay_in_flight(relay) == 0 ? ERR_RANGE : ERR_BUSY;
-    ring_write(queue, inflight_add(&queue->log, ++last_request_id, tsc_now()));
+    ring_write(queue, inflight_add(&queue->log, ++last_request_id, queue_is_patient(relay, queue) ? ~0ull : tsc_now()));
     return OK;
 }
 
@@ -74,10 +74,9 @@ bool relay_forward(struct relay *relay)
     if (relay->state == RELAY_CLOSED)
         return false;
     for (u32 q = 0; q < relay->offer.queues; q++) {
-        struct relay_queue *queue = &relay->queue[q];
-        if (relay->state == RELAY_OPEN && !ring_take_consumed(relay, queue))
+        if (relay->state == RELAY_OPEN && !ring_take_consumed(relay, &relay->queue[q]))
             return false; /* closed now */
-        any |= forward_queue(relay, queue);
+        any |= forward_queue(relay, &relay->queue[q]);
     }
     return any;
 }
@@ -112,17 +111,14 @@ void relay_kick(struct relay *relay)
 
 bool relay_driver_has_work(const struct relay *relay)
 {
-    for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
-        const struct relay_queue *queue = &relay->queue[q];
-        if (__atomic_load_n(&queue->completions->consumed, __ATOMIC_RELAXED) != queue->produced)
+    for (u32 q = 0; q < RING_MAX_QUEUES; q++)
+        if (__atomic_load_n(&relay->queue[q].completions->consumed, __ATOMIC_RELAXED) != relay->queue[q].produced)
             return true;
-    }
     return false;
 }
 
 void relay_replay(struct relay *relay)
 {
-    u64 now = tsc_now();
     for (u32 q = 0; q < relay->offer.queues; q++) {
         struct relay_queue *queue = &relay->queue[q];
         for (u32 i = 0; i < queue->log.count;) {
@@ -135,7 +131,7 @@ void relay_replay(struct relay *relay)
                 continue;
             }
             slot->granted = true;
-            slot->submitted = now;
+            slot->submitted = queue_is_patient(relay, queue) ? ~0ull : tsc_now();
             ring_write(queue, tag);
             relay->stats.replayed++;
             i++;

@@ -28,8 +28,7 @@ u8 inflight_add(struct inflight *log, u64 id, u64 now)
     struct log_slot *slot = &log->slot[tag];
     ASSERT_HV(inflight_cells(&slot->chain) <= log->free_cells);
     log->free_cells -= inflight_cells(&slot->chain);
-    slot->in_flight = true;
-    slot->granted = true;
+    slot->in_flight = slot->granted = true;
     slot->id = id;
     slot->submitted = now;
     return tag;

@@ -52,7 +52,7 @@ struct log_slot {
     bool in_flight;
     bool granted; /* its pages count it as a user */
     u64 id;
-    u64 submitted; /* TSC; of the replay when there was one */
+    u64 submitted; /* TSC; of the replay, or the guest's reset, when there was one; ~0: it may wait for ever */
     struct chain chain;
 };
 /*
@@ -123,6 +123,12 @@ struct relay {
     struct relay_stats stats;
     struct relay_queue queue[RING_MAX_QUEUES];
 };
+
+/* Its requests may wait for ever (driver_offer.patient_queues). */
+static inline bool queue_is_patient(const struct relay *relay, const struct relay_queue *queue)
+{
+    return relay->offer.patient_queues >> (queue - relay->queue) & 1;
+}
 
 /* queue.c */
 

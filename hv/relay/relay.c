@@ -40,38 +40,37 @@ status_t relay_create(struct driver *driver, struct relay **out)
     return status;
 }
 
+/* Unsigned: 0 less 1 is too many. */
 static bool offer_is_valid(const struct driver_offer *offer)
 {
-    return offer->virtio_type >= 1 && offer->virtio_type <= VIRTIO_TYPE_MAX && offer->queues >= 1 &&
-           offer->queues <= RING_MAX_QUEUES && (offer->features & ~OFFER_FEATURES) == 0 && offer->queue_size >= 1 &&
-           offer->queue_size <= RING_TAGS && (offer->queue_size & (offer->queue_size - 1)) == 0 &&
-           offer->config_length <= DRIVER_CONFIG_SIZE && offer->error_length <= DRIVER_ERROR_SIZE;
+    return offer->virtio_type - 1 < VIRTIO_TYPE_MAX && offer->queues - 1 < RING_MAX_QUEUES &&
+           (offer->features & ~OFFER_FEATURES) == 0 && offer->queue_size - 1 < RING_TAGS &&
+           (offer->queue_size & (offer->queue_size - 1)) == 0 && offer->config_length <= DRIVER_CONFIG_SIZE &&
+           offer->error_length <= DRIVER_ERROR_SIZE && offer->patient_queues >> offer->queues == 0;
 }
 
 /* The guest negotiated with the predecessor: its successor must be able to keep those promises. */
 static bool offer_matches(const struct driver_offer *a, const struct driver_offer *b)
 {
     return a->virtio_type == b->virtio_type && a->queues == b->queues && a->features == b->features &&
-           a->queue_size == b->queue_size;
+           a->queue_size == b->queue_size && a->patient_queues == b->patient_queues;
 }
 
 status_t relay_offer(struct relay *relay, const struct driver_offer *offer)
 {
     if (relay->state == RELAY_OPEN)
         return ERR_STATE;
-    if (!offer_is_valid(offer))
+    bool first = relays[relay->driver->vm->id] == NULL;
+    if (!offer_is_valid(offer) || (!first && !offer_matches(&relay->offer, offer)))
         return ERR_INVALID;
-    if (relays[relay->driver->vm->id] == NULL) {
-        relay->offer = *offer;
+    relay->offer = *offer;
+    if (first) {
         relay->state = RELAY_OPEN;
         device_create(relay);
         relays[relay->driver->vm->id] = relay;
         return OK;
     }
-    if (!offer_matches(&relay->offer, offer))
-        return ERR_INVALID;
     relay_revoke_all(relay); /* done in quiesce already; whatever order the stages have, a replay starts from nothing */
-    relay->offer = *offer;
     relay->awaits_completion = true;
     relay_replay(relay);
     relay->state = RELAY_OPEN;
@@ -114,7 +113,7 @@ void relay_give_up(struct relay *relay, bool answer)
         return;
     for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
         struct relay_queue *queue = &relay->queue[q];
-        while (queue->log.count != 0) {
+        while (queue->log.count != 0 && !queue_is_patient(relay, queue)) {
             u8 tag = queue->log.order[0];
             inflight_remove(&queue->log, tag);
             answer_with_error(relay, queue, &queue->log.slot[tag].chain);

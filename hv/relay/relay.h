@@ -68,11 +68,12 @@ void relay_close(struct relay *relay);
 void relay_revoke_all(struct relay *relay);
 /* restart: empty rings for the successor. */
 void relay_reset_rings(struct relay *relay);
-/* Policy gave up: answer all in flight and all later requests with the device's error bytes (or, silent, not at all).
- */
+/* Policy gave up: answer all in flight and all later requests, but for those that may wait for ever, with the device's
+ * error bytes (or, silent, not at all). */
 void relay_give_up(struct relay *relay, bool answer);
 
-/* TSC of the oldest request in flight (since its submission or, after a replay, since the replay); ~0 when none. */
+/* TSC of the oldest request in flight that may not wait for ever (since its submission or, after a replay, since the
+ * replay); ~0 when none. */
 u64 relay_oldest(const struct relay *relay);
 u32 relay_in_flight(const struct relay *relay);
 struct relay_stats relay_stats(const struct relay *relay);

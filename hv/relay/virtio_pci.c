@@ -178,9 +178,13 @@ void device_break(struct relay *relay, const char *why)
 
 static void device_reset(struct relay *relay)
 {
-    relay->device.resetting = true;
-    for (u32 q = 0; q < RING_MAX_QUEUES; q++)
+    for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
+        struct inflight *log = &relay->queue[q].log;
         relay->queue[q].vq.enabled = false;
+        for (u32 i = 0; i < log->count; i++)
+            log->slot[log->order[i]].submitted = tsc_now(); /* to be given back by then, even the patient ones */
+    }
+    relay->device.resetting = true;
     device_announce_features(relay);
     device_finish_reset(relay);
 }

@@ -99,7 +99,7 @@ enum hypercall {
     HYPERCALL_WAIT = 1,
     /*
      * offer(address of struct driver_offer in RAM): the device works; show it to the guest. Once a start. After a restart the
-     * offer must equal the first one in type, features and queues (config may differ): otherwise the VM is at fault.
+     * offer must equal the first one in type, features, queues, size and patience (config may differ): otherwise the VM is at fault.
      * From here on requests arrive. -ERR_INVALID, -ERR_STATE (second offer), -ERR_RANGE (address).
      */
     HYPERCALL_OFFER = 2,
@@ -146,4 +146,10 @@ struct driver_offer {
      */
     u32 error_length;
     u8 error[DRIVER_ERROR_SIZE];
+    /*
+     * Bit q: requests of queue q wait for the outside world (receive buffers) and may be in flight for ever. They have no
+     * deadline, no recovery waits for one of them to complete, and when no driver will ever serve them they stay
+     * unanswered. A bit of a queue that is not offered: -ERR_INVALID.
+     */
+    u32 patient_queues;
 };

@@ -54,3 +54,7 @@ struct virtio_net_ctrl_hdr {
 #define VIRTIO_NET_CTRL_RX_PROMISC 0u
 #define VIRTIO_NET_CTRL_RX_ALLMULTI 1u
 #define VIRTIO_NET_OK 0u
+#define VIRTIO_NET_ERR 1u
+#define VIRTIO_NET_CTRL_MAC 1u
+#define VIRTIO_NET_CTRL_MAC_TABLE_SET                                                                                  \
+    0u /* with CTRL_RX: two tables, unicast and multicast, each a u32 and so many addresses */

@@ -26,7 +26,7 @@
 
 static char fake_calls[2048]; /* "stop close ..." */
 static bool fake_bus_master, fake_blocked, fake_message, fake_iommu;
-static u32 fake_in_flight;
+static u32 fake_in_flight, fake_patient; /* of these, such that may wait for ever */
 static u64 fake_oldest, fake_completions, fake_last_completion;
 static bool fake_granted_low; /* the first 16 guest pages are granted */
 static status_t fake_offer_status;
@@ -175,7 +175,7 @@ bool relay_driver_has_work(const struct relay *relay)
 }
 u64 relay_oldest(const struct relay *relay)
 {
-    return fake_oldest;
+    return fake_oldest == ~0ull && fake_in_flight > fake_patient ? tsc_now() : fake_oldest;
 }
 u32 relay_in_flight(const struct relay *relay)
 {
@@ -293,7 +293,7 @@ static int fake_machine(void **state)
     fake_calls[0] = '\0';
     fake_bus_master = fake_message = fake_iommu = true;
     fake_blocked = fake_granted_low = fake_has_work = fake_arm_finds_work = fake_complete_reports = false;
-    fake_in_flight = fake_complete_calls = fake_rearmed = 0;
+    fake_in_flight = fake_patient = fake_complete_calls = fake_rearmed = 0;
     fake_oldest = ~0ull;
     fake_completions = fake_last_completion = 0;
     fake_offer_status = OK;

@@ -107,6 +107,25 @@ static void with_nothing_in_flight_the_offer_ends_it(void **state)
     assert_int_equal(recovery_history_count(), count);
 }
 
+/* Receive buffers may wait for the outside world for ever: no first completion is waited for, if they are all there is.
+ */
+static void requests_that_may_wait_hold_up_no_recovery(void **state)
+{
+    fake_in_flight = fake_patient = 5;
+    fail_and_run();
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    assert_int_equal(fake_last_record()->outcome, FAULT_RECOVERED);
+    assert_int_equal(fake_last_record()->replayed, 5);
+    u32 count = recovery_history_count();
+    fake_in_flight = 6; /* one that may not */
+    fail_and_run();
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    assert_int_equal(recovery_history_count(), count);
+    recovery_first_completion(&fake_driver);
+    assert_int_equal(recovery_history_count(), count + 1);
+    assert_int_equal(fake_last_record()->outcome, FAULT_RECOVERED);
+}
+
 static void an_answer_during_the_replay_is_the_first_completion(void **state)
 {
     fail_and_run();
@@ -327,6 +346,7 @@ int main(void)
         TEST(who_does_not_run_cannot_be_at_fault),
         TEST(a_blocked_vm_is_woken_for_its_recovery),
         TEST(with_nothing_in_flight_the_offer_ends_it),
+        TEST(requests_that_may_wait_hold_up_no_recovery),
         TEST(an_answer_during_the_replay_is_the_first_completion),
         TEST(a_second_offer_is_refused),
         TEST(a_successor_with_another_offer_is_at_fault),

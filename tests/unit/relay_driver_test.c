@@ -162,7 +162,7 @@ static void random_completion_rings(void **state)
 
 static void offers(void **state)
 {
-    struct driver_offer bad[10], *o = bad;
+    struct driver_offer bad[11], *o = bad;
     world_create(MANIFEST_GRANTS_STICKY, 64, true);
     for (u32 i = 0; i < ARRAY_SIZE(bad); i++)
         bad[i] = world.offer;
@@ -176,6 +176,7 @@ static void offers(void **state)
     (o++)->queue_size = RING_TAGS * 2;
     (o++)->config_length = DRIVER_CONFIG_SIZE + 1;
     (o++)->error_length = DRIVER_ERROR_SIZE + 1;
+    (o++)->patient_queues = 1u << world.offer.queues;
     for (u32 i = 0; i < ARRAY_SIZE(bad); i++)
         assert_int_equal(relay_offer(world.relay, &bad[i]), ERR_INVALID);
     assert_null(relays[1]);
@@ -184,12 +185,13 @@ static void offers(void **state)
     assert_int_equal(relay_offer(world.relay, &world.offer), ERR_STATE);
     guest_start(GUEST_FEATURES, SIZE);
     world_crash();
-    for (u32 i = 0; i < 4; i++) { /* the guest negotiated with its predecessor */
+    for (u32 i = 0; i < 5; i++) { /* the guest negotiated with its predecessor */
         struct driver_offer other = world.offer;
         other.virtio_type += i == 0;
         other.queues += i == 1;
         other.features ^= i == 2 ? 2 : 0;
         other.queue_size /= i == 3 ? 2 : 1;
+        other.patient_queues ^= i == 4;
         assert_int_equal(relay_offer(world.relay, &other), ERR_INVALID);
     }
     world.offer.config[3] = 77;
@@ -472,6 +474,70 @@ static void ages(void **state)
     assert_true(relay_oldest(world.relay) == tsc_from_us(9000)); /* a replay starts its time anew */
 }
 
+/* Queue 0 receives. Its requests have no deadline, until the guest wants them back. */
+static void patience(void **state)
+{
+    static struct driver_request r[3];
+
+    world_create(MANIFEST_GRANTS_STICKY, 64, true);
+    world.offer.queues = 2;
+    world.offer.patient_queues = 1;
+    assert_int_equal(relay_offer(world.relay, &world.offer), OK);
+    guest_start(GUEST_FEATURES, SIZE);
+    fake_time_us = 1000;
+    send(2, r);
+    assert_int_equal(relay_in_flight(world.relay), 2);
+    assert_true(relay_oldest(world.relay) == ~0ull);
+    fake_time_us = 2000;
+    guest_simple_request(1, SIZE, 4, 40);
+    guest_kick(1);
+    assert_true(driver_take(1, &r[2]));
+    assert_true(relay_oldest(world.relay) == tsc_from_us(2000));
+    driver_complete(1, r[2].tag, 0);
+    relay_complete(world.relay);
+    assert_true(relay_oldest(world.relay) == ~0ull);
+    fake_time_us = 5000;
+    guest_set_status(0);
+    assert_true(relay_oldest(world.relay) == tsc_from_us(5000));
+    driver_complete(0, r[0].tag, 0);
+    driver_complete(0, r[1].tag, 0);
+    relay_complete(world.relay);
+    assert_int_equal(guest_status(), 0);
+}
+
+/* An answered receive buffer would be taken for a packet. */
+static void give_up_does_not_answer_the_patient(void **state)
+{
+    static struct driver_request r[1];
+
+    world_create(MANIFEST_GRANTS_STICKY, 64, true);
+    world.offer.queues = 2;
+    world.offer.patient_queues = 1;
+    world.offer.error_length = 0;
+    assert_int_equal(relay_offer(world.relay, &world.offer), OK);
+    guest_start(GUEST_FEATURES, SIZE);
+    send(1, r);
+    guest_simple_request(1, SIZE, 4, 40);
+    guest_kick(1);
+    relay_close(world.relay);
+    relay_revoke_all(world.relay);
+    relay_give_up(world.relay, true);
+    assert_int_equal(guest_used(0)->idx, 0);
+    assert_int_equal(guest_used(1)->idx, 1);
+    for (u16 i = 1; i < 4; i++) { /* and later ones */
+        guest_simple_request(0, SIZE, 2 * i, 20 + 2 * i);
+        guest_simple_request(1, SIZE, 4 + 2 * i, 40 + 2 * i);
+        guest_kick(0);
+        guest_kick(1);
+        assert_int_equal(guest_used(0)->idx, 0);
+        assert_int_equal(guest_used(1)->idx, 1 + i);
+    }
+    assert_int_equal(relay_in_flight(world.relay), 1);
+    guest_set_status(0);
+    assert_int_equal(guest_status(), 0);
+    assert_int_equal(relay_in_flight(world.relay), 0);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_teardown(f, teardown)
@@ -489,6 +555,8 @@ int main(void)
         TEST(no_memory_for_tables),
         TEST(without_an_iommu),
         TEST(ages),
+        TEST(patience),
+        TEST(give_up_does_not_answer_the_patient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
