@@ -91,7 +91,7 @@ _Noreturn void hv_main(const struct boot_info *boot)
     vcpu_vendor_select();                                      /* SVM, or a boot error */
     vendor->cpu_init(&cpus[0]);
     hv_log("Bulkhead: CPU back end %s (%s), TSC %lu MHz, %luM free", vendor->name, vendor->description,
-           tsc_khz / 1000, frames_free_count() >> 8); /* 256 frames a MiB */
+           tsc_khz / 1000, frames_free_count >> 8); /* 256 frames a MiB */
     read_manifest(boot);
     find_devices(&acpi, boot);                                 /* PCI, then every device behind the IOMMU, blocked */
     plan_check(boot, &manifest);                               /* all that can be wrong, before anything starts */

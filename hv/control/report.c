@@ -54,7 +54,7 @@ void report_status(void)
     answer("hypervisor uptime_us=%lu cpus=%u backend=%s", time_us(), cpu_count, vendor->name);
     answer_text("iommu", iommu_present() ? iommu_description() : "none");
     answer(" canary=%s frames_free=%lu frames_total=%lu\n", inject_canary_intact() ? "ok" : "BROKEN",
-           frames_free_count(), frames_total_count());
+           frames_free_count, frames_total_count);
     for (u32 i = 0; i < vm_count; i++)
         status_vm(vms[i]);
 }

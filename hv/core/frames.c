@@ -14,33 +14,29 @@ struct range {
 static struct {
     struct range range[RANGES_MAX]; /* free, ascending, with something taken between any two; some are empty */
     u32 count;
-    u64 free;
-    u64 total;
 } frames;
+
+u64 frames_free_count, frames_total_count;
 
 static u64 align_up(u64 frame, u64 align)
 {
     return (frame + align - 1) & ~(align - 1);
 }
 
-static bool is_good_align(u64 align)
-{
-    return align >= PAGE_SIZE && (align & (align - 1)) == 0;
-}
-
 status_t frames_init(const struct boot_memory *map, u32 count)
 {
-    memset(&frames, 0, sizeof(frames));
+    frames.count = 0;
+    frames_total_count = 0;
     for (u32 i = 0; i < count && i < BOOT_MAX_MEMORY; i++) {
         u64 low = map[i].base < LOWEST_ADDRESS ? LOWEST_ADDRESS : map[i].base;
         struct range range = {PAGE_UP(low) / PAGE_SIZE, (map[i].base + map[i].size) / PAGE_SIZE};
         if (map[i].kind != BOOT_MEMORY_FREE || range.end <= range.first)
             continue;
         frames.range[frames.count++] = range;
-        frames.total += range.end - range.first;
+        frames_total_count += range.end - range.first;
     }
-    frames.free = frames.total;
-    return frames.total != 0 ? OK : ERR_NO_MEMORY;
+    frames_free_count = frames_total_count;
+    return frames_total_count != 0 ? OK : ERR_NO_MEMORY;
 }
 
 /* Take [first, first + count) out of range i. What lies below it, skipped for alignment, becomes a range of its own. */
@@ -49,12 +45,12 @@ static void take(u32 i, u64 first, u64 count)
     struct range *range = &frames.range[i];
     struct range below = {range->first, first};
 
-    frames.free -= count;
+    frames_free_count -= count;
     range->first = first + count;
     if (below.first == below.end)
         return;
     if (frames.count == RANGES_MAX) { /* no room to remember it: it counts as taken */
-        frames.free -= below.end - below.first;
+        frames_free_count -= below.end - below.first;
         return;
     }
     memmove(range + 1, range, (frames.count - i) * sizeof(*range));
@@ -64,7 +60,7 @@ static void take(u32 i, u64 first, u64 count)
 
 status_t frames_alloc(u64 count, u64 align, hpa_t *out)
 {
-    if (count == 0 || !is_good_align(align))
+    if (count == 0 || align < PAGE_SIZE || (align & (align - 1)) != 0)
         return ERR_INVALID;
     for (u32 i = 0; i < frames.count; i++) {
         u64 first = align_up(frames.range[i].first, align / PAGE_SIZE);
@@ -95,21 +91,11 @@ status_t frame_alloc(hpa_t *out)
     return status;
 }
 
-u64 frames_free_count(void)
-{
-    return frames.free;
-}
-
-u64 frames_total_count(void)
-{
-    return frames.total;
-}
-
 u64 frames_largest_run(u64 align)
 {
     u64 best = 0;
 
-    for (u32 i = 0; i < frames.count && is_good_align(align); i++) {
+    for (u32 i = 0; i < frames.count; i++) {
         u64 first = align_up(frames.range[i].first, align / PAGE_SIZE), end = frames.range[i].end;
         best = first < end && end - first > best ? end - first : best;
     }

@@ -35,8 +35,8 @@ NODISCARD status_t frames_alloc(u64 count, u64 align, hpa_t *out);
 /* At boot: `count` contiguous zeroed frames for `what`, without which there is nothing to start: else boot_fail(). */
 void *boot_frames(u64 count, const char *what);
 
-u64 frames_free_count(void);
-u64 frames_total_count(void);
+/* How many are left, and how many there were. Written here only. */
+extern u64 frames_free_count, frames_total_count;
 
-/* The longest run of free frames that starts at a multiple of align: what frames_alloc could still serve. */
+/* The longest run of free frames that starts at a multiple of align (as above): what frames_alloc could still serve. */
 u64 frames_largest_run(u64 align);

@@ -83,14 +83,9 @@ static void publish(const struct page_table *pt, const u64 *first, u32 count)
 }
 
 /* Hardware may walk the table at this moment: one store an entry, and after what the entry refers to. */
-static void set_entry(u64 *entry, u64 value)
+static void set_entry(const struct page_table *pt, u64 *entry, u64 value)
 {
     __atomic_store_n(entry, value, __ATOMIC_RELEASE);
-}
-
-static void set_one(const struct page_table *pt, u64 *entry, u64 value)
-{
-    set_entry(entry, value);
     publish(pt, entry, 1);
 }
 
@@ -169,7 +164,7 @@ static void clear(struct page_table *pt, u64 at, u64 end)
         struct place place = find(pt, at);
         u32 count = 0;
         do {
-            set_entry(&place.entry[count++], 0);
+            __atomic_store_n(&place.entry[count++], 0, __ATOMIC_RELAXED);
             at = skip(at, place.level);
         } while (at < end && at % level_size(place.level + 1) != 0 && !is_table(place.entry[count], place.level));
         publish(pt, place.entry, count);
@@ -185,10 +180,10 @@ static u64 map_one(struct page_table *pt, u64 at, u64 hpa, u32 rights, u32 level
         hpa_t table;
         if (new_table(pt, &table) != OK)
             return 0;
-        set_one(pt, place.entry, table.v | pt->format->table);
+        set_entry(pt, place.entry, table.v | pt->format->table);
         place = find(pt, at);
     }
-    set_one(pt, place.entry, make_leaf(pt->format, hpa, rights, place.level));
+    set_entry(pt, place.entry, make_leaf(pt->format, hpa, rights, place.level));
     return level_size(place.level);
 }
 
@@ -248,6 +243,6 @@ status_t page_table_protect(struct page_table *pt, u64 at, u32 rights)
     u64 entry = make_leaf(pt->format, *place.entry & ADDRESS_BITS, rights, 0);
     if (place.level > 0 || !is_present(entry))
         return ERR_INVALID;
-    set_one(pt, place.entry, entry);
+    set_entry(pt, place.entry, entry);
     return OK;
 }

@@ -82,7 +82,7 @@ static void check_device(const struct manifest_vm *config)
 /* sum: what the VMs before it need. */
 static void check_memory(const struct manifest_vm *config, u64 *sum)
 {
-    u64 free = frames_free_count() * PAGE_SIZE, largest = frames_largest_run(MIB(2)) * PAGE_SIZE;
+    u64 free = frames_free_count * PAGE_SIZE, largest = frames_largest_run(MIB(2)) * PAGE_SIZE;
     bool driver = config->kind == MANIFEST_DRIVER; /* twice: its RAM and the pristine copy */
     u64 need = driver ? 2 * config->memory + DRIVER_OVERHEAD : config->memory + GUEST_OVERHEAD;
 

@@ -35,11 +35,28 @@ const struct fault_record *recovery_history(u32 i)
     return i < count ? &history[(history_total - count + i) % RECOVERY_HISTORY] : NULL;
 }
 
-void record_open(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *text)
+void record_close(struct driver *driver, enum fault_outcome outcome)
+{
+    struct fault_record *record = &driver->recovery.current;
+
+    record->outcome = outcome;
+    history[history_total++ % RECOVERY_HISTORY] = *record;
+    record->sequence = 0;
+}
+
+void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *fmt, ...)
 {
     struct recovery *recovery = &driver->recovery;
     struct fault_record *record = &recovery->current;
+    bool runs = driver->state == DRIVER_STARTING || driver->state == DRIVER_RUNNING;
+    va_list args;
 
+    /* One fault often shows in several places; the first one names the cause. A VM that does not run cannot be at
+     * fault, but the operator may want it to run. */
+    if (recovery->pending || (!runs && kind != FAULT_OPERATOR)) {
+        recovery->reports_later++;
+        return;
+    }
     if (record->sequence != 0)
         record_close(driver, FAULT_SUPERSEDED);
     *record = (struct fault_record){
@@ -53,38 +70,13 @@ void record_open(struct driver *driver, enum fault_kind kind, u64 detail, u64 ad
         .t_injected = recovery->inject_time,
         .t_detect = tsc_now(),
     };
-    (void)str_copy(record->text, sizeof(record->text), text);
+    va_start(args, fmt);
+    (void)bh_vsnprintf(record->text, sizeof(record->text), fmt, args);
+    va_end(args);
     /* An injection that was armed only has not happened: then this fault is a real one. */
     if (recovery->inject_time != 0)
         (void)str_copy(record->injected, sizeof(record->injected), recovery->inject_name);
     event_add(EVENT_FAULT, driver->vm->id, "%s: %s", fault_kind_name[kind], record->text);
-}
-
-void record_close(struct driver *driver, enum fault_outcome outcome)
-{
-    struct fault_record *record = &driver->recovery.current;
-
-    record->outcome = outcome;
-    history[history_total++ % RECOVERY_HISTORY] = *record;
-    record->sequence = 0;
-}
-
-void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *fmt, ...)
-{
-    struct recovery *recovery = &driver->recovery;
-    char text[sizeof(recovery->current.text)];
-    va_list args;
-
-    /* One fault often shows in several places; the first one names the cause. A VM that does not run cannot be at
-     * fault. */
-    if (recovery->pending || (driver->state != DRIVER_STARTING && driver->state != DRIVER_RUNNING)) {
-        recovery->reports_later++;
-        return;
-    }
-    va_start(args, fmt);
-    (void)bh_vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
-    record_open(driver, kind, detail, address, text);
     recovery->faults_total++;
     recovery->pending = true;
 

@@ -10,7 +10,7 @@
 #include "hv/relay/relay.h"
 #include "shared/lib/string.h"
 
-#define CANARY_WORDS (PAGE_SIZE / sizeof(u64))
+#define CANARY_BYTE 0xc9
 /* A driver VM's RAM ends here at the latest (manifest.h), so a page above it is outside each of them. */
 #define DRIVER_RAM_MAX MIB(64)
 #define WILD_MIN_LENGTH 512u
@@ -18,28 +18,21 @@
 
 static hpa_t canary;
 
-static u64 canary_word(u64 i)
-{
-    return 0x434e415259ull << 24 ^ i * 0x9e3779b97f4a7c15ull;
-}
-
 void inject_canary_init(void)
 {
     /* A multiple of 64 MiB other than zero lies above any driver's RAM; frame 0 is never handed out. */
     if (frames_alloc(1, DRIVER_RAM_MAX, &canary) != OK)
         boot_fail("no frame at a multiple of 64 MiB for the canary page");
-    u64 *words = hpa_to_ptr(canary);
-    for (u64 i = 0; i < CANARY_WORDS; i++)
-        words[i] = canary_word(i);
+    memset(hpa_to_ptr(canary), CANARY_BYTE, PAGE_SIZE);
 }
 
 bool inject_canary_intact(void)
 {
-    const u64 *words = hpa_to_ptr(canary);
+    const u8 *bytes = hpa_to_ptr(canary);
     bool intact = true;
 
-    for (u64 i = 0; i < CANARY_WORDS; i++)
-        intact &= words[i] == canary_word(i);
+    for (u64 i = 0; i < PAGE_SIZE; i++)
+        intact &= bytes[i] == CANARY_BYTE;
     return intact;
 }
 

@@ -78,20 +78,11 @@ void recovery_run(struct driver *driver)
 
 status_t recovery_restart(struct driver *driver)
 {
-    struct recovery *recovery = &driver->recovery;
-
-    if (recovery->pending || driver->state == DRIVER_OFF || driver->state == DRIVER_RECOVERING)
+    if (driver->recovery.pending || driver->state == DRIVER_OFF || driver->state == DRIVER_RECOVERING)
         return ERR_STATE;
-    if (driver->state == DRIVER_STARTING || driver->state == DRIVER_RUNNING) {
+    if (driver->state == DRIVER_WAITING)
+        driver->recovery.restart_at = 0;
+    else
         recovery_report(driver, FAULT_OPERATOR, 0, 0, "restart by the operator");
-        return OK;
-    }
-    if (driver->state == DRIVER_FAILED) {
-        /* It was quiesced and reset when it was given up, and has been blocked since: a back-off that is over. */
-        recovery->restarts_in_window = 0;
-        record_open(driver, FAULT_OPERATOR, 0, 0, "restart by the operator after giving up");
-        driver->state = DRIVER_WAITING;
-    }
-    recovery->restart_at = 0;
     return OK;
 }

@@ -110,8 +110,8 @@ NODISCARD status_t recovery_offer(struct driver *driver, const struct driver_off
 void recovery_first_completion(struct driver *driver);
 
 /*
- * The operator's `restart VM`. A running driver is reported as FAULT_OPERATOR; a back-off ends at once; a driver that
- * was given up on starts again with fresh counters. ERR_STATE: never started, or a recovery is under way.
+ * The operator's `restart VM`. A back-off ends at once; a driver that runs, or was given up on, is reported as
+ * FAULT_OPERATOR, which no limit holds back. ERR_STATE: never started, or a recovery is under way.
  */
 NODISCARD status_t recovery_restart(struct driver *driver);
 

@@ -7,11 +7,7 @@
 
 #include "hv/core/driver.h"
 
-/*
- * detect.c: a record goes through `current` into the history. Opening one writes the event, and supersedes a record
- * that is still open.
- */
-void record_open(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *text);
+/* detect.c: the record in `current`, which recovery_report() has opened, goes into the history. */
 void record_close(struct driver *driver, enum fault_outcome outcome);
 
 /* decide.c: what the manifest says about the fault in `current`; counts its restart in the window. */

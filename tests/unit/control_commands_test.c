@@ -19,14 +19,7 @@ const char *const exit_kind_name[EXIT_KINDS] = {"k0", "k1", "k2",  "k3",  "k4", 
                                                 "k8", "k9", "k10", "k11", "k12", "k13", "k14"};
 
 u64 machine_start;
-u64 frames_free_count(void)
-{
-    return 1000;
-}
-u64 frames_total_count(void)
-{
-    return 2000;
-}
+u64 frames_free_count = 1000, frames_total_count = 2000;
 const char *iommu_description(void)
 {
     return "VT-d 1.0 at 0xfed90000";

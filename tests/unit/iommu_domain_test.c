@@ -290,16 +290,16 @@ static void tables_are_written_back_without_snooping(void **state)
 static void superpages_as_the_unit_has_them(void **state)
 {
     struct iommu_domain *d = domain();
-    u64 before = frames_free_count();
+    u64 before = frames_free_count;
 
     assert_int_equal(iommu_map(d, IOVA(GIB(1)), HPA(GIB(2)), GIB(1), RW), OK);
-    assert_int_equal(frames_free_count(), before - 1); /* below the root one table: a 1 GiB leaf */
+    assert_int_equal(frames_free_count, before - 1); /* below the root one table: a 1 GiB leaf */
     fake_memory_destroy();
     setup_with(CAPABILITY & ~(2ull << 34), ECAP_COHERENT);
     d = domain();
-    before = frames_free_count();
+    before = frames_free_count;
     assert_int_equal(iommu_map(d, IOVA(GIB(1)), HPA(GIB(2)), GIB(1), RW), OK);
-    assert_int_equal(frames_free_count(), before - 2); /* 2 MiB leaves only */
+    assert_int_equal(frames_free_count, before - 2); /* 2 MiB leaves only */
 }
 
 /* The unit was told one block that holds [first, first + pages), aligned to its size and the smallest such, or the

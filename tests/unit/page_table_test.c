@@ -188,9 +188,9 @@ static void old_tables_are_kept(void **state)
     assert_int_equal(page_table_create(&pt, &page_format_npt), OK);
     assert_int_equal(page_table_map(&pt, MIB(2), HPA(MIB(2)), PAGE_SIZE, RW), OK);
     assert_int_equal(page_table_unmap(&pt, MIB(2), PAGE_SIZE), OK);
-    u64 before = frames_free_count();
+    u64 before = frames_free_count;
     assert_int_equal(page_table_map(&pt, 0, HPA(0), MIB(6), RW), OK);
-    assert_int_equal(frames_free_count(), before);
+    assert_int_equal(frames_free_count, before);
     walk(&pt, 0, &level);
     assert_int_equal(level, 1);
     walk(&pt, MIB(2), &level);
@@ -273,14 +273,14 @@ static void running_out_of_frames_takes_back_the_mapping(void **state)
         fake_memory_destroy();
         fake_frames_create(RAM_BASE, RAM_SIZE);
         assert_int_equal(page_table_create(&pt, &page_format_npt), OK);
-        assert_int_equal(frames_alloc(frames_free_count() - left, PAGE_SIZE, &rest), OK);
+        assert_int_equal(frames_alloc(frames_free_count - left, PAGE_SIZE, &rest), OK);
         status_t status = page_table_map(&pt, at, HPA(at), size, RW);
         mapped = status == OK;
         assert_true(mapped || status == ERR_NO_MEMORY);
         for (u64 page = at; page < at + size; page += PAGE_SIZE)
             assert_int_equal(lookup(&pt, page, NULL, NULL), mapped ? OK : ERR_NOT_FOUND);
         assert_true(!mapped || left == 5);
-        assert_int_equal(frames_free_count() + count_tables(&pt, pt.root, 3), left + 1);
+        assert_int_equal(frames_free_count + count_tables(&pt, pt.root, 3), left + 1);
     }
 }
 
@@ -430,7 +430,7 @@ static void model_compare(const struct model *model, struct random *random)
         walk(&model->pt, model->window + i * PAGE_SIZE, &level);
         assert_int_equal(size_of(level), page->leaf_pages * PAGE_SIZE);
     }
-    assert_int_equal(model->frames_before - frames_free_count(), count_tables(&model->pt, model->pt.root, 3));
+    assert_int_equal(model->frames_before - frames_free_count, count_tables(&model->pt, model->pt.root, 3));
     check_flushed(model->pt.root, 3);
 }
 
@@ -444,7 +444,7 @@ static void run_model(const char *name, const struct page_format *base, u64 wind
     model.random = random_start(name);
     model.window = window;
     model.mask = mask;
-    model.frames_before = frames_free_count();
+    model.frames_before = frames_free_count;
     assert_int_equal(page_table_create(&model.pt, &format), OK);
     for (u32 step = 0; step < 3000; step++) {
         /* Sometimes whole superpages, sometimes around their borders, sometimes anything. */
@@ -470,7 +470,7 @@ static void run_model(const char *name, const struct page_format *base, u64 wind
             model_compare(&model, &model.random);
             /* Old tables force small pages: now and then a fresh table lets large ones appear again. */
             if (step % 250 == 0) {
-                model.frames_before = frames_free_count();
+                model.frames_before = frames_free_count;
                 assert_int_equal(page_table_create(&model.pt, &format), OK);
                 memset(model.page, 0, sizeof(model.page));
                 memset(model.had_table, 0, sizeof(model.had_table));

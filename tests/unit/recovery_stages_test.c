@@ -222,7 +222,7 @@ static void the_operator_revives(void **state)
     assert_int_equal(recovery_restart(&fake_driver), OK);
     assert_true(recovery_due(&fake_driver, tsc_now()));
     recovery_run(&fake_driver);
-    assert_string_equal(fake_calls, "rings message-on start");
+    assert_string_equal(fake_calls, "stop close message-off block revoke reset rings message-on start");
     assert_int_equal(fake_driver.state, DRIVER_STARTING);
     assert_int_equal(fake_driver.recovery.restarts_in_window, 0);
     assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
