@@ -87,7 +87,7 @@ NODISCARD status_t relay_some_in_flight(struct relay *relay, u32 queue, u16 *tag
 bool relay_is_granted(const struct relay *relay, gpa_t page);
 
 /*
- * The guest's side, called by platform/pci_bus.c. Width 1, 2 or 4, for memory also 8. Configuration space: offset below
+ * The guest's side, called by hv/platform. Width 1, 2 or 4, for memory also 8. Configuration space: offset below
  * 256, aligned to width. Port and memory: false when no BAR claims the address now; else the access was made.
  */
 void relay_pci_config(struct relay *relay, u32 offset, u32 width, bool write, u32 *value);
