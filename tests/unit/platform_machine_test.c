@@ -276,6 +276,9 @@ static void restart_waits_for_requests(void **state)
     for (u32 i = 0; i < MACHINE_RAM / MIB(2); i++)
         platform_tick(&machine.vm);
     assert_int_equal(machine.entry, MIB(1) + 16);
+    machine.vm.failed = "triple fault"; /* an operator may want it back */
+    platform_restart(&machine.vm);
+    assert_null(machine.vm.failed);
 }
 
 /* ---- everything at random ---- */
