@@ -52,6 +52,7 @@ static struct rx_buffer buffers[NET_BUFFERS];
 static u8 free_buffer[NET_BUFFERS];
 static u32 free_buffers;
 
+static bool found; /* something, when `pump` looked last */
 static u64 last_activity, next_link_look;
 static struct {
     u64 sent, received, refused, dropped;
@@ -366,16 +367,18 @@ static void pump(void)
     if (queue_head)
         send_queued();
     net_driver.flush();
-    /* Some controllers have sent by now, and looking costs little. What it freed may let more go. */
-    if (collect() && (queue_head || waiting_first != waiting_end)) {
-        post_buffers();
-        send_queued();
-        net_driver.flush();
-    }
+    /* Some controllers have sent by now, and looking costs little. */
+    found = collect();
 }
 
+/*
+ * After the last look that found something there is always another one, without sleep: for what that one left over
+ * there may be no interrupt, and what it freed may let more go.
+ */
 static u64 timeout(void)
 {
+    if (found)
+        return 0;
     if (driver_info->interrupts)
         return sending > 0 ? SENT_LOOK_US : WAIT_FOREVER;
     return microseconds_since(last_activity) < BUSY_US ? 0 : IDLE_US;

@@ -28,7 +28,7 @@
 #define NET_FRAME_MOST 1522u  /* 802.3: with a VLAN tag, and the checksum, which some controllers write, too */
 #define NET_SEND_MOST 1518u   /* without the checksum */
 #define NET_CHECKSUM_END 255u /* a checksum begins and lies before: controllers have a byte for either */
-#define NET_MSS_LEAST 48u     /* RFC 791's smallest MTU, less headers: fewer bytes only multiply frames */
+#define NET_MSS_LEAST 48u     /* smaller pieces only multiply frames: they are made so large */
 #define NET_HEADERS_MOST 138u /* Ethernet with a tag, IPv4 and TCP with all their options */
 #define NET_BUFFERS RING_TAGS /* a driver has room for so many receive buffers */
 #define NET_RX_SEGMENTS 16u   /* of a receive request; what lies behind is left alone */
@@ -93,7 +93,7 @@ struct net_driver {
     void (*flush)(void);
     /* Silence its interrupt. */
     void (*acknowledge)(void);
-    /* Report what is done, as far as RAM tells: this is called often. True when there was something. */
+    /* Report what is done, as far as RAM tells: this is called often, until it says that there was nothing. */
     bool (*collect)(void);
     bool (*link_is_up)(void);
     /* One line to the log about what the device counted. */

@@ -103,8 +103,9 @@ static status_t parse_offloads(struct net_packet *packet, const struct virtio_ne
         return packet->bytes <= NET_SEND_MOST ? OK : ERR_RANGE;
     if (header->gso_type != VIRTIO_NET_HDR_GSO_TCPV4 || !device->cuts_segments || !packet->checksum)
         return ERR_UNSUPPORTED;
-    packet->mss = header->gso_size;
-    return packet->mss >= NET_MSS_LEAST ? OK : ERR_RANGE;
+    /* Merging a few bytes written one by one makes a tiny size; no host may insist on it (RFC 791 3.1: 576 octets). */
+    packet->mss = header->gso_size < NET_MSS_LEAST ? NET_MSS_LEAST : header->gso_size;
+    return header->gso_size != 0 ? OK : ERR_RANGE;
 }
 
 status_t net_parse_packet(struct net_packet *packet, const struct ring_segment_cell *segment, u32 count,

@@ -1,79 +1,25 @@
 """guestos' network by itself: its virtio-net driver on QEMU's device, no hypervisor, peers that nobody here wrote."""
 
 import hashlib
-import http.server
 import json
 import pathlib
 import socket
 import subprocess
-import threading
 import time
 
 from bare import BareMachine, free_port
-from bulkhead_lib.machine import die_with_parent
 from ethernet_peer import ICMP, EthernetPeer, checksum, ip_packet
 from harness import MIB, case, check, find_json, main
-from pattern import SECTOR, sector
+from host_network import ADDRESS, GATEWAY, IPERF_SECONDS, HostFiles, counters, host_program, host_run, served_file
 
 LABEL = "net"
 TIMEOUT = 300
-
-GATEWAY = "10.0.2.2"  # QEMU's user network; connections to it arrive at the host's 127.0.0.1
-ADDRESS = f"ifconfig 10.0.2.15/24 {GATEWAY} 10.0.2.3"
-PATTERN_BYTES = 262139  # guestos/kernel/net/net.h
-IPERF_SECONDS = 2
-
-
-def served_file(size):
-    """What the guest serves as a file of `size` bytes."""
-    period = b"".join(sector(1, i) for i in range(PATTERN_BYTES // SECTOR + 1))[:PATTERN_BYTES]
-    return (period * (size // PATTERN_BYTES + 1))[:size]
 
 
 def user_network(lab, forward=()):
     """A machine on QEMU's user network; forward: (host port, guest port)."""
     ports = "".join(f",hostfwd=tcp:127.0.0.1:{host}-:{guest}" for host, guest in forward)
     return BareMachine(lab, ["-netdev", f"user,id=n{ports}", "-device", "virtio-net-pci,disable-legacy=on,netdev=n"])
-
-
-def counters(machine):
-    """The interface's counters, of which none may tell of a broken rule."""
-    found = find_json(machine.run("ifconfig --json"))
-    check(found["protocol"] == 0 and found["unknown"] == 0 and found["resets"] == 0, f"the device broke rules: {found}")
-    return found
-
-
-def host_program(*command):
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
-
-
-def host_run(*command, seconds=60):
-    """Output of a program on the host, which must succeed."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=seconds, check=False)
-    check(done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-300:]} {done.stdout[-300:]}")
-    return done.stdout
-
-
-class HostFiles:
-    """Python's own HTTP server for a folder, on a free port of 127.0.0.1."""
-
-    def __init__(self, folder):
-        class Handler(http.server.SimpleHTTPRequestHandler):
-            def __init__(self, *arguments):
-                super().__init__(*arguments, directory=str(folder))
-
-            def log_message(self, *arguments):
-                pass
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *exc):
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @case

@@ -1,0 +1,60 @@
+"""What tests of the guest's network share: peers on the host, and what the guest serves."""
+
+import http.server
+import subprocess
+import threading
+
+from bulkhead_lib.machine import die_with_parent
+from harness import check, find_json
+from pattern import SECTOR, sector
+
+GATEWAY = "10.0.2.2"  # QEMU's user network; connections to it arrive at the host's 127.0.0.1
+ADDRESS = f"ifconfig 10.0.2.15/24 {GATEWAY} 10.0.2.3"
+PATTERN_BYTES = 262139  # guestos/kernel/net/net.h
+IPERF_SECONDS = 2
+
+
+def served_file(size):
+    """What the guest serves as a file of `size` bytes."""
+    period = b"".join(sector(1, i) for i in range(PATTERN_BYTES // SECTOR + 1))[:PATTERN_BYTES]
+    return (period * (size // PATTERN_BYTES + 1))[:size]
+
+
+def counters(machine):
+    """The interface's counters, of which none may tell of a broken rule."""
+    found = find_json(machine.run("ifconfig --json"))
+    check(found["protocol"] == 0 and found["unknown"] == 0 and found["resets"] == 0, f"the device broke rules: {found}")
+    return found
+
+
+def host_program(*command):
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+
+
+def host_run(*command, seconds=60):
+    """Output of a program on the host, which must succeed."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=seconds, check=False)
+    check(done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-300:]} {done.stdout[-300:]}")
+    return done.stdout
+
+
+class HostFiles:
+    """Python's own HTTP server for a folder, on a free port of 127.0.0.1."""
+
+    def __init__(self, folder):
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def __init__(self, *arguments):
+                super().__init__(*arguments, directory=str(folder))
+
+            def log_message(self, *arguments):
+                pass
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc):
+        self.server.shutdown()
+        self.server.server_close()
