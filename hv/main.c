@@ -88,8 +88,7 @@ _Noreturn void hv_main(const struct boot_info *boot)
     apic_init_cpu();
     ioapic_init(&acpi);                                        /* all lines masked */
     apic_calibrate(acpi.pm_timer_port);                        /* the one clock: TSC */
-    vcpu_vendor_select();                                      /* SVM, or a boot error */
-    vendor->cpu_init(&cpus[0]);
+    vcpu_vendor_init(&cpus[0]);                                /* SVM or VMX, or a boot error */
     hv_log("Bulkhead: CPU back end %s (%s), TSC %lu MHz, %luM free", vendor->name, vendor->description,
            tsc_khz / 1000, frames_free_count >> 8); /* 256 frames a MiB */
     read_manifest(boot);

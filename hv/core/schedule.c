@@ -27,9 +27,7 @@ static void console_poll(void)
     static bool held;
     static u8 byte;
 
-    for (u32 i = 0; i < 64; i++) {
-        if (!held && !console_get(&byte))
-            return;
+    for (u32 i = 0; i < 64 && (held || console_get(&byte)); i++) {
         held = !platform_console_input(main_guest, byte);
         if (held)
             return; /* the guest's FIFO is full: the byte waits here, the rest in the UART */
@@ -100,7 +98,7 @@ static void arm_timer(struct cpu *cpu, struct vcpu *vcpu)
     if (main_guest->vcpu.cpu == cpu->id && platform_timer_deadline(main_guest) < deadline)
         deadline = platform_timer_deadline(main_guest);
     /* What the APIC's timer was set to for idleness stays: it costs one exit. */
-    if ((vcpu && vendor->set_deadline(vcpu, deadline)) || deadline == cpu->timer_armed)
+    if ((vcpu && vendor->set_deadline && vendor->set_deadline(vcpu, deadline)) || deadline == cpu->timer_armed)
         return;
     cpu->timer_armed = deadline;
     apic_timer_arm(deadline);

@@ -3,6 +3,7 @@
 
 #include "hv/arch/x86/cpu/apic.h"
 #include "hv/arch/x86/cpu/registers.h"
+#include "hv/arch/x86/event.h"
 #include "hv/arch/x86/vendor.h"
 #include "hv/core/cpu.h"
 #include "hv/core/hypervisor.h"
@@ -24,6 +25,7 @@ void vcpu_reset(struct vcpu *vcpu, u64 entry)
     vcpu->rip = entry;
     vcpu->rflags = RFLAGS_FIXED;
     vcpu->flush_tlb = true;
+    vcpu->event = vcpu->held = 0;
     memset(vcpu->fpu, 0, FXSAVE_SIZE);
     *(u16 *)vcpu->fpu = FCW_RESET;
     *(u32 *)(vcpu->fpu + FXSAVE_MXCSR) = MXCSR_RESET;
@@ -79,9 +81,14 @@ void vcpu_shootdown(struct vcpu *vcpu)
     vcpu->flush_tlb = true;
 }
 
-void vcpu_skip(struct vcpu *vcpu, const struct vcpu_exit *exit)
+void vcpu_skip(struct vcpu *vcpu, u32 length)
 {
-    vendor->skip(vcpu, exit->instruction_length);
+    bool trap = vcpu->rflags & RFLAGS_TF;
+
+    vcpu->rip += length;
+    vendor->end_instruction(vcpu, trap);
+    if (trap) /* behind the instruction, so it is ours, too (SDM 3B 17.3.1.4, APM 2 13.1.4) */
+        vcpu_inject_exception(vcpu, VECTOR_DEBUG, 0);
 }
 
 /* Vectors that push an error code (SDM 3A table 6-1). */
@@ -92,5 +99,28 @@ void vcpu_inject_exception(struct vcpu *vcpu, u8 vector, u32 error_code)
     /* Real mode pushes no error codes (SDM 3A 20.1.4), and an entry that has one there is refused (SDM 3C 26.2.1.3). */
     bool has_error = vector < 32 && (VECTORS_WITH_ERROR >> vector & 1) && (vendor->read(vcpu, GUEST_CR0) & CR0_PE);
 
-    vendor->inject(vcpu, INJECT_EXCEPTION, vector, has_error, error_code);
+    /*
+     * On top of an event that was cut short: one after the other (SDM 3A table 6-5; of #DB and #AC, all that exit, none
+     * makes a double fault). What an instruction raised comes again with it. An interrupt was taken from its APIC: it
+     * is held until the guest can take it. One at most, since nothing else is delivered before (exit_guest_prepare).
+     */
+    if (vcpu->event && (vcpu->event & EVENT_TYPE) <= EVENT_TYPE_NMI)
+        vcpu->held = vcpu->event;
+    vcpu->event = EVENT_VALID | EVENT_TYPE_EXCEPTION | vector | (has_error ? EVENT_HAS_ERROR : 0);
+    vcpu->event_error = error_code;
+}
+
+/*
+ * SDM 3C 27.2.4, APM 2 15.7.2. The event is delivered again; but not one of INT n, INT3, INTO: RIP is still there, and
+ * the instruction does it again. (To inject it would take its length, which not all CPUs tell.)
+ */
+void vcpu_keep_event(struct vcpu *vcpu, u32 event, u32 error_code)
+{
+    u32 type = event & EVENT_TYPE, vector = event & EVENT_VECTOR;
+    bool software = type > EVENT_TYPE_EXCEPTION || (type == EVENT_TYPE_EXCEPTION && (vector == 3 || vector == 4));
+
+    vcpu->event = 0;
+    if ((event & EVENT_VALID) && !software)
+        vcpu->event = event & (EVENT_VALID | EVENT_HAS_ERROR | EVENT_TYPE | EVENT_VECTOR); /* the rest is undefined */
+    vcpu->event_error = error_code;
 }

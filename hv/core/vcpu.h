@@ -55,9 +55,11 @@ struct vcpu {
     bool in_guest;
     bool flush_tlb; /* before the next entry */
     struct vcpu_registers regs;
-    u64 rip;    /* valid after an exit; written back before the entry */
-    u64 rflags; /* the same */
-    void *arch; /* the vendor's part: VMCB page and so on */
+    u64 rip;                /* valid after an exit; written back before the entry */
+    u64 rflags;             /* the same */
+    u32 event, event_error; /* what the next entry delivers (arch/x86/event.h); 0: nothing */
+    u32 held;               /* an interrupt or NMI that an exception has displaced from there; 0: none */
+    void *arch;             /* the vendor's part: VMCB page and so on */
     u8 fpu[FXSAVE_SIZE] __attribute__((aligned(16)));
     u64 exits; /* all of them */
     u64 exits_by_kind[EXIT_KINDS];
@@ -125,11 +127,14 @@ void vcpu_shootdown(struct vcpu *vcpu);
 /* Make it leave guest mode soon, so that pending virtual interrupts are looked at. Does not wait. */
 void vcpu_kick(struct vcpu *vcpu);
 
-/* Step over the instruction that exited. */
-void vcpu_skip(struct vcpu *vcpu, const struct vcpu_exit *exit);
+/* Step over the instruction that was emulated, of that many bytes. */
+void vcpu_skip(struct vcpu *vcpu, u32 length);
 
 /* Inject an exception at the next entry (error code only for vectors that have one). */
 void vcpu_inject_exception(struct vcpu *vcpu, u8 vector, u32 error_code);
+
+/* After each exit, by the vendor: this is the event whose delivery it cut short. Not EVENT_VALID: none. */
+void vcpu_keep_event(struct vcpu *vcpu, u32 event, u32 error_code);
 
 /*
  * Copy up to len bytes of guest memory at virtual address `va`, through the guest's own page tables (paging off:

@@ -5,7 +5,7 @@
 
 static void on_hypercall(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
-    vcpu_skip(vcpu, exit);
+    vcpu_skip(vcpu, exit->instruction_length);
     hypercall_dispatch(vcpu);
 }
 
@@ -13,7 +13,7 @@ static void on_hypercall(struct vcpu *vcpu, const struct vcpu_exit *exit)
 static void on_cpuid(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
     vcpu->regs.rax = vcpu->regs.rbx = vcpu->regs.rcx = vcpu->regs.rdx = 0;
-    vcpu_skip(vcpu, exit);
+    vcpu_skip(vcpu, exit->instruction_length);
 }
 
 static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)

@@ -9,37 +9,40 @@
 #define VECTOR_UNDEFINED 6
 #define VECTOR_GENERAL_PROTECTION 13
 
+/* True: the next entry delivers it. Else there is an exit as soon as the guest can take it. */
+static bool give(struct vcpu *vcpu, u32 type, u32 vector)
+{
+    if (!vcpu->event && vendor->can_take(vcpu, type)) {
+        vcpu->event = EVENT_VALID | type | vector;
+        return true;
+    }
+    vendor->request_window(vcpu, type);
+    return false;
+}
+
 void exit_guest_prepare(struct vcpu *vcpu)
 {
     struct vm *vm = vcpu->vm;
 
-    if (vendor->injection_pending(vcpu))
+    if (vcpu->held) {
+        if (give(vcpu, vcpu->held & EVENT_TYPE, vcpu->held & EVENT_VECTOR))
+            vcpu->held = 0;
         return;
-    if (platform_nmi_pending(vm)) {
-        if (vendor->can_take(vcpu, INJECT_NMI)) {
-            platform_accept_nmi(vm);
-            vendor->inject(vcpu, INJECT_NMI, VECTOR_NMI, false, 0);
-            return;
-        }
-        vendor->request_window(vcpu, INJECT_NMI);
+    }
+    if (platform_nmi_pending(vm) && give(vcpu, EVENT_TYPE_NMI, VECTOR_NMI)) {
+        platform_accept_nmi(vm);
+        return;
     }
     int vector = platform_pending_vector(vm);
-    if (vector < 0)
-        return;
-    if (!vendor->can_take(vcpu, INJECT_INTERRUPT)) {
-        vendor->request_window(vcpu, INJECT_INTERRUPT);
-        return;
-    }
-    platform_accept_vector(vm, (u8)vector);
-    vendor->inject(vcpu, INJECT_INTERRUPT, (u8)vector, false, 0);
+    if (vector >= 0 && give(vcpu, EVENT_TYPE_INTERRUPT, (u32)vector))
+        platform_accept_vector(vm, (u8)vector);
 }
 
 static void on_hlt(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
-    vcpu_skip(vcpu, exit);
-    if (vendor->injection_pending(vcpu)) /* a single step's trap ends it at once */
-        return;
-    if (!platform_nmi_pending(vcpu->vm) && (platform_pending_vector(vcpu->vm) < 0 || !(vcpu->rflags & RFLAGS_IF)))
+    vcpu_skip(vcpu, exit->instruction_length);
+    bool interrupt = (vcpu->held || platform_pending_vector(vcpu->vm) >= 0) && vcpu->rflags & RFLAGS_IF;
+    if (!vcpu->event /* a single step's trap ends it at once */ && !interrupt && !platform_nmi_pending(vcpu->vm))
         vcpu_block(vcpu);
 }
 
@@ -52,7 +55,7 @@ static void on_cpuid(struct vcpu *vcpu, const struct vcpu_exit *exit)
     vcpu->regs.rbx = out[1];
     vcpu->regs.rcx = out[2];
     vcpu->regs.rdx = out[3];
-    vcpu_skip(vcpu, exit);
+    vcpu_skip(vcpu, exit->instruction_length);
 }
 
 /* IN and OUT are moves between a port and the low bytes of RAX. */
@@ -65,7 +68,7 @@ static void on_port(struct vcpu *vcpu, const struct vcpu_exit *exit)
         vcpu_inject_exception(vcpu, VECTOR_GENERAL_PROTECTION, 0); /* docs/PLATFORM.md: no string I/O */
         return;
     }
-    vcpu_skip(vcpu, exit); /* first: a write may restart the guest and with it RIP */
+    vcpu_skip(vcpu, exit->instruction_length); /* first: a write may restart the guest and with it RIP */
     platform_port(vcpu->vm, exit->pio.port, exit->pio.width, exit->pio.write, &value);
     if (!exit->pio.write)
         decode_register_write(&move, &vcpu->regs.rax, value);
@@ -86,7 +89,7 @@ static void on_msr(struct vcpu *vcpu, const struct vcpu_exit *exit)
         vcpu->regs.rax = (u32)value;
         vcpu->regs.rdx = value >> 32;
     }
-    vcpu_skip(vcpu, exit);
+    vcpu_skip(vcpu, exit->instruction_length);
 }
 
 /* Registers of a device of the platform, accessed by an aligned move. */
@@ -101,7 +104,8 @@ static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)
         return;
     }
     u32 got = vcpu_fetch(vcpu, vcpu->rip, code, sizeof(code));
-    if (decode_move(code, got, vendor->read(vcpu, GUEST_EFER) & EFER_LMA, &move) != OK ||
+    /* With an event the access was of its delivery, whatever stands at RIP: a stack or an IDT in a device. */
+    if (vcpu->event || decode_move(code, got, vendor->read(vcpu, GUEST_EFER) & EFER_LMA, &move) != OK ||
         move.write != exit->nested.write) {
         vm_fail(vcpu->vm,
                 got ? "access to device memory by an instruction other than a move"
@@ -116,7 +120,7 @@ static void on_nested_fault(struct vcpu *vcpu, const struct vcpu_exit *exit)
         value = ~0ull;
     if (!move.write)
         decode_register_write(&move, vcpu_register(vcpu, move.reg_base), value);
-    vendor->skip(vcpu, move.length);
+    vcpu_skip(vcpu, move.length);
 }
 
 /* CR8 is the task priority, bits 7:4 of the APIC's register (SDM 3A 10.8.6.1). */
@@ -137,15 +141,14 @@ static void on_cr(struct vcpu *vcpu, const struct vcpu_exit *exit)
 
     if (exit->cr.cr == 8 ? task_priority(vcpu, reg, exit->cr.write)
                          : exit->cr.cr == 4 && exit->cr.write && vcpu_cr4_write(vcpu, *reg))
-        vcpu_skip(vcpu, exit);
+        vcpu_skip(vcpu, exit->instruction_length);
     else
         vcpu_inject_exception(vcpu, VECTOR_GENERAL_PROTECTION, 0);
 }
 
 static void on_exception(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
-    if (exit->instruction_length)
-        vcpu_skip(vcpu, exit);
+    vcpu->rip += exit->instruction_length; /* of INT1, behind which no single step's trap comes */
     vcpu_inject_exception(vcpu, exit->exception.vector, exit->exception.error_code);
 }
 
@@ -157,7 +160,7 @@ static void on_undefined(struct vcpu *vcpu, const struct vcpu_exit *exit)
 
 static void on_cache(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
-    vcpu_skip(vcpu, exit); /* memory is coherent, and INVD must never reach the hardware */
+    vcpu_skip(vcpu, exit->instruction_length); /* memory is coherent, and INVD must never reach the hardware */
 }
 
 static void on_shutdown(struct vcpu *vcpu, const struct vcpu_exit *exit)

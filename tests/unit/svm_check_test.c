@@ -101,21 +101,21 @@ static void each_rule_of_the_controls_is_named(void **state)
 
 static void events(void **state)
 {
-    const u64 valid = SVM_EVENT_VALID;
+    const u32 valid = EVENT_VALID;
 
-    BREAK("event_injection: reserved type", v.event_injection = valid | 1 << 8);
-    for (u64 type = 5; type < 8; type++)
-        BREAK("event_injection: reserved type", v.event_injection = valid | type << 8);
-    BREAK("event_injection: a vector", v.event_injection = valid | SVM_EVENT_EXCEPTION | 2);
-    BREAK("event_injection: a vector", v.event_injection = valid | SVM_EVENT_EXCEPTION | 32);
-    BREAK("event_injection: a vector", v.event_injection = valid | SVM_EVENT_EXCEPTION | 255);
-    BREAK("event_injection: a vector", v.event_injection = valid | SVM_EVENT_EXCEPTION | 15);
-    BREAK("event_injection: reserved bits", v.event_injection = valid | 0x40 | 1 << 12);
-    KEEP(v.event_injection = valid | 0x40);
-    KEEP(v.event_injection = valid | 2 << 8 | 2);
-    KEEP(v.event_injection = valid | 4 << 8 | 0x80);
-    KEEP(v.event_injection = valid | SVM_EVENT_EXCEPTION | SVM_EVENT_ERROR | 13 | 0xffffull << 32);
-    KEEP(v.event_injection = 0x7fffffff); /* not valid: not looked at */
+    BREAK("event: reserved type", v.event = valid | 1 << 8);
+    for (u32 type = 5; type < 8; type++)
+        BREAK("event: reserved type", v.event = valid | type << 8);
+    BREAK("event: a vector", v.event = valid | EVENT_TYPE_EXCEPTION | 2);
+    BREAK("event: a vector", v.event = valid | EVENT_TYPE_EXCEPTION | 32);
+    BREAK("event: a vector", v.event = valid | EVENT_TYPE_EXCEPTION | 255);
+    BREAK("event: a vector", v.event = valid | EVENT_TYPE_EXCEPTION | 15);
+    BREAK("event: reserved bits", v.event = valid | 0x40 | 1 << 12);
+    KEEP(v.event = valid | 0x40);
+    KEEP(v.event = valid | 2 << 8 | 2);
+    KEEP(v.event = valid | 4 << 8 | 0x80);
+    KEEP(v.event = valid | EVENT_TYPE_EXCEPTION | EVENT_HAS_ERROR | 13);
+    KEEP(v.event = 0x7fffffff); /* not valid: not looked at */
 }
 
 /* Every bit that is reserved in whatever else the VMCB holds is found, and no flip of any bit does harm. */

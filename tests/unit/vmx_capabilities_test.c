@@ -146,6 +146,7 @@ static const struct {
     {CAP_EPT_VPID, 26, "all-context INVEPT", "EPT_VPID_CAP bit 26"},
     {CAP_EPT_VPID, 32, "INVVPID", "EPT_VPID_CAP bit 32"},
     {CAP_EPT_VPID, 41, "single-context INVVPID", "EPT_VPID_CAP bit 41"},
+    {CAP_EPT_VPID, 42, "all-context INVVPID", "EPT_VPID_CAP bit 42"},
 };
 
 static void what_is_required_and_absent_is_named(void **state)
@@ -190,7 +191,7 @@ static void without_true_controls(void **state)
     caps.msr[CAP_BASIC] &= ~BASIC_TRUE_CONTROLS;
     for (u32 i = CAP_TRUE_PIN; i <= CAP_TRUE_ENTRY; i++)
         caps.msr[i] = 0;
-    expect_refusal(&caps, "cannot be off", "PROCBASED_CTLS");
+    expect_refusal(&caps, "without controls that can be off", "IA32_VMX_BASIC bit 55");
 }
 
 static void the_region_must_be_a_page_of_write_back_memory(void **state)
@@ -202,6 +203,27 @@ static void the_region_must_be_a_page_of_write_back_memory(void **state)
     caps = recorded_skylake;
     caps.msr[CAP_BASIC] |= 0x1fffull << 32;
     expect_refusal(&caps, "one page", "IA32_VMX_BASIC");
+}
+
+/* Locked off is refused; locked on stays as it is, since a write would be #GP; unlocked is switched on and locked. */
+static void what_firmware_left(void **state)
+{
+    static const struct {
+        u64 left, wanted; /* 0: refused */
+    } cases[] = {{0, 5}, {4, 5}, {5, 5}, {0x60000, 0x60005}, {0x100005, 0x100005}, {1, 0}, {3, 0}, {0x60001, 0}};
+
+    for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct vmx_capabilities caps = recorded_skylake;
+        struct vmx_controls out;
+
+        caps.feature_control = cases[i].left;
+        if (cases[i].wanted) {
+            assert_null(vmx_controls_compute(&caps, &out));
+            assert_int_equal(out.feature_control, cases[i].wanted);
+        } else {
+            expect_refusal(&caps, "switched off by firmware", "IA32_FEATURE_CONTROL");
+        }
+    }
 }
 
 /* A CPU that lacks or demands some bits more: either that is refused, or what is computed is what it takes. */
@@ -244,6 +266,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_off_is_refused),
         cmocka_unit_test(without_true_controls),
         cmocka_unit_test(the_region_must_be_a_page_of_write_back_memory),
+        cmocka_unit_test(what_firmware_left),
         cmocka_unit_test(refused_or_accepted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

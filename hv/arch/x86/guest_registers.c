@@ -2,41 +2,29 @@
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/arch/x86/vendor.h"
 
-/* What a value must be, so that the hypervisor may give it to the CPU. */
-enum rule { ANY, ADDRESS /* canonical */, LOW32, EFER, PAT };
+static bool is_low_half(u64 value) /* the rest is reserved; the CPU would refuse it when the hypervisor loads it */
+{
+    return !(value >> 32);
+}
 
 static const struct guest_msr {
     u32 index;
-    u8 reg, rule;
+    enum guest_register reg;
+    bool (*valid)(u64 value); /* may the hypervisor give it to the CPU? NULL: any, or more than its value counts */
 } msrs[] = {
-    {MSR_EFER, GUEST_EFER, EFER},
-    {MSR_PAT, GUEST_PAT, PAT},
-    {MSR_STAR, GUEST_STAR, ANY},
-    {MSR_LSTAR, GUEST_LSTAR, ADDRESS},
-    {MSR_CSTAR, GUEST_CSTAR, ADDRESS},
-    {MSR_SFMASK, GUEST_SFMASK, LOW32},
-    {MSR_KERNEL_GS_BASE, GUEST_KERNEL_GS_BASE, ADDRESS},
-    {MSR_FS_BASE, GUEST_FS_BASE, ADDRESS},
-    {MSR_GS_BASE, GUEST_GS_BASE, ADDRESS},
-    {MSR_SYSENTER_CS, GUEST_SYSENTER_CS, LOW32},
-    {MSR_SYSENTER_ESP, GUEST_SYSENTER_ESP, ADDRESS},
-    {MSR_SYSENTER_EIP, GUEST_SYSENTER_EIP, ADDRESS},
+    {MSR_EFER, GUEST_EFER, NULL},
+    {MSR_PAT, GUEST_PAT, pat_is_valid},
+    {MSR_STAR, GUEST_STAR, NULL},
+    {MSR_LSTAR, GUEST_LSTAR, address_is_canonical},
+    {MSR_CSTAR, GUEST_CSTAR, address_is_canonical},
+    {MSR_SFMASK, GUEST_SFMASK, is_low_half},
+    {MSR_KERNEL_GS_BASE, GUEST_KERNEL_GS_BASE, address_is_canonical},
+    {MSR_FS_BASE, GUEST_FS_BASE, address_is_canonical},
+    {MSR_GS_BASE, GUEST_GS_BASE, address_is_canonical},
+    {MSR_SYSENTER_CS, GUEST_SYSENTER_CS, is_low_half},
+    {MSR_SYSENTER_ESP, GUEST_SYSENTER_ESP, address_is_canonical},
+    {MSR_SYSENTER_EIP, GUEST_SYSENTER_EIP, address_is_canonical},
 };
-
-static bool canonical(u64 address)
-{
-    return (u64)((i64)(address << 16) >> 16) == address;
-}
-
-static bool pat_valid(u64 value)
-{
-    for (u32 i = 0; i < 8; i++) {
-        u64 type = value >> i * 8 & 0xff;
-        if (type > 7 || type == 2 || type == 3) /* SDM 3A 11.12.2, APM 2 7.8.1 */
-            return false;
-    }
-    return true;
-}
 
 /* LMA is the CPU's own: paging switches it. */
 static bool efer_write(struct vcpu *vcpu, u64 value)
@@ -52,20 +40,6 @@ static bool efer_write(struct vcpu *vcpu, u64 value)
     return true;
 }
 
-static bool allowed(enum rule rule, u64 value)
-{
-    switch (rule) {
-    case ADDRESS:
-        return canonical(value);
-    case LOW32: /* the rest is reserved; the CPU would refuse it when the hypervisor loads it */
-        return !(value >> 32);
-    case PAT:
-        return pat_valid(value);
-    default:
-        return true;
-    }
-}
-
 bool vcpu_msr(struct vcpu *vcpu, u32 index, bool write, u64 *value, bool *known)
 {
     const struct guest_msr *msr = msrs;
@@ -77,9 +51,9 @@ bool vcpu_msr(struct vcpu *vcpu, u32 index, bool write, u64 *value, bool *known)
         return false;
     if (!write)
         *value = vendor->read(vcpu, msr->reg);
-    else if (msr->rule == EFER)
+    else if (index == MSR_EFER)
         return efer_write(vcpu, *value);
-    else if (!allowed(msr->rule, *value))
+    else if (msr->valid && !msr->valid(*value))
         return false;
     else
         vendor->write(vcpu, msr->reg, *value);

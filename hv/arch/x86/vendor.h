@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "hv/arch/x86/event.h"
 #include "hv/core/vcpu.h"
 #include "hv/core/vm.h"
 
@@ -36,22 +37,20 @@ enum guest_register {
 #define CHECK_ENTRIES true
 #endif
 
-enum injection { INJECT_INTERRUPT, INJECT_NMI, INJECT_EXCEPTION };
-
 struct vcpu_vendor {
     const char *name; /* "svm" */
     const char *description;
     const struct page_format *nested_format;
     u32 hypercall_kind; /* enum driver_vendor_call */
 
-    /* What this CPU lacks to be used by the back end (static text); NULL: nothing. */
+    /* What this CPU lacks to be used by the back end (static text); NULL: nothing. On each CPU, before cpu_init(). */
     const char *(*missing)(void);
     /* Switch virtualization on, this CPU. Boot. */
     void (*cpu_init)(struct cpu *cpu);
 
     /* The vendor's part of a new vCPU; its VM's nested table exists. Boot. ERR_NO_SPACE. */
     status_t (*create)(struct vcpu *vcpu);
-    /* May the driver VM touch these ports without an exit? (Everything exits otherwise.) */
+    /* The driver VM may touch these ports without an exit. (Everything exits otherwise.) */
     void (*allow_ports)(struct vcpu *vcpu, u16 first, u32 count);
 
     /* Start states: 64-bit flat with paging (GDT with null, code, data at gdt), or 32-bit flat without paging. General
@@ -59,7 +58,7 @@ struct vcpu_vendor {
     void (*reset_long64)(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt);
     void (*reset_protected32)(struct vcpu *vcpu, u64 entry);
 
-    /* The next entry shall end when the TSC reaches this. False: the CPU has no such timer. */
+    /* The next entry shall end when the TSC reaches this. False, or NULL: the CPU has no such timer. */
     bool (*set_deadline)(struct vcpu *vcpu, u64 tsc);
     /* Run the guest until it exits; decode why. Interrupts off before and after; physical ones that came are pending.
      */
@@ -67,16 +66,12 @@ struct vcpu_vendor {
     /* To the log: why the entry was refused, that ended with EXIT_INVALID and this code. */
     void (*explain)(struct vcpu *vcpu, u64 code);
 
-    /* Something waits for injection already (a new event, or one whose delivery was cut short by an exit). */
-    bool (*injection_pending)(const struct vcpu *vcpu);
-    /* An interrupt: IF set and no interrupt shadow? An NMI: none in progress, no shadow? */
-    bool (*can_take)(const struct vcpu *vcpu, enum injection kind);
-    /* At the next entry. error_code: only of an exception with has_error. */
-    void (*inject)(struct vcpu *vcpu, enum injection kind, u8 vector, bool has_error, u32 error_code);
+    /* EVENT_TYPE_INTERRUPT: IF set and no interrupt shadow? EVENT_TYPE_NMI: none in progress, no shadow? */
+    bool (*can_take)(const struct vcpu *vcpu, u32 type);
     /* Exit with EXIT_WINDOW as soon as can_take() holds; an NMI may have to wait for the exit after that. */
-    void (*request_window)(struct vcpu *vcpu, enum injection kind);
-    /* The instruction was emulated: RIP moves on, the interrupt shadow ends. */
-    void (*skip)(struct vcpu *vcpu, u32 length);
+    void (*request_window)(struct vcpu *vcpu, u32 type);
+    /* An instruction was emulated: the interrupt shadow ends; with a trap DR6 tells of the single step. */
+    void (*end_instruction)(struct vcpu *vcpu, bool trap);
 
     /* Values are checked before: what is written is a state that the CPU can have. */
     u64 (*read)(struct vcpu *vcpu, enum guest_register reg);
@@ -86,8 +81,13 @@ struct vcpu_vendor {
 extern const struct vcpu_vendor vcpu_vendor_svm, vcpu_vendor_vmx;
 extern const struct vcpu_vendor *vendor;
 
-/* Pick the back end; boot_fail() with what each lacks when there is none. */
-void vcpu_vendor_select(void);
+/* For the back ends: a permission map in which everything exits, at boot; and one where these ports no longer do. */
+u8 *permission_map_create(u64 frames);
+void permission_map_allow(u8 *map, u16 first, u32 count);
+
+/* Switch virtualization on, this CPU. The first one picks the back end; boot_fail() with what each lacks when there is
+ * none, or with what another CPU lacks. */
+void vcpu_vendor_init(struct cpu *cpu);
 
 /* guest_registers.c: MSRs that are such registers. *known false: not one of these. Returns false: #GP. */
 bool vcpu_msr(struct vcpu *vcpu, u32 index, bool write, u64 *value, bool *known);

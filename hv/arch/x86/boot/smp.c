@@ -26,7 +26,7 @@ static void cpu_arrived(void)
         __asm__ volatile("cli; hlt");
     cpu_init(cpu);
     apic_init_cpu();
-    vendor->cpu_init(cpu);
+    vcpu_vendor_init(cpu);
     /* Only now does the boot CPU go on: until then it allocates no frames and writes no log. */
     __atomic_store_n(&cpu->online, true, __ATOMIC_RELEASE);
     run_loop();

@@ -11,10 +11,6 @@
 #define CR4_KNOWN (0x6ffull | CR4_UMIP | CR4_FSGSBASE | CR4_SMEP | CR4_SMAP)
 #define CS_LONG (1u << 9)
 #define CS_BIG (1u << 10)
-#define EVENT_INTERRUPT 0u
-#define EVENT_NMI 2u
-#define EVENT_EXCEPTION 3u
-#define EVENT_SOFTWARE 4u
 #define EXCEPTIONS 0x702f7dfbu /* vectors that are one (8.2): not 2, 9, 15, 20, 22 to 27, 31 */
 #define IOPM_SIZE 0x3000u      /* 15.10.1 */
 #define MSRPM_SIZE 0x2000u     /* 15.11 */
@@ -45,17 +41,16 @@ static const char *check_state(const struct svm_vmcb *vmcb)
     return NULL;
 }
 
-static const char *check_event(u64 event)
+static const char *check_event(u32 event)
 {
-    u32 type = event >> 8 & 7, vector = event & 0xff;
+    u32 type = event & EVENT_TYPE, vector = event & EVENT_VECTOR;
 
-    if (!(event & SVM_EVENT_VALID))
+    if (!(event & EVENT_VALID))
         return NULL;
-    RULE(type == EVENT_INTERRUPT || (type >= EVENT_NMI && type <= EVENT_SOFTWARE),
-         "event_injection: reserved type (APM 2 15.20)");
-    RULE(type != EVENT_EXCEPTION || (vector < 32 && EXCEPTIONS >> vector & 1),
-         "event_injection: a vector that is no exception (APM 2 15.20)");
-    RULE(!(event & 0x7ffff000), "event_injection: reserved bits (APM 2 15.20)");
+    RULE(type != 1 << 8 && type <= EVENT_TYPE_SOFT_INTERRUPT, "event: reserved type (APM 2 15.20)");
+    RULE(type != EVENT_TYPE_EXCEPTION || (vector < 32 && EXCEPTIONS >> vector & 1),
+         "event: a vector that is no exception (APM 2 15.20)");
+    RULE(!(event & 0x7ffff000), "event: reserved bits (APM 2 15.20)");
     return NULL;
 }
 
@@ -71,5 +66,5 @@ const char *svm_check(const struct svm_vmcb *vmcb)
         RULE(pages(vmcb->nested_cr3, 4096), "nested_cr3: reserved bits (APM 2 15.25.4)");
         RULE(pat_is_valid(vmcb->pat), "pat: memory types (APM 2 15.25.8)");
     }
-    return check_event(vmcb->event_injection) ?: check_state(vmcb);
+    return check_event(vmcb->event) ?: check_state(vmcb);
 }

@@ -29,7 +29,6 @@ static void reset_common(struct vcpu *vcpu, u64 entry, u16 code_attributes)
     vmcb->efer = EFER_SVME; /* VMRUN demands it */
     vmcb->interrupt_shadow = 0;
     vmcb->int_control = SVM_V_INTR_MASKING;
-    svm_of(vcpu)->injection = 0;
     svm_of(vcpu)->nmi = NMI_NONE;
     vcpu_reset(vcpu, entry);
 }

@@ -6,7 +6,6 @@
 #include "hv/core/cpu.h"
 #include "hv/core/hypervisor.h"
 #include "shared/abi/hypercall.h"
-#include "shared/lib/string.h"
 
 #define MSR_VM_CR 0xc0010114u
 #define VM_CR_SVMDIS (1ull << 4)
@@ -14,6 +13,7 @@
 #define CPUID_SVM 0x8000000au
 #define SVM_FEATURE_NPT (1u << 0)
 
+#define IS_NMI(event) (((event) & (EVENT_VALID | EVENT_TYPE)) == (EVENT_VALID | EVENT_TYPE_NMI))
 #define IRET_INTERCEPT (1u << SVM_EXIT_IRET % 32) /* of word 3, while an NMI is in progress */
 
 #define MSRPM_FRAMES 2u /* 15.11: 8 KiB */
@@ -39,16 +39,11 @@ static const char *svm_missing(void)
     return leaf[3] & SVM_FEATURE_NPT ? NULL : "AMD SVM without nested paging (CPUID 8000000Ah EDX bit 0)";
 }
 
-static u8 *closed_map(u64 frames)
-{
-    return memset(boot_frames(frames, "SVM permission maps"), 0xff, frames * PAGE_SIZE);
-}
-
 static void svm_cpu_init(struct cpu *cpu)
 {
     if (!closed_msrpm.v) {
-        closed_msrpm = ptr_to_hpa(closed_map(MSRPM_FRAMES));
-        closed_iopm = ptr_to_hpa(closed_map(IOPM_FRAMES));
+        closed_msrpm = ptr_to_hpa(permission_map_create(MSRPM_FRAMES));
+        closed_iopm = ptr_to_hpa(permission_map_create(IOPM_FRAMES));
     }
     cpu->host_state = ptr_to_hpa(boot_frames(1, "SVM host state")).v;
     msr_write(MSR_EFER, msr_read(MSR_EFER) | EFER_SVME | EFER_NXE);
@@ -83,7 +78,7 @@ static status_t svm_create(struct vcpu *vcpu)
     svm->vmcb->nested_control = SVM_NESTED_PAGING;
     svm->vmcb->nested_cr3 = vcpu->vm->npt.root.v;
     if (vcpu->vm->driver) {
-        svm->iopm = closed_map(IOPM_FRAMES);
+        svm->iopm = permission_map_create(IOPM_FRAMES);
         svm->vmcb->iopm = ptr_to_hpa(svm->iopm).v;
     }
     return OK;
@@ -91,27 +86,20 @@ static status_t svm_create(struct vcpu *vcpu)
 
 static void svm_allow_ports(struct vcpu *vcpu, u16 first, u32 count)
 {
-    u8 *map = svm_of(vcpu)->iopm;
-
-    for (u32 port = first; port < first + count && port < 0x10000; port++)
-        map[port / 8] = (u8)(map[port / 8] & ~(1u << port % 8));
+    permission_map_allow(svm_of(vcpu)->iopm, first, count);
 }
 
-/* After an exit. The intercept comes before IRET is done, so NMIs stay blocked until the guest is seen elsewhere. */
+/* The intercept comes before IRET is done, so NMIs stay blocked until the guest is seen elsewhere. */
 static void follow_nmi(struct svm_vcpu *svm, u64 rip)
 {
-    if ((u32)svm->vmcb->exit_code == SVM_EXIT_IRET && svm->nmi == NMI_BLOCKED) {
+    if (IS_NMI(svm->vmcb->exit_event)) /* its delivery was cut short */
+        svm->nmi = NMI_NONE;
+    else if ((u32)svm->vmcb->exit_code == SVM_EXIT_IRET && svm->nmi == NMI_BLOCKED) {
         svm->nmi = NMI_IRET;
         svm->iret_rip = rip;
     } else if (svm->nmi == NMI_IRET && rip != svm->iret_rip) {
         svm->nmi = NMI_NONE;
     }
-}
-
-static bool svm_set_deadline(struct vcpu *vcpu, u64 tsc)
-{
-    (void)vcpu, (void)tsc;
-    return false;
 }
 
 static void svm_enter(struct vcpu *vcpu, struct vcpu_exit *exit)
@@ -123,11 +111,13 @@ static void svm_enter(struct vcpu *vcpu, struct vcpu_exit *exit)
     vmcb->rflags = vcpu->rflags;
     vmcb->rax = vcpu->regs.rax;
     vmcb->rsp = vcpu->regs.rsp;
-    vmcb->event_injection = svm->injection;
+    vmcb->event = vcpu->event;
+    vmcb->event_error = vcpu->event_error;
     vmcb->tlb_control = vcpu->flush_tlb ? SVM_TLB_FLUSH_ALL : 0;
     vmcb->clean_bits = 0;
+    if (IS_NMI(vcpu->event))
+        svm->nmi = NMI_BLOCKED;
     vmcb->intercept[3] |= svm->nmi == NMI_BLOCKED ? IRET_INTERCEPT : 0;
-    svm->injection = 0;
     vcpu->flush_tlb = false;
     if (CHECK_ENTRIES && svm_check(vmcb)) {
         *exit = (struct vcpu_exit){.kind = EXIT_INVALID};
@@ -140,41 +130,25 @@ static void svm_enter(struct vcpu *vcpu, struct vcpu_exit *exit)
     vcpu->rflags = vmcb->rflags;
     vcpu->regs.rax = vmcb->rax;
     vcpu->regs.rsp = vmcb->rsp;
-    if (vmcb->exit_int_info & SVM_EVENT_VALID) /* 15.7.2: the exit cut a delivery short; do it again */
-        svm->injection = vmcb->exit_int_info;
+    vcpu_keep_event(vcpu, vmcb->exit_event, vmcb->exit_event_error);
     vmcb->int_control = SVM_V_INTR_MASKING; /* a window is asked for anew before each entry that needs it */
     vmcb->intercept[3] &= ~IRET_INTERCEPT;
     follow_nmi(svm, vcpu->rip);
     svm_decode_exit(vcpu, exit);
 }
 
-static bool svm_injection_pending(const struct vcpu *vcpu)
-{
-    return svm_of(vcpu)->injection;
-}
-
-static bool svm_can_take(const struct vcpu *vcpu, enum injection kind)
+static bool svm_can_take(const struct vcpu *vcpu, u32 type)
 {
     const struct svm_vcpu *svm = svm_of(vcpu);
 
     return !(svm->vmcb->interrupt_shadow & 1) &&
-           (kind == INJECT_NMI ? svm->nmi == NMI_NONE : (vcpu->rflags & RFLAGS_IF) != 0);
+           (type == EVENT_TYPE_NMI ? svm->nmi == NMI_NONE : (vcpu->rflags & RFLAGS_IF) != 0);
 }
 
-static void svm_inject(struct vcpu *vcpu, enum injection kind, u8 vector, bool has_error, u32 error_code)
-{
-    static const u64 types[] = {[INJECT_NMI] = SVM_EVENT_NMI, [INJECT_EXCEPTION] = SVM_EVENT_EXCEPTION};
-    struct svm_vcpu *svm = svm_of(vcpu);
-
-    svm->injection = SVM_EVENT_VALID | types[kind] | vector | (has_error ? SVM_EVENT_ERROR | (u64)error_code << 32 : 0);
-    if (kind == INJECT_NMI)
-        svm->nmi = NMI_BLOCKED;
-}
-
-static void svm_request_window(struct vcpu *vcpu, enum injection kind)
+static void svm_request_window(struct vcpu *vcpu, u32 type)
 {
     /* A virtual interrupt that is never taken: the intercept comes first. For NMIs IRET is intercepted anyway. */
-    if (kind == INJECT_INTERRUPT)
+    if (type == EVENT_TYPE_INTERRUPT)
         svm_of(vcpu)->vmcb->int_control = SVM_V_INTR_MASKING | SVM_V_IRQ | SVM_V_PRIORITY_MAX | SVM_V_IGNORE_TPR;
 }
 
@@ -183,18 +157,14 @@ static void svm_explain(struct vcpu *vcpu, u64 code)
     const struct svm_vmcb *vmcb = svm_of(vcpu)->vmcb;
 
     hv_log("%s: VMRUN refused: %lx, %s", vcpu->vm->name, code, svm_check(vmcb) ?: "by a rule that only this CPU knows");
-    hv_log("cr0 %lx cr3 %lx cr4 %lx efer %lx rip %lx rflags %lx cs %x event %lx", vmcb->cr0, vmcb->cr3, vmcb->cr4,
-           vmcb->efer, vmcb->rip, vmcb->rflags, vmcb->cs.attributes, vmcb->event_injection);
+    hv_log("cr0 %lx cr3 %lx cr4 %lx efer %lx rip %lx rflags %lx cs %x event %x", vmcb->cr0, vmcb->cr3, vmcb->cr4,
+           vmcb->efer, vmcb->rip, vmcb->rflags, vmcb->cs.attributes, vmcb->event);
 }
 
-static void svm_skip(struct vcpu *vcpu, u32 length)
+static void svm_end_instruction(struct vcpu *vcpu, bool trap)
 {
-    vcpu->rip += length;
     svm_of(vcpu)->vmcb->interrupt_shadow = 0;
-    if (vcpu->rflags & RFLAGS_TF) { /* the trap behind the instruction is ours, too (APM 2 13.1.4) */
-        svm_of(vcpu)->vmcb->dr6 |= DR6_SINGLE_STEP;
-        svm_inject(vcpu, INJECT_EXCEPTION, VECTOR_DEBUG, false, 0);
-    }
+    svm_of(vcpu)->vmcb->dr6 |= trap ? DR6_SINGLE_STEP : 0;
 }
 
 const struct vcpu_vendor vcpu_vendor_svm = {
@@ -208,14 +178,11 @@ const struct vcpu_vendor vcpu_vendor_svm = {
     .allow_ports = svm_allow_ports,
     .reset_long64 = svm_reset_long64,
     .reset_protected32 = svm_reset_protected32,
-    .set_deadline = svm_set_deadline,
     .enter = svm_enter,
     .explain = svm_explain,
-    .injection_pending = svm_injection_pending,
     .can_take = svm_can_take,
-    .inject = svm_inject,
     .request_window = svm_request_window,
-    .skip = svm_skip,
+    .end_instruction = svm_end_instruction,
     .read = svm_read,
     .write = svm_write,
 };

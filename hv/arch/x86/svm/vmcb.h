@@ -1,6 +1,7 @@
 /* The VM control block (APM 2 appendix B) and exit codes (appendix C), the part that is used. */
 #pragma once
 
+#include "hv/arch/x86/event.h"
 #include "shared/lib/types.h"
 
 /*
@@ -37,12 +38,6 @@
 #define SVM_EXIT_NPF 0x400u
 #define SVM_EXIT_INVALID 0xffffffffu /* as 32 bits: emulators differ in the upper half */
 
-/* EVENTINJ and EXITINTINFO (15.20) */
-#define SVM_EVENT_VALID (1ull << 31)
-#define SVM_EVENT_ERROR (1ull << 11)
-#define SVM_EVENT_NMI (2ull << 8)
-#define SVM_EVENT_EXCEPTION (3ull << 8)
-
 /* int_control, offset 0x60 (15.21) */
 #define SVM_V_IRQ (1u << 8)
 #define SVM_V_PRIORITY_MAX (15u << 16)
@@ -76,11 +71,12 @@ struct svm_vmcb {
     u32 int_vector;
     u64 interrupt_shadow; /* 0x068: bit 0 */
     u64 exit_code;        /* 0x070 */
-    u64 exit_info1, exit_info2, exit_int_info;
-    u64 nested_control; /* 0x090 */
+    u64 exit_info1, exit_info2;
+    u32 exit_event, exit_event_error; /* EXITINTINFO, as in arch/x86/event.h */
+    u64 nested_control;               /* 0x090 */
     u8 reserved1[0xa8 - 0x98];
-    u64 event_injection; /* 0x0a8 */
-    u64 nested_cr3;      /* 0x0b0 */
+    u32 event, event_error; /* 0x0a8: EVENTINJ */
+    u64 nested_cr3;         /* 0x0b0 */
     u64 lbr_control;
     u32 clean_bits, reserved2; /* 0x0c0 */
     u64 next_rip;              /* 0x0c8 */
@@ -104,7 +100,7 @@ struct svm_vmcb {
 
 _Static_assert(sizeof(struct svm_vmcb) == 4096, "APM 2 appendix B");
 _Static_assert(offsetof(struct svm_vmcb, iopm) == 0x40, "B-1");
-_Static_assert(offsetof(struct svm_vmcb, event_injection) == 0xa8, "B-1");
+_Static_assert(offsetof(struct svm_vmcb, event) == 0xa8, "B-1");
 _Static_assert(offsetof(struct svm_vmcb, next_rip) == 0xc8, "B-1");
 _Static_assert(offsetof(struct svm_vmcb, cpl) == 0x4cb, "B-2");
 _Static_assert(offsetof(struct svm_vmcb, efer) == 0x4d0, "B-2");

@@ -5,6 +5,8 @@
 #define BASIC_SIZE(basic) ((basic) >> 32 & 0x1fff)
 #define BASIC_MEMORY_TYPE(basic) ((basic) >> 50 & 15)
 #define BASIC_TRUE_CONTROLS (1ull << 55)
+#define FEATURE_LOCKED (1ull << 0)
+#define FEATURE_VMX (1ull << 2) /* outside SMX */
 #define WRITE_BACK 6ull
 #define EPT_POINTER_WALK_4 (3ull << 3) /* 24.6.11 */
 
@@ -57,6 +59,7 @@ static const struct {
     NEED(EPT, 1ull << 26, "all-context INVEPT", "IA32_VMX_EPT_VPID_CAP bit 26"),
     NEED(EPT, 1ull << 32, "INVVPID", "IA32_VMX_EPT_VPID_CAP bit 32"),
     NEED(EPT, 1ull << 41, "single-context INVVPID", "IA32_VMX_EPT_VPID_CAP bit 41"),
+    NEED(EPT, 1ull << 42, "all-context INVVPID", "IA32_VMX_EPT_VPID_CAP bit 42"),
 };
 
 /* The words of controls: which bits without a meaning to us may always be 1 (the default1 class of A.2, less those that
@@ -97,12 +100,17 @@ static const char *choose(const u64 msr[WORDS], u32 chosen[EPT])
 
 const char *vmx_controls_compute(const struct vmx_capabilities *caps, struct vmx_controls *out)
 {
-    const u64 *msr = caps->msr, *fine = msr + (msr[CAP_BASIC] & BASIC_TRUE_CONTROLS ? CAP_TRUE_PIN : CAP_PIN);
-    const u64 by_word[WORDS] = {fine[0], fine[1], fine[2], fine[3], msr[CAP_SECONDARY], msr[CAP_EPT_VPID]};
+    const u64 *msr = caps->msr;
+    const u64 by_word[WORDS] = {msr[CAP_TRUE_PIN],   msr[CAP_TRUE_PRIMARY], msr[CAP_TRUE_EXIT],
+                                msr[CAP_TRUE_ENTRY], msr[CAP_SECONDARY],    msr[CAP_EPT_VPID]};
     u32 chosen[EPT];
 
+    if ((caps->feature_control & (FEATURE_LOCKED | FEATURE_VMX)) == FEATURE_LOCKED)
+        return "Intel VT-x is switched off by firmware (IA32_FEATURE_CONTROL is locked without bit 2)";
     if (BASIC_SIZE(msr[CAP_BASIC]) > PAGE_SIZE || BASIC_MEMORY_TYPE(msr[CAP_BASIC]) != WRITE_BACK)
         return "Intel VT-x without a VMCS in write-back memory of one page (IA32_VMX_BASIC bits 53:50 and 44:32)";
+    if (!(msr[CAP_BASIC] & BASIC_TRUE_CONTROLS)) /* A.2: then each write to CR3 exits */
+        return "Intel VT-x without controls that can be off (IA32_VMX_BASIC bit 55)";
     const char *absent = choose(by_word, chosen);
     if (absent)
         return absent;
@@ -113,6 +121,7 @@ const char *vmx_controls_compute(const struct vmx_capabilities *caps, struct vmx
         .secondary = chosen[SECONDARY],
         .exit = chosen[EXIT],
         .entry = chosen[ENTRY],
+        .feature_control = caps->feature_control | FEATURE_LOCKED | FEATURE_VMX,
         .cr0_set = msr[CAP_CR0_FIXED0] & ~(CR0_PE | CR0_PG), /* A.7: an unrestricted guest may clear them */
         .cr4_set = msr[CAP_CR4_FIXED0],
         .cr4_allowed = msr[CAP_CR4_FIXED1],

@@ -1,14 +1,12 @@
 /*
- * VM-entry checks (SDM 3C chapter 26, in newer prints 27), as far as a VMCS of ours goes. Each rule says what must
- * hold, in the CPU's order: controls, host state, guest state.
+ * VM-entry checks (SDM 3C chapter 26, in newer prints 27), as far as a VMCS of ours goes: the controls that all of ours
+ * have must be on, so what holds without them only is not here. Each rule says what must hold, in the CPU's order:
+ * controls, host state, guest state.
  */
 #include "hv/arch/x86/vmx/check.h"
 #include "hv/arch/x86/cpu/registers.h"
 
 #define VALUE(name) (state->value[VMCS_INDEX_##name])
-/* 26.2.1.1: the secondary controls are all 0 unless they are activated. */
-#define SECONDARY (VALUE(PRIMARY_CONTROLS) & PRIMARY_SECONDARY ? VALUE(SECONDARY_CONTROLS) : 0)
-#define UNRESTRICTED (SECONDARY & SECONDARY_UNRESTRICTED)
 #define LONG_MODE (VALUE(ENTRY_CONTROLS) & ENTRY_CONTROL_GUEST_64)
 #define INJECTS(type) ((VALUE(ENTRY_EVENT) & (EVENT_VALID | EVENT_TYPE)) == (EVENT_VALID | (type)))
 /* The manual's rule, or the text that tells of it. */
@@ -25,14 +23,10 @@
 #define PENDING_DEBUG_BS (1ull << 14)
 #define PENDING_DEBUG_RESERVED (~0x500full) /* RTM among them: no guest has it */
 #define BASIC_32_BIT (1ull << 48)           /* A.1 */
-#define BASIC_TRUE_CONTROLS (1ull << 55)
 #define BASIC_ANY_ERROR_CODE (1ull << 56)
-#define MISC_HLT (1ull << 6) /* A.6 */
-#define MISC_LENGTH_0 (1ull << 30)
-#define EPT_OFFERS_4_LEVELS (1ull << 6) /* A.10 */
-#define EPT_OFFERS_WB (1ull << 14)
-#define EPT_OFFERS_AD (1ull << 21)
-#define EXCEPTIONS_WITH_CODE 0x27d00u /* #DF, #TS to #PF, #AC (26.2.1.3) */
+#define EPT_OFFERED (1ull << 6 | 1ull << 14) /* A.10: four levels, write-back; */
+#define EPT_POINTER_MODE (3ull << 3 | 6)     /* as the EPTP has it (24.6.11) */
+#define EXCEPTIONS_WITH_CODE 0x27d00u        /* #DF, #TS to #PF, #AC (26.2.1.3) */
 
 /* Access rights (table 24-2) */
 #define ACCESS_TYPE(access) ((access)&15)
@@ -73,110 +67,90 @@ static bool bits_fit(u64 set, u64 allowed, u64 value)
 }
 
 /*
- * The control fields; of each the MSR that tells what is allowed (A.3 to A.5), a finer one on CPUs that have it, and
- * the controls that need fields which the snapshot does not have, or SMM; none of ours sets these: posted interrupts;
- * TPR shadow, tertiary controls; APIC virtualization, VMFUNC, shadow VMCS, PML, #VE, mode-based execution, sub-page
- * rights, TSC scaling; and at exits and entries performance counters, CET, PKRS and so on.
+ * The control fields; of each the MSR that tells what is allowed (A.3 to A.5); what other rules rely on; and the
+ * controls that need fields which the snapshot does not have, or SMM; none of ours sets these: posted interrupts; TPR
+ * shadow, tertiary controls; APIC virtualization, VMFUNC, shadow VMCS, PML, #VE, mode-based execution, sub-page rights,
+ * TSC scaling; and at exits and entries the preemption timer, performance counters, CET, PKRS and so on.
  */
-#define CONTROLS(name) VMCS_INDEX_##name##_CONTROLS, CAP_##name, #name "_CONTROLS: reserved, or not kept here (26.2.1)"
+#define CONTROLS(name) VMCS_INDEX_##name##_CONTROLS, #name "_CONTROLS: reserved, or never so here (26.2.1)"
 static const struct {
     enum vmcs_index field;
-    enum vmx_capability coarse;
     const char *text;
-    enum vmx_capability fine;
-    u32 foreign;
+    enum vmx_capability msr;
+    u32 needed, foreign;
 } controls[] = {
-    {CONTROLS(PIN), CAP_TRUE_PIN, PIN_POSTED_INTERRUPT},
-    {CONTROLS(PRIMARY), CAP_TRUE_PRIMARY, PRIMARY_TPR_SHADOW | 1u << 17},
-    {CONTROLS(SECONDARY), CAP_SECONDARY, 0x2c66311},
-    {CONTROLS(EXIT), CAP_TRUE_EXIT, 0xb0001000},
-    {CONTROLS(ENTRY), CAP_TRUE_ENTRY, 0x7f2000 | ENTRY_CONTROL_SMM | ENTRY_CONTROL_DUAL_MONITOR},
+    {CONTROLS(PIN), CAP_TRUE_PIN, PIN_NMI | PIN_VIRTUAL_NMI, 1u << 7},
+    {CONTROLS(PRIMARY), CAP_TRUE_PRIMARY, PRIMARY_HLT | PRIMARY_IO_BITMAPS | PRIMARY_MSR_BITMAPS | PRIMARY_SECONDARY,
+     1u << 21 | 1u << 17},
+    {CONTROLS(SECONDARY), CAP_SECONDARY, SECONDARY_EPT | SECONDARY_VPID | SECONDARY_UNRESTRICTED, 0x2c66311},
+    {CONTROLS(EXIT), CAP_TRUE_EXIT, EXIT_CONTROL_HOST_64 | EXIT_CONTROL_LOAD_PAT | EXIT_CONTROL_LOAD_EFER, 0xb0401000},
+    {CONTROLS(ENTRY), CAP_TRUE_ENTRY, ENTRY_CONTROL_LOAD_DEBUG | ENTRY_CONTROL_LOAD_PAT | ENTRY_CONTROL_LOAD_EFER,
+     0x7f2c00},
 };
 
-/* 26.2.1.1 to 26.2.1.3 */
-static const char *check_control_bits(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state)
+/* 26.2.1.1 to 26.2.1.3; the EPT pointer (24.6.11) */
+static const char *check_controls(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state)
 {
-    bool fine = caps->msr[CAP_BASIC] & BASIC_TRUE_CONTROLS;
+    u64 eptp = VALUE(EPT_POINTER);
 
     for (u32 i = 0; i < ARRAY_SIZE(controls); i++) {
-        u64 value = controls[i].coarse == CAP_SECONDARY ? SECONDARY : state->value[controls[i].field];
-        u64 msr = caps->msr[fine ? controls[i].fine : controls[i].coarse];
-        RULE(bits_fit((u32)msr, msr >> 32, value) && !(value & controls[i].foreign), controls[i].text);
+        u64 msr = caps->msr[controls[i].msr];
+        u64 set = (u32)msr | controls[i].needed, allowed = msr >> 32 & ~controls[i].foreign;
+        RULE(bits_fit(set, allowed, state->value[controls[i].field]), controls[i].text);
     }
+    RULE(VALUE(CR3_TARGET_COUNT) == 0, "CR3_TARGET_COUNT: the values are not kept (26.2.1.1)");
     RULE(VALUE(EXIT_MSR_STORE_COUNT) == 0, "EXIT_MSR_STORE_COUNT: the list's address is not kept (26.2.1.2)");
     RULE(VALUE(EXIT_MSR_LOAD_COUNT) == 0, "EXIT_MSR_LOAD_COUNT: the list's address is not kept (26.2.1.2)");
     RULE(VALUE(ENTRY_MSR_LOAD_COUNT) == 0, "ENTRY_MSR_LOAD_COUNT: the list's address is not kept (26.2.1.3)");
+    RULE(physical_page(caps, VALUE(IO_BITMAP_A)), "IO_BITMAP_A: must be a page's address (26.2.1.1)");
+    RULE(physical_page(caps, VALUE(IO_BITMAP_B)), "IO_BITMAP_B: must be a page's address (26.2.1.1)");
+    RULE(physical_page(caps, VALUE(MSR_BITMAP)), "MSR_BITMAP: must be a page's address (26.2.1.1)");
+    RULE(VALUE(VPID), "VPID: 0 is the host's (26.2.1.1)");
+    RULE((caps->msr[CAP_EPT_VPID] & EPT_OFFERED) == EPT_OFFERED && (eptp & 0xfff) == EPT_POINTER_MODE,
+         "EPT_POINTER: write-back and four levels, nothing else (26.2.1.1)");
+    RULE(physical(caps, eptp), "EPT_POINTER: beyond the physical-address width (26.2.1.1)");
     return NULL;
 }
 
-/* 26.2.1.1, 26.2.1.2: what one control demands of another field; the EPT pointer (24.6.11) */
-static const char *check_dependent_controls(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state)
-{
-    u64 pin = VALUE(PIN_CONTROLS), primary = VALUE(PRIMARY_CONTROLS), eptp = VALUE(EPT_POINTER);
-    u64 offered = caps->msr[CAP_EPT_VPID], io = primary & PRIMARY_IO_BITMAPS, msr = primary & PRIMARY_MSR_BITMAPS;
-    bool saves_timer = VALUE(EXIT_CONTROLS) & EXIT_CONTROL_SAVE_TIMER;
-
-    RULE(VALUE(CR3_TARGET_COUNT) <= (caps->msr[CAP_MISC] >> 16 & 0x1ff), "CR3_TARGET_COUNT: too many (26.2.1.1)");
-    RULE(!io || physical_page(caps, VALUE(IO_BITMAP_A)), "IO_BITMAP_A: must be a page's address (26.2.1.1)");
-    RULE(!io || physical_page(caps, VALUE(IO_BITMAP_B)), "IO_BITMAP_B: must be a page's address (26.2.1.1)");
-    RULE(!msr || physical_page(caps, VALUE(MSR_BITMAP)), "MSR_BITMAP: must be a page's address (26.2.1.1)");
-    RULE(!(pin & PIN_VIRTUAL_NMI) || pin & PIN_NMI, "PIN_CONTROLS: virtual NMIs need NMI exiting (26.2.1.1)");
-    RULE(!(primary & PRIMARY_NMI_WINDOW) || pin & PIN_VIRTUAL_NMI, "PRIMARY_CONTROLS: NMI window without virtual NMIs");
-    RULE(!(SECONDARY & SECONDARY_VPID) || VALUE(VPID), "VPID: 0 is the host's (26.2.1.1)");
-    RULE(!saves_timer || pin & PIN_PREEMPTION_TIMER, "EXIT_CONTROLS: saves a timer that is off (26.2.1.2)");
-    if (!(SECONDARY & SECONDARY_EPT))
-        return UNRESTRICTED ? "SECONDARY_CONTROLS: unrestricted guest needs EPT (26.2.1.1)" : NULL;
-    RULE((eptp & 7) == 6 && offered & EPT_OFFERS_WB, "EPT_POINTER: memory type, write-back it must be (26.2.1.1)");
-    RULE((eptp >> 3 & 7) == 3 && offered & EPT_OFFERS_4_LEVELS, "EPT_POINTER: four levels it must be (26.2.1.1)");
-    RULE(!(eptp & 1 << 6) || offered & EPT_OFFERS_AD, "EPT_POINTER: no accessed and dirty flags here (26.2.1.1)");
-    RULE(!(eptp & 0xf80) && physical(caps, eptp), "EPT_POINTER: reserved bits (26.2.1.1)");
-    return NULL;
-}
-
-/* 26.2.1.3. Error codes come with exceptions in protected mode only; with which, CPUs with CET leave open (A.1). */
+/*
+ * 26.2.1.3. Software's events are never injected. Error codes come with exceptions in protected mode only; with which,
+ * CPUs with CET leave open (A.1).
+ */
 static const char *check_event(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state)
 {
-    u64 event = VALUE(ENTRY_EVENT), vector = event & EVENT_VECTOR, length = VALUE(ENTRY_INSTRUCTION_LENGTH);
+    u64 event = VALUE(ENTRY_EVENT), vector = event & EVENT_VECTOR;
     u32 type = event & EVENT_TYPE;
     bool may_have_code = type == EVENT_TYPE_EXCEPTION && VALUE(GUEST_CR0) & CR0_PE, code = event & EVENT_HAS_ERROR;
     bool open = may_have_code && caps->msr[CAP_BASIC] & BASIC_ANY_ERROR_CODE;
 
     if (!(event & EVENT_VALID))
         return NULL;
-    RULE(type != 1 << 8 && type != 7 << 8, "ENTRY_EVENT: reserved type, or monitor trap (26.2.1.3)");
+    RULE(type != 1 << 8 && type <= EVENT_TYPE_EXCEPTION, "ENTRY_EVENT: reserved type, or software's (26.2.1.3)");
     RULE(type != EVENT_TYPE_NMI || vector == 2, "ENTRY_EVENT: NMI is vector 2 (26.2.1.3)");
     RULE(type != EVENT_TYPE_EXCEPTION || vector < 32, "ENTRY_EVENT: no vector of an exception (26.2.1.3)");
     RULE(open || code == (may_have_code && EXCEPTIONS_WITH_CODE >> vector & 1), "ENTRY_EVENT: error code (26.2.1.3)");
     RULE(!(event & 0x7ffff000), "ENTRY_EVENT: reserved bits (26.2.1.3)");
     RULE(!code || !(VALUE(ENTRY_EVENT_ERROR) >> 16), "ENTRY_EVENT_ERROR: 16 bits (26.2.1.3)");
-    RULE(type < EVENT_TYPE_SOFT_INTERRUPT || (length <= 15 && (length || caps->msr[CAP_MISC] & MISC_LENGTH_0)),
-         "ENTRY_INSTRUCTION_LENGTH: 1 to 15 for software's events (26.2.1.3)");
     return NULL;
-}
-
-const char *vmx_check_controls(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state)
-{
-    return check_control_bits(caps, state) ?: check_dependent_controls(caps, state) ?: check_event(caps, state);
 }
 
 /* 26.2.2 to 26.2.4 */
 static const char *check_host(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state)
 {
-    const u64 *msr = caps->msr, cr4 = VALUE(HOST_CR4), exit = VALUE(EXIT_CONTROLS);
+    const u64 *msr = caps->msr, cr4 = VALUE(HOST_CR4);
     const u64 efer = VALUE(HOST_EFER) & ~(EFER_SCE | EFER_NXE);
 
     RULE(bits_fit(msr[CAP_CR0_FIXED0], msr[CAP_CR0_FIXED1], VALUE(HOST_CR0)), "HOST_CR0: fixed bits (26.2.2)");
     RULE(bits_fit(msr[CAP_CR4_FIXED0], msr[CAP_CR4_FIXED1], cr4), "HOST_CR4: fixed bits (26.2.2)");
     RULE(physical(caps, VALUE(HOST_CR3)), "HOST_CR3: beyond the physical-address width (26.2.2)");
-    RULE(!(exit & EXIT_CONTROL_LOAD_PAT) || pat_is_valid(VALUE(HOST_PAT)), "HOST_PAT: memory types (26.2.2)");
-    RULE(!(exit & EXIT_CONTROL_LOAD_EFER) || efer == (EFER_LME | EFER_LMA), "HOST_EFER: not 64-bit mode's (26.2.2)");
+    RULE(pat_is_valid(VALUE(HOST_PAT)), "HOST_PAT: memory types (26.2.2)");
+    RULE(efer == (EFER_LME | EFER_LMA), "HOST_EFER: not 64-bit mode's (26.2.2)");
     for (enum vmcs_index i = VMCS_INDEX_HOST_ES_SELECTOR; i <= VMCS_INDEX_HOST_TR_SELECTOR; i++) {
         bool needed = i == VMCS_INDEX_HOST_CS_SELECTOR || i == VMCS_INDEX_HOST_TR_SELECTOR;
         const u32 n = i == VMCS_INDEX_HOST_TR_SELECTOR ? TR : i - VMCS_INDEX_HOST_ES_SELECTOR;
         RULE(!(state->value[i] & 7) && (state->value[i] || !needed),
              SEGMENT_TEXT("HOST_", n, "SELECTOR: TI and RPL are 0, CS and TR not null (26.2.3)"));
     }
-    RULE(exit & EXIT_CONTROL_HOST_64, "EXIT_CONTROLS: the host is in 64-bit mode (26.2.4)");
     RULE(cr4 & CR4_PAE, "HOST_CR4: 64-bit mode needs PAE (26.2.4)");
     return NULL;
 }
@@ -184,22 +158,19 @@ static const char *check_host(const struct vmx_capabilities *caps, const struct 
 /* 26.3.1.1 */
 static const char *check_guest_registers(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state)
 {
-    const u64 *msr = caps->msr, free = UNRESTRICTED ? CR0_PE | CR0_PG : 0, entry = VALUE(ENTRY_CONTROLS);
+    const u64 *msr = caps->msr, free = CR0_PE | CR0_PG /* unrestricted guest */;
     u64 cr0 = VALUE(GUEST_CR0), cr4 = VALUE(GUEST_CR4), efer = VALUE(GUEST_EFER);
-    bool debug = entry & ENTRY_CONTROL_LOAD_DEBUG;
 
     RULE(bits_fit(msr[CAP_CR0_FIXED0] & ~free, msr[CAP_CR0_FIXED1], cr0), "GUEST_CR0: fixed bits (26.3.1.1)");
     RULE(!(cr0 & CR0_PG) || cr0 & CR0_PE, "GUEST_CR0: paging needs protection (26.3.1.1)");
     RULE(bits_fit(msr[CAP_CR4_FIXED0], msr[CAP_CR4_FIXED1], cr4), "GUEST_CR4: fixed bits (26.3.1.1)");
-    RULE(!debug || !(VALUE(GUEST_DEBUGCTL) & DEBUGCTL_RESERVED), "GUEST_DEBUGCTL: reserved bits (26.3.1.1)");
-    RULE(!debug || !(VALUE(GUEST_DR7) >> 32), "GUEST_DR7: 32 bits (26.3.1.1)");
+    RULE(!(VALUE(GUEST_DEBUGCTL) & DEBUGCTL_RESERVED), "GUEST_DEBUGCTL: reserved bits (26.3.1.1)");
+    RULE(!(VALUE(GUEST_DR7) >> 32), "GUEST_DR7: 32 bits (26.3.1.1)");
     RULE(!LONG_MODE || cr0 & CR0_PG, "GUEST_CR0: IA-32e mode needs paging (26.3.1.1)");
     RULE(!LONG_MODE || cr4 & CR4_PAE, "GUEST_CR4: IA-32e mode needs PAE (26.3.1.1)");
     RULE(LONG_MODE || !(cr4 & CR4_PCIDE), "GUEST_CR4: PCIDs need IA-32e mode (26.3.1.1)");
     RULE(physical(caps, VALUE(GUEST_CR3)), "GUEST_CR3: beyond the physical-address width (26.3.1.1)");
-    RULE(!(entry & ENTRY_CONTROL_LOAD_PAT) || pat_is_valid(VALUE(GUEST_PAT)), "GUEST_PAT: memory types (26.3.1.1)");
-    if (!(entry & ENTRY_CONTROL_LOAD_EFER))
-        return NULL;
+    RULE(pat_is_valid(VALUE(GUEST_PAT)), "GUEST_PAT: memory types (26.3.1.1)");
     RULE(!(efer & ~(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)), "GUEST_EFER: reserved bits (26.3.1.1)");
     RULE(!(efer & EFER_LMA) == !LONG_MODE, "GUEST_EFER: LMA is not as the entry control says (26.3.1.1)");
     RULE(!(cr0 & CR0_PG) || !(efer & EFER_LMA) == !(efer & EFER_LME), "GUEST_EFER: LME is not LMA (26.3.1.1)");
@@ -209,24 +180,21 @@ static const char *check_guest_registers(const struct vmx_capabilities *caps, co
 /* Which types (bits of the words) a register can hold: accessed data or readable code, an LDT, a busy TSS ... */
 static bool type_fits(const struct vmcs_snapshot *state, enum segment n, u64 type)
 {
-    static const u16 types[SEGMENTS] = {0x88aa, 0xaa00, 0x0088, 0x88aa, 0x88aa, 0x88aa, 1 << 2, 1 << 11};
-    bool and_3 = (n == CS && UNRESTRICTED) || (n == TR && !LONG_MODE);
+    static const u16 types[SEGMENTS] = {0x88aa, 0xaa08, 0x0088, 0x88aa, 0x88aa, 0x88aa, 1 << 2, 1 << 11};
+    bool busy_16_bit = n == TR && !LONG_MODE;
 
-    return (types[n] | and_3 << 3) >> type & 1;
+    return (types[n] | busy_16_bit << 3) >> type & 1;
 }
 
-/* DPL against RPL, CS against SS. With an unrestricted guest only what real mode and type 3 demand. */
+/* CS against SS. RPLs do not count with an unrestricted guest, but real mode and type 3 demand DPL 0. */
 static bool privilege_fits(const struct vmcs_snapshot *state, enum segment n)
 {
-    u64 type = ACCESS_TYPE(SEGMENT_VALUE(n, ACCESS)), dpl = ACCESS_DPL(SEGMENT_VALUE(n, ACCESS));
-    u64 rpl = SEGMENT_VALUE(n, SELECTOR) & 3, stack_dpl = ACCESS_DPL(VALUE(GUEST_SS_ACCESS));
-    bool real = ACCESS_TYPE(VALUE(GUEST_CS_ACCESS)) == 3 || !(VALUE(GUEST_CR0) & CR0_PE);
+    u64 type = ACCESS_TYPE(VALUE(GUEST_CS_ACCESS)), dpl = ACCESS_DPL(VALUE(GUEST_CS_ACCESS));
+    u64 stack_dpl = ACCESS_DPL(VALUE(GUEST_SS_ACCESS));
 
     if (n == CS)
         return type == 3 ? dpl == 0 : type & 4 ? dpl <= stack_dpl : dpl == stack_dpl;
-    if (n == SS)
-        return (!real || dpl == 0) && (UNRESTRICTED || dpl == rpl);
-    return n >= LDTR || UNRESTRICTED || type > 11 || dpl >= rpl;
+    return n != SS || stack_dpl == 0 || (type != 3 && VALUE(GUEST_CR0) & CR0_PE);
 }
 
 /* 26.3.1.2, one segment, in any mode but virtual-8086 */
@@ -253,11 +221,9 @@ static const char *check_segment(const struct vmcs_snapshot *state, enum segment
 /* 26.3.1.2, 26.3.1.3 */
 static const char *check_segments(const struct vmcs_snapshot *state)
 {
-    u64 rpl_differs = (VALUE(GUEST_SS_SELECTOR) ^ VALUE(GUEST_CS_SELECTOR)) & 3;
     bool virtual_8086 = VALUE(GUEST_RFLAGS) & RFLAGS_VM;
     const char *fault = NULL;
 
-    RULE(virtual_8086 || UNRESTRICTED || !rpl_differs, "GUEST_SS_SELECTOR: RPL must be that of CS (26.3.1.2)");
     for (enum segment n = virtual_8086 ? LDTR : ES; n < SEGMENTS && !fault; n++)
         fault = check_segment(state, n);
     for (enum segment n = ES; n < LDTR && virtual_8086; n++) {
@@ -271,35 +237,28 @@ static const char *check_segments(const struct vmcs_snapshot *state)
 }
 
 /*
- * 26.3.1.4, 26.3.1.5. RIP need not be canonical: the bits above 47 must only be equal. Of the activity states ours only
- * uses HLT, from which interrupts, NMI, #DB and #MC wake.
+ * 26.3.1.4, 26.3.1.5. RIP need not be canonical: the bits above 47 must only be equal.
  */
-static const char *check_guest_other(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state)
+static const char *check_guest_other(const struct vmcs_snapshot *state)
 {
-    u64 activity = VALUE(GUEST_ACTIVITY), blocked = VALUE(GUEST_INTERRUPTIBILITY), rflags = VALUE(GUEST_RFLAGS);
-    u64 shadow = blocked & (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS), vector = VALUE(ENTRY_EVENT) & EVENT_VECTOR;
-    u64 pending = VALUE(GUEST_PENDING_DEBUG), rip = VALUE(GUEST_RIP);
-    bool nmi = INJECTS(EVENT_TYPE_NMI), interrupt = nmi || INJECTS(EVENT_TYPE_INTERRUPT);
-    bool wakes = interrupt || (INJECTS(EVENT_TYPE_EXCEPTION) && (vector == 1 || vector == 18));
-    bool step = rflags & RFLAGS_TF && !(VALUE(GUEST_DEBUGCTL) & DEBUGCTL_BTF), waits = shadow || activity;
-    bool nmi_blocked = VALUE(PIN_CONTROLS) & PIN_VIRTUAL_NMI && blocked & BLOCKED_BY_NMI;
+    u64 blocked = VALUE(GUEST_INTERRUPTIBILITY), shadow = blocked & (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS);
+    u64 pending = VALUE(GUEST_PENDING_DEBUG), rip = VALUE(GUEST_RIP), rflags = VALUE(GUEST_RFLAGS);
+    bool nmi = INJECTS(EVENT_TYPE_NMI), interrupt = INJECTS(EVENT_TYPE_INTERRUPT);
+    bool step = rflags & RFLAGS_TF && !(VALUE(GUEST_DEBUGCTL) & DEBUGCTL_BTF);
     bool wide = LONG_MODE && VALUE(GUEST_CS_ACCESS) & ACCESS_LONG, no_8086 = LONG_MODE || !(VALUE(GUEST_CR0) & CR0_PE);
 
     RULE(wide ? rip >> 48 == 0 || rip >> 48 == 0xffff : !(rip >> 32), "GUEST_RIP: upper bits (26.3.1.4)");
     RULE((rflags & RFLAGS_RESERVED) == RFLAGS_FIXED, "GUEST_RFLAGS: reserved bits (26.3.1.4)");
     RULE(!(rflags & RFLAGS_VM) || !no_8086, "GUEST_RFLAGS: virtual-8086 mode in another mode (26.3.1.4)");
-    RULE(rflags & RFLAGS_IF || !INJECTS(EVENT_TYPE_INTERRUPT), "GUEST_RFLAGS: an interrupt needs IF (26.3.1.4)");
-    RULE(activity <= 1 && (!activity || caps->msr[CAP_MISC] & MISC_HLT), "GUEST_ACTIVITY: no such state (26.3.1.5)");
-    RULE(!activity || !ACCESS_DPL(VALUE(GUEST_SS_ACCESS)), "GUEST_ACTIVITY: HLT needs privilege 0 (26.3.1.5)");
-    RULE(!activity || !shadow, "GUEST_ACTIVITY: must be active after STI and MOV SS (26.3.1.5)");
-    RULE(!activity || !(VALUE(ENTRY_EVENT) & EVENT_VALID) || wakes, "GUEST_ACTIVITY: HLT ignores the event (26.3.1.5)");
+    RULE(rflags & RFLAGS_IF || !interrupt, "GUEST_RFLAGS: an interrupt needs IF (26.3.1.4)");
+    RULE(!VALUE(GUEST_ACTIVITY), "GUEST_ACTIVITY: active, since HLT exits and so does a shutdown (26.3.1.5)");
     RULE(!(blocked & ~(u64)(shadow | BLOCKED_BY_NMI)), "GUEST_INTERRUPTIBILITY: reserved bits, SMM (26.3.1.5)");
     RULE(shadow != (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS), "GUEST_INTERRUPTIBILITY: STI or MOV SS, not both (26.3.1.5)");
     RULE(!(blocked & BLOCKED_BY_STI) || rflags & RFLAGS_IF, "GUEST_INTERRUPTIBILITY: STI without IF (26.3.1.5)");
-    RULE(!shadow || !interrupt, "GUEST_INTERRUPTIBILITY: interrupt or NMI after STI, MOV SS (26.3.1.5)");
-    RULE(!nmi_blocked || !nmi, "GUEST_INTERRUPTIBILITY: NMI while blocked (26.3.1.5)");
+    RULE(!shadow || !(nmi || interrupt), "GUEST_INTERRUPTIBILITY: interrupt or NMI after STI, MOV SS (26.3.1.5)");
+    RULE(!(blocked & BLOCKED_BY_NMI) || !nmi, "GUEST_INTERRUPTIBILITY: NMI while blocked (26.3.1.5)");
     RULE(!(pending & PENDING_DEBUG_RESERVED), "GUEST_PENDING_DEBUG: reserved bits (26.3.1.5)");
-    RULE(!waits || step == !!(pending & PENDING_DEBUG_BS), "GUEST_PENDING_DEBUG: BS is not as TF (26.3.1.5)");
+    RULE(!shadow || step == !!(pending & PENDING_DEBUG_BS), "GUEST_PENDING_DEBUG: BS is not as TF (26.3.1.5)");
     RULE(VALUE(LINK_POINTER) == ~0ull, "LINK_POINTER: there is no shadow VMCS (26.3.1.5)");
     return NULL;
 }
@@ -319,9 +278,9 @@ static const struct {
 
 const char *vmx_check(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state)
 {
-    const char *fault = vmx_check_controls(caps, state) ?: check_host(caps, state);
+    const char *fault = check_controls(caps, state) ?: check_event(caps, state) ?: check_host(caps, state);
 
     for (u32 i = 0; i < ARRAY_SIZE(addresses) && !fault; i++)
         fault = address_is_canonical(state->value[addresses[i].field]) ? NULL : addresses[i].text;
-    return fault ?: check_guest_registers(caps, state) ?: check_segments(state) ?: check_guest_other(caps, state);
+    return fault ?: check_guest_registers(caps, state) ?: check_segments(state) ?: check_guest_other(state);
 }

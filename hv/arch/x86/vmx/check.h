@@ -9,10 +9,8 @@
 /*
  * NULL: these fields may be entered on a CPU that says this of itself. Else a static text that begins with the name of
  * the field at fault, followed by the rule and its section: "GUEST_TR_ACCESS: TR must be a busy TSS (26.3.1.2)".
- * Covers the fields in struct vmcs_snapshot. Controls that need a field that is not there (TPR shadow, posted
- * interrupts, PML and so on) are refused. Memory behind the fields is not looked at (PDPTEs, MSR lists).
+ * Covers the fields in struct vmcs_snapshot. Refused, too, is what a VMCS of ours never has: controls that need a field
+ * that is not there (TPR shadow, posted interrupts, PML and so on), no EPT, VPID or unrestricted guest, an activity
+ * state other than active. Memory behind the fields is not looked at (PDPTEs, MSR lists).
  */
 const char *vmx_check(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state);
-
-/* The first part of it alone: the control fields (26.2.1). */
-const char *vmx_check_controls(const struct vmx_capabilities *caps, const struct vmcs_snapshot *state);

@@ -107,18 +107,16 @@ static void decode_nested_fault(struct vcpu_exit *exit, u64 qualification)
 }
 
 /*
- * 27.2.4: an exit cut the delivery of an event short; do it again. An NMI blocks NMIs from when it is delivered, which
- * was not to the end. Without such an event the exit itself may be a fault of an IRET that had ended the blocking
- * already (27.2.3): it is to be done again, too.
+ * An NMI blocks NMIs from when it is delivered: not if the exit cut that short. Without such an event the exit itself
+ * may be a fault of an IRET that had ended the blocking already (27.2.3): it is to be done again, too.
  */
-static void keep_event(struct vmx_vcpu *vmx, u32 reason)
+static void keep_event(struct vcpu *vcpu, u32 reason)
 {
+    struct vmx_vcpu *vmx = vmx_of(vcpu);
     u32 event = (u32)vmcs_read(VMCS_VECTORING_EVENT), info = 0;
 
+    vcpu_keep_event(vcpu, event, (u32)vmcs_read(VMCS_VECTORING_EVENT_ERROR));
     if (event & EVENT_VALID) {
-        vmx->event = event & (EVENT_VALID | EVENT_HAS_ERROR | EVENT_TYPE | EVENT_VECTOR);
-        vmx->event_error = (u32)vmcs_read(VMCS_VECTORING_EVENT_ERROR);
-        vmx->event_length = (u32)vmcs_read(VMCS_EXIT_INSTRUCTION_LENGTH);
         if ((event & EVENT_TYPE) == EVENT_TYPE_NMI)
             vmx->interruptibility &= ~BLOCKED_BY_NMI;
         return;
@@ -142,7 +140,7 @@ void vmx_decode_exit(struct vcpu *vcpu, struct vcpu_exit *exit)
         exit->kind = EXIT_INVALID;
         return;
     }
-    keep_event(vmx_of(vcpu), reason);
+    keep_event(vcpu, reason);
     if (reason < ARRAY_SIZE(exits))
         exit->kind = exits[reason];
     exit->instruction_length = (u32)vmcs_read(VMCS_EXIT_INSTRUCTION_LENGTH);

@@ -139,7 +139,7 @@ static void reset(struct vcpu *vcpu, const struct vmx_start *start)
     struct vmx_vcpu *vmx = vmx_of(vcpu);
 
     vmx->start = *start;
-    vmx->windows = vmx->interruptibility = vmx->event = 0;
+    vmx->windows = vmx->interruptibility = 0;
     vcpu_reset(vcpu, start->entry);
 }
 

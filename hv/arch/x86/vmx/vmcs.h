@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "hv/arch/x86/event.h"
 #include "shared/lib/types.h"
 
 /* clang-format off */
@@ -24,7 +25,7 @@
     X(PAGE_FAULT_MATCH, 0x4008) X(CR3_TARGET_COUNT, 0x400a) X(EXIT_CONTROLS, 0x400c)                                   \
     X(EXIT_MSR_STORE_COUNT, 0x400e) X(EXIT_MSR_LOAD_COUNT, 0x4010) X(ENTRY_CONTROLS, 0x4012)                           \
     X(ENTRY_MSR_LOAD_COUNT, 0x4014) X(ENTRY_EVENT, 0x4016) X(ENTRY_EVENT_ERROR, 0x4018)                                \
-    X(ENTRY_INSTRUCTION_LENGTH, 0x401a) X(SECONDARY_CONTROLS, 0x401e) X(INSTRUCTION_ERROR, 0x4400)                     \
+    X(SECONDARY_CONTROLS, 0x401e) X(INSTRUCTION_ERROR, 0x4400)                                                         \
     X(EXIT_REASON, 0x4402) X(EXIT_EVENT, 0x4404) X(EXIT_EVENT_ERROR, 0x4406) X(VECTORING_EVENT, 0x4408)                \
     X(VECTORING_EVENT_ERROR, 0x440a) X(EXIT_INSTRUCTION_LENGTH, 0x440c) X(GUEST_ES_LIMIT, 0x4800)                      \
     X(GUEST_CS_LIMIT, 0x4802) X(GUEST_SS_LIMIT, 0x4804) X(GUEST_DS_LIMIT, 0x4806) X(GUEST_FS_LIMIT, 0x4808)            \
@@ -67,81 +68,49 @@ struct vmcs_snapshot {
 #define PIN_NMI (1u << 3)
 #define PIN_VIRTUAL_NMI (1u << 5)
 #define PIN_PREEMPTION_TIMER (1u << 6)
-#define PIN_POSTED_INTERRUPT (1u << 7)
 
 /* 24.6.2 */
 #define PRIMARY_INTERRUPT_WINDOW (1u << 2)
-#define PRIMARY_TSC_OFFSET (1u << 3)
 #define PRIMARY_HLT (1u << 7)
-#define PRIMARY_INVLPG (1u << 9)
 #define PRIMARY_MWAIT (1u << 10)
 #define PRIMARY_RDPMC (1u << 11)
-#define PRIMARY_RDTSC (1u << 12)
 #define PRIMARY_CR3_LOAD (1u << 15)
-#define PRIMARY_CR3_STORE (1u << 16)
 #define PRIMARY_CR8_LOAD (1u << 19)
 #define PRIMARY_CR8_STORE (1u << 20)
-#define PRIMARY_TPR_SHADOW (1u << 21)
 #define PRIMARY_NMI_WINDOW (1u << 22)
 #define PRIMARY_MOV_DR (1u << 23)
-#define PRIMARY_IO (1u << 24)
 #define PRIMARY_IO_BITMAPS (1u << 25)
-#define PRIMARY_MONITOR_TRAP (1u << 27)
 #define PRIMARY_MSR_BITMAPS (1u << 28)
 #define PRIMARY_MONITOR (1u << 29)
-#define PRIMARY_PAUSE (1u << 30)
 #define PRIMARY_SECONDARY (1u << 31)
 
 /* 24.6.2, table 24-7: secondary */
-#define SECONDARY_VIRTUAL_APIC (1u << 0)
 #define SECONDARY_EPT (1u << 1)
-#define SECONDARY_DESCRIPTOR_TABLE (1u << 2)
-#define SECONDARY_RDTSCP (1u << 3)
-#define SECONDARY_VIRTUAL_X2APIC (1u << 4)
 #define SECONDARY_VPID (1u << 5)
 #define SECONDARY_WBINVD (1u << 6)
 #define SECONDARY_UNRESTRICTED (1u << 7)
-#define SECONDARY_APIC_REGISTERS (1u << 8)
-#define SECONDARY_INTERRUPT_DELIVERY (1u << 9)
-#define SECONDARY_VMFUNC (1u << 13)
-#define SECONDARY_PML (1u << 17)
-#define SECONDARY_EPT_VE (1u << 18)
 
 /* 24.7.1 */
 #define EXIT_CONTROL_SAVE_DEBUG (1u << 2)
 #define EXIT_CONTROL_HOST_64 (1u << 9)
-#define EXIT_CONTROL_ACK_INTERRUPT (1u << 15)
 #define EXIT_CONTROL_SAVE_PAT (1u << 18)
 #define EXIT_CONTROL_LOAD_PAT (1u << 19)
 #define EXIT_CONTROL_SAVE_EFER (1u << 20)
 #define EXIT_CONTROL_LOAD_EFER (1u << 21)
-#define EXIT_CONTROL_SAVE_TIMER (1u << 22)
 
 /* 24.8.1 */
 #define ENTRY_CONTROL_LOAD_DEBUG (1u << 2)
 #define ENTRY_CONTROL_GUEST_64 (1u << 9)
-#define ENTRY_CONTROL_SMM (1u << 10)
-#define ENTRY_CONTROL_DUAL_MONITOR (1u << 11)
 #define ENTRY_CONTROL_LOAD_PAT (1u << 14)
 #define ENTRY_CONTROL_LOAD_EFER (1u << 15)
 
-/* 24.8.3, 24.9.2, 24.9.3: interruption information of entries, exits, vectoring */
-#define EVENT_VALID (1u << 31)
-#define EVENT_HAS_ERROR (1u << 11)
-#define EVENT_NMI_UNBLOCKED (1u << 12) /* exits: IRET had ended NMI blocking */
-#define EVENT_VECTOR 0xffu
-#define EVENT_TYPE (7u << 8)
-#define EVENT_TYPE_INTERRUPT (0u << 8)
-#define EVENT_TYPE_NMI (2u << 8)
-#define EVENT_TYPE_EXCEPTION (3u << 8)
-#define EVENT_TYPE_SOFT_INTERRUPT (4u << 8)
+/* 24.8.3, 24.9.2, 24.9.3: interruption information of entries, exits, vectoring: arch/x86/event.h and */
+#define EVENT_NMI_UNBLOCKED (1u << 12)       /* exits: IRET had ended NMI blocking */
 #define EVENT_TYPE_PRIVILEGED_SOFT (5u << 8) /* INT1 */
-#define EVENT_TYPE_SOFT_EXCEPTION (6u << 8)  /* INT3, INTO */
 
 /* 24.4.2 */
 #define BLOCKED_BY_STI (1u << 0)
 #define BLOCKED_BY_MOV_SS (1u << 1)
-#define BLOCKED_BY_SMI (1u << 2)
 #define BLOCKED_BY_NMI (1u << 3)
 
 /* 24.4.1: access rights of a segment; a selector without a segment is "unusable" */
@@ -174,5 +143,6 @@ enum vmx_capability {
 /* What a CPU says of itself; a MSR that it does not have (appendix A says when) is 0. */
 struct vmx_capabilities {
     u64 msr[CAP_COUNT];
-    u32 physical_bits; /* of a physical address: CPUID 80000008.EAX[7:0]; 0: not known, 52 is the most there is */
+    u64 feature_control; /* IA32_FEATURE_CONTROL as firmware left it (23.7) */
+    u32 physical_bits;   /* of a physical address: CPUID 80000008.EAX[7:0]; 0: not known, 52 is the most there is */
 };

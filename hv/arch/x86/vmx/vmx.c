@@ -12,8 +12,6 @@
 #include "shared/lib/string.h"
 
 #define CPUID_VMX (1u << 5) /* leaf 1 ECX */
-#define FEATURE_LOCKED (1ull << 0)
-#define FEATURE_VMX (1ull << 2) /* outside SMX */
 #define REVISION(basic) ((u32)(basic)&0x7fffffff)
 #define SINGLE_CONTEXT 1ul /* of INVEPT and INVVPID */
 #define ALL_CONTEXTS 2ul
@@ -62,6 +60,7 @@ static void read_capabilities(struct vmx_capabilities *caps)
     u64 *msr = caps->msr;
     u32 leaf[4];
 
+    caps->feature_control = msr_read(MSR_FEATURE_CONTROL);
     for (u32 i = CAP_BASIC; i <= CAP_VMCS_ENUM; i++)
         msr[i] = msr_read(MSR_VMX_BASIC + i);
     if (msr[CAP_PRIMARY] >> 32 & PRIMARY_SECONDARY)
@@ -76,14 +75,15 @@ static void read_capabilities(struct vmx_capabilities *caps)
 
 static const char *vmx_missing(void)
 {
+    const struct vmx_capabilities first = vmx_capabilities;
     u32 leaf[4];
 
     cpuid(1, 0, leaf);
     if (!(leaf[2] & CPUID_VMX))
         return "no Intel VT-x (CPUID 1h ECX bit 5)";
-    if ((msr_read(MSR_FEATURE_CONTROL) & (FEATURE_LOCKED | FEATURE_VMX)) == FEATURE_LOCKED)
-        return "Intel VT-x is switched off by firmware (IA32_FEATURE_CONTROL is locked without bit 2)";
     read_capabilities(&vmx_capabilities);
+    if (first.msr[CAP_BASIC] && memcmp(first.msr, vmx_capabilities.msr, sizeof(first.msr)) != 0)
+        return "Intel VT-x unlike that of the first CPU (IA32_VMX_BASIC and the MSRs after it)";
     return vmx_controls_compute(&vmx_capabilities, &vmx_controls);
 }
 
@@ -96,28 +96,23 @@ static hpa_t new_region(const char *what)
     return ptr_to_hpa(region);
 }
 
-static hpa_t new_closed_map(u64 frames)
-{
-    return ptr_to_hpa(memset(boot_frames(frames, "VMX permission maps"), 0xff, frames * PAGE_SIZE));
-}
-
 static void vmx_cpu_init(struct cpu *cpu)
 {
-    u64 feature = msr_read(MSR_FEATURE_CONTROL);
     hpa_t region = new_region("a VMXON region");
 
     (void)cpu;
     if (!vmx_closed_map.v) {
-        vmx_closed_map = new_closed_map(IO_BITMAP_FRAMES);
+        vmx_closed_map = ptr_to_hpa(permission_map_create(IO_BITMAP_FRAMES));
         ept_format = page_format_ept;
         ept_format.superpages = vmx_controls.ept_superpages;
     }
-    if (!(feature & FEATURE_LOCKED)) /* 23.7: firmware left it to us */
-        msr_write(MSR_FEATURE_CONTROL, feature | FEATURE_LOCKED | FEATURE_VMX);
+    if (vmx_controls.feature_control != vmx_capabilities.feature_control) /* a write to a locked one is #GP */
+        msr_write(MSR_FEATURE_CONTROL, vmx_controls.feature_control);
     cr0_write(cr0_read() | vmx_controls.cr0_set); /* 23.8 */
     cr4_write(cr4_read() | vmx_controls.cr4_set);
     VMX_REGION("vmxon", region);
     VMX_INVALIDATE("invept", ALL_CONTEXTS, 0); /* 28.3.3.3: what was before VMXON */
+    VMX_INVALIDATE("invvpid", ALL_CONTEXTS, 0);
 }
 
 static status_t vmx_create(struct vcpu *vcpu)
@@ -129,16 +124,13 @@ static status_t vmx_create(struct vcpu *vcpu)
     vmx->vmcs = new_region("a VMCS");
     vmx->vpid = (u16)(vcpu->vm->id + 1); /* 0 is the host's */
     if (vcpu->vm->driver)
-        vmx->io_bitmaps = new_closed_map(IO_BITMAP_FRAMES);
+        vmx->io_bitmaps = ptr_to_hpa(permission_map_create(IO_BITMAP_FRAMES));
     return OK;
 }
 
 static void vmx_allow_ports(struct vcpu *vcpu, u16 first, u32 count)
 {
-    u8 *map = hpa_to_ptr(vmx_of(vcpu)->io_bitmaps);
-
-    for (u32 port = first; port < first + count && port < 0x10000; port++)
-        map[port / 8] = (u8)(map[port / 8] & ~(1u << port % 8));
+    permission_map_allow(hpa_to_ptr(vmx_of(vcpu)->io_bitmaps), first, count);
 }
 
 struct vmx_vcpu *vmx_use(struct vcpu *vcpu)
@@ -146,6 +138,7 @@ struct vmx_vcpu *vmx_use(struct vcpu *vcpu)
     struct vmx_vcpu *vmx = vmx_of(vcpu);
     struct vcpu **current = &loaded[this_cpu()->id];
 
+    ASSERT_HV(vcpu->cpu == this_cpu()->id);
     if (*current != vcpu) {
         if (!vmx->prepared)
             VMX_REGION("vmclear", vmx->vmcs); /* 24.11.3 */
@@ -172,16 +165,17 @@ static bool vmx_set_deadline(struct vcpu *vcpu, u64 tsc)
 }
 
 /*
- * Ticks of the preemption timer (25.5.1) until the deadline, never too few. At most STAY_US: Bochs 2.7 masks the
+ * Ticks of the preemption timer until the deadline, never too few: one comes when bit timer_shift of the TSC changes
+ * (25.5.1). At most STAY_US: Bochs 2.7 masks the
  * machine's interrupts by the IF that an entry loads, before it counts as in guest mode (against 25.2), so that no kick
  * would end a guest that spins with IF clear.
  */
 static u32 timer_ticks(u64 deadline)
 {
-    u64 now = rdtsc(), latest = now + tsc_from_us(STAY_US);
+    u64 now = rdtsc(), latest = now + tsc_from_us(STAY_US), shift = vmx_controls.timer_shift;
 
     deadline = deadline < latest ? deadline : latest;
-    return deadline > now ? (u32)((deadline - now) >> vmx_controls.timer_shift) + 1 : 0;
+    return deadline > now ? (u32)((deadline >> shift) - (now >> shift)) + 1 : 0;
 }
 
 static void write_entry_fields(struct vcpu *vcpu, struct vmx_vcpu *vmx)
@@ -192,10 +186,9 @@ static void write_entry_fields(struct vcpu *vcpu, struct vmx_vcpu *vmx)
     vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, vmx->interruptibility);
     vmcs_write(VMCS_PRIMARY_CONTROLS,
                vmx_controls.primary | vmx->windows | (vcpu->vm->driver ? PRIMARY_CR3_LOAD | PRIMARY_MOV_DR : 0));
-    if (vmx->event) { /* an exit clears its valid bit (24.8.3) */
-        vmcs_write(VMCS_ENTRY_EVENT, vmx->event);
-        vmcs_write(VMCS_ENTRY_EVENT_ERROR, vmx->event_error);
-        vmcs_write(VMCS_ENTRY_INSTRUCTION_LENGTH, vmx->event_length);
+    if (vcpu->event) { /* an exit clears its valid bit (24.8.3) */
+        vmcs_write(VMCS_ENTRY_EVENT, vcpu->event);
+        vmcs_write(VMCS_ENTRY_EVENT_ERROR, vcpu->event_error);
     }
     /* 26.3.1.5: in a shadow the single-step trap of the instruction before must be pending. A #DB exit took it away. */
     if ((vmx->interruptibility & SHADOW) && (vcpu->rflags & RFLAGS_TF))
@@ -205,7 +198,6 @@ static void write_entry_fields(struct vcpu *vcpu, struct vmx_vcpu *vmx)
         VMX_INVALIDATE("invvpid", SINGLE_CONTEXT, vmx->vpid);
     }
     vcpu->flush_tlb = false;
-    vmx->event = 0;
     vmx->windows = 0; /* asked for anew before each entry that needs them */
 }
 
@@ -227,16 +219,13 @@ static bool check_entry(void)
 static void vmx_enter(struct vcpu *vcpu, struct vcpu_exit *exit)
 {
     struct vmx_vcpu *vmx = vmx_use(vcpu);
-    bool good = true;
 
     write_entry_fields(vcpu, vmx);
     *exit = (struct vcpu_exit){.kind = EXIT_INVALID};
-    if (CHECK_ENTRIES)
-        good = check_entry();
+    if (CHECK_ENTRIES && !check_entry())
+        return;
     if (vmx_controls.preemption_timer)
         vmcs_write(VMCS_PREEMPTION_TIMER, timer_ticks(vmx->deadline));
-    if (!good)
-        return;
     if (!vmx_run(&vcpu->regs, vmx->launched)) {
         exit->code = vmcs_read(VMCS_INSTRUCTION_ERROR);
         return;
@@ -254,40 +243,24 @@ static void vmx_enter(struct vcpu *vcpu, struct vcpu_exit *exit)
 
 /* ---- events ---- */
 
-static bool vmx_injection_pending(const struct vcpu *vcpu)
-{
-    return vmx_of(vcpu)->event;
-}
-
-static bool vmx_can_take(const struct vcpu *vcpu, enum injection kind)
+static bool vmx_can_take(const struct vcpu *vcpu, u32 type)
 {
     u32 blocked = vmx_of(vcpu)->interruptibility;
 
-    return !(blocked & SHADOW) && (kind == INJECT_NMI ? !(blocked & BLOCKED_BY_NMI) : (vcpu->rflags & RFLAGS_IF) != 0);
+    return !(blocked & SHADOW) &&
+           (type == EVENT_TYPE_NMI ? !(blocked & BLOCKED_BY_NMI) : (vcpu->rflags & RFLAGS_IF) != 0);
 }
 
-static void vmx_inject(struct vcpu *vcpu, enum injection kind, u8 vector, bool has_error, u32 error_code)
+static void vmx_request_window(struct vcpu *vcpu, u32 type)
 {
-    static const u32 types[] = {EVENT_TYPE_INTERRUPT, EVENT_TYPE_NMI, EVENT_TYPE_EXCEPTION};
-    struct vmx_vcpu *vmx = vmx_of(vcpu);
-
-    vmx->event = EVENT_VALID | types[kind] | vector | (has_error ? EVENT_HAS_ERROR : 0);
-    vmx->event_error = error_code;
+    vmx_of(vcpu)->windows |= type == EVENT_TYPE_NMI ? PRIMARY_NMI_WINDOW : PRIMARY_INTERRUPT_WINDOW;
 }
 
-static void vmx_request_window(struct vcpu *vcpu, enum injection kind)
+static void vmx_end_instruction(struct vcpu *vcpu, bool trap)
 {
-    vmx_of(vcpu)->windows |= kind == INJECT_NMI ? PRIMARY_NMI_WINDOW : PRIMARY_INTERRUPT_WINDOW;
-}
-
-static void vmx_skip(struct vcpu *vcpu, u32 length)
-{
-    vcpu->rip += length;
     vmx_of(vcpu)->interruptibility &= ~SHADOW;
-    if (vcpu->rflags & RFLAGS_TF) { /* the trap behind the instruction is ours, too (SDM 3B 17.3.1.4) */
+    if (trap)
         vmx_debug_exception(vcpu, DR6_SINGLE_STEP);
-        vmx_inject(vcpu, INJECT_EXCEPTION, VECTOR_DEBUG, false, 0);
-    }
 }
 
 const struct vcpu_vendor vcpu_vendor_vmx = {
@@ -304,11 +277,9 @@ const struct vcpu_vendor vcpu_vendor_vmx = {
     .set_deadline = vmx_set_deadline,
     .enter = vmx_enter,
     .explain = vmx_explain,
-    .injection_pending = vmx_injection_pending,
     .can_take = vmx_can_take,
-    .inject = vmx_inject,
     .request_window = vmx_request_window,
-    .skip = vmx_skip,
+    .end_instruction = vmx_end_instruction,
     .read = vmx_read,
     .write = vmx_write,
 };

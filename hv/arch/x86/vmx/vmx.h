@@ -7,6 +7,7 @@
 /* The control fields of every vCPU, and what else follows from the capability MSRs. */
 struct vmx_controls {
     u32 pin, primary, secondary, exit, entry; /* window bits and ENTRY_CONTROL_GUEST_64 come and go at run time */
+    u64 feature_control;                      /* what IA32_FEATURE_CONTROL must be */
     u64 cr0_set, cr4_set;                     /* bits that are 1 in VMX operation; PE and PG are the guest's own */
     u64 cr4_allowed;                          /* bits that may be 1 */
     u64 ept_pointer;                          /* EPTP without the root: write-back, four levels */
@@ -37,11 +38,10 @@ struct vmx_vcpu {
     bool launched;
     bool dumped;
     struct vmx_start start;
-    u64 switched[VMX_SWITCHED], cr2;      /* while another vCPU is loaded */
-    u64 deadline;                         /* TSC */
-    u32 windows;                          /* of the primary controls, for one entry */
-    u32 interruptibility;                 /* 24.4.2 */
-    u32 event, event_error, event_length; /* for the next entry, as its fields want them; event 0: none */
+    u64 switched[VMX_SWITCHED], cr2; /* while another vCPU is loaded */
+    u64 deadline;                    /* TSC */
+    u32 windows;                     /* of the primary controls, for one entry */
+    u32 interruptibility;            /* 24.4.2 */
 };
 
 static inline struct vmx_vcpu *vmx_of(const struct vcpu *vcpu)
