@@ -55,7 +55,7 @@ static void map_bars(struct driver *driver)
         if (!bar->size)
             continue;
         if (!bar->memory) {
-            vendor->allow_ports(&driver->vm->vcpu, (u16)bar->address, (u32)bar->size);
+            vcpu_allow_ports(&driver->vm->vcpu, (u16)bar->address, (u32)bar->size);
             continue;
         }
         for (u64 page = PAGE_DOWN(bar->address); page < bar->address + bar->size; page += PAGE_SIZE)

@@ -59,6 +59,7 @@ struct vcpu {
     u64 rflags;             /* the same */
     u32 event, event_error; /* what the next entry delivers (arch/x86/event.h); 0: nothing */
     u32 held;               /* an interrupt or NMI that an exception has displaced from there; 0: none */
+    u8 *port_map;           /* of a driver VM: a bit a port, 1: it exits; NULL: all exit */
     void *arch;             /* the vendor's part: VMCB page and so on */
     u8 fpu[FXSAVE_SIZE] __attribute__((aligned(16)));
     u64 exits; /* all of them */

@@ -41,6 +41,11 @@ void vcpu_reset(struct vcpu *vcpu, u64 entry)
 {
 }
 
+hpa_t ptr_to_hpa(const void *p)
+{
+    return HPA((u64)p);
+}
+
 /* MOV DR6 is the hypervisor's to execute: here it is a signal. */
 static sigjmp_buf privileged;
 

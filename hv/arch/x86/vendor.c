@@ -6,33 +6,15 @@
 #include "hv/core/hypervisor.h"
 #include "shared/lib/string.h"
 
-static const struct vcpu_vendor *const vendors[] = {&vcpu_vendor_svm, &vcpu_vendor_vmx};
-
 const struct vcpu_vendor *vendor;
-
-static void pick(void)
-{
-    const char *missing[ARRAY_SIZE(vendors)];
-
-    for (u32 i = 0; i < ARRAY_SIZE(vendors) && !vendor; i++) {
-        missing[i] = vendors[i]->missing();
-        if (!missing[i])
-            vendor = vendors[i];
-    }
-    if (!vendor)
-        boot_fail("this CPU cannot run virtual machines: %s; %s", missing[0], missing[1]);
-}
 
 void vcpu_vendor_init(struct cpu *cpu)
 {
-    const char *missing = NULL;
+    const char *no_svm = vcpu_vendor_svm.missing(), *no_vmx = no_svm ? vcpu_vendor_vmx.missing() : NULL;
 
-    if (!vendor)
-        pick();
-    else
-        missing = vendor->missing();
-    if (missing)
-        boot_fail("CPU %u: %s", cpu->id, missing);
+    if (no_svm && no_vmx)
+        boot_fail("CPU %u cannot run virtual machines: %s; %s", cpu->id, no_svm, no_vmx);
+    vendor = no_svm ? &vcpu_vendor_vmx : &vcpu_vendor_svm; /* all CPUs of a machine are of one make */
     vendor->cpu_init(cpu);
 }
 
@@ -41,8 +23,8 @@ u8 *permission_map_create(u64 frames)
     return memset(boot_frames(frames, "permission maps"), 0xff, frames * PAGE_SIZE);
 }
 
-void permission_map_allow(u8 *map, u16 first, u32 count)
+void vcpu_allow_ports(struct vcpu *vcpu, u16 first, u32 count)
 {
     for (u32 port = first; port < first + count && port < 0x10000; port++)
-        map[port / 8] = (u8)(map[port / 8] & ~(1u << port % 8));
+        vcpu->port_map[port / 8] &= (u8) ~(1u << port % 8);
 }

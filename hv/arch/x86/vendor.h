@@ -50,8 +50,6 @@ struct vcpu_vendor {
 
     /* The vendor's part of a new vCPU; its VM's nested table exists. Boot. ERR_NO_SPACE. */
     status_t (*create)(struct vcpu *vcpu);
-    /* The driver VM may touch these ports without an exit. (Everything exits otherwise.) */
-    void (*allow_ports)(struct vcpu *vcpu, u16 first, u32 count);
 
     /* Start states: 64-bit flat with paging (GDT with null, code, data at gdt), or 32-bit flat without paging. General
      * registers are zeroed. */
@@ -81,12 +79,12 @@ struct vcpu_vendor {
 extern const struct vcpu_vendor vcpu_vendor_svm, vcpu_vendor_vmx;
 extern const struct vcpu_vendor *vendor;
 
-/* For the back ends: a permission map in which everything exits, at boot; and one where these ports no longer do. */
+/* A driver VM may touch these ports without an exit. (Everything exits otherwise.) */
+void vcpu_allow_ports(struct vcpu *vcpu, u16 first, u32 count);
+/* For the back ends: a permission map in which everything exits. Boot. */
 u8 *permission_map_create(u64 frames);
-void permission_map_allow(u8 *map, u16 first, u32 count);
 
-/* Switch virtualization on, this CPU. The first one picks the back end; boot_fail() with what each lacks when there is
- * none, or with what another CPU lacks. */
+/* Pick the back end and switch virtualization on, this CPU; boot_fail() with what each lacks when there is none. */
 void vcpu_vendor_init(struct cpu *cpu);
 
 /* guest_registers.c: MSRs that are such registers. *known false: not one of these. Returns false: #GP. */

@@ -78,15 +78,10 @@ static status_t svm_create(struct vcpu *vcpu)
     svm->vmcb->nested_control = SVM_NESTED_PAGING;
     svm->vmcb->nested_cr3 = vcpu->vm->npt.root.v;
     if (vcpu->vm->driver) {
-        svm->iopm = permission_map_create(IOPM_FRAMES);
-        svm->vmcb->iopm = ptr_to_hpa(svm->iopm).v;
+        vcpu->port_map = permission_map_create(IOPM_FRAMES); /* 15.10.1 */
+        svm->vmcb->iopm = ptr_to_hpa(vcpu->port_map).v;
     }
     return OK;
-}
-
-static void svm_allow_ports(struct vcpu *vcpu, u16 first, u32 count)
-{
-    permission_map_allow(svm_of(vcpu)->iopm, first, count);
 }
 
 /* The intercept comes before IRET is done, so NMIs stay blocked until the guest is seen elsewhere. */
@@ -175,7 +170,6 @@ const struct vcpu_vendor vcpu_vendor_svm = {
     .missing = svm_missing,
     .cpu_init = svm_cpu_init,
     .create = svm_create,
-    .allow_ports = svm_allow_ports,
     .reset_long64 = svm_reset_long64,
     .reset_protected32 = svm_reset_protected32,
     .enter = svm_enter,

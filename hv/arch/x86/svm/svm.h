@@ -7,7 +7,6 @@
 struct svm_vcpu {
     struct svm_vmcb *vmcb;
     hpa_t vmcb_hpa;
-    u8 *iopm; /* own I/O permission map of a driver VM (APM 2 15.10.1); the guest shares the closed one */
     /*
      * An NMI blocks further ones until IRET (15.21.8 knows no such state on all CPUs): NMI_NONE -- delivered -->
      * NMI_BLOCKED -- IRET intercepted, about to be done --> NMI_IRET -- any exit elsewhere --> NMI_NONE

@@ -12,11 +12,8 @@
 
 /* Bit n of a control may be 1 where bit 32 + n of its MSR is. The bits of CAP_EPT_VPID are meant as they are. */
 enum word { PIN, PRIMARY, EXIT, ENTRY, SECONDARY, EPT, WORDS };
-#define NEED(word, bit, what, where)                                                                                   \
-    {                                                                                                                  \
-        word, bit, "Intel VT-x without " what " (" where ")"                                                           \
-    }
 /* clang-format off */
+#define NEED(word, bit, what, where) {word, bit, "Intel VT-x without " what " (" where ")"}
 static const struct {
     u8 word;
     u64 bit;

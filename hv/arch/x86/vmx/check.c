@@ -15,7 +15,6 @@
     return (text)
 
 #define CR4_PCIDE (1ull << 17)
-#define RFLAGS_TF (1ull << 8)
 #define RFLAGS_VM (1ull << 17)
 #define RFLAGS_RESERVED (~0x3f7fd5ull)
 #define DEBUGCTL_RESERVED (~0xffc3ull)
@@ -197,13 +196,19 @@ static bool privilege_fits(const struct vmcs_snapshot *state, enum segment n)
     return n != SS || stack_dpl == 0 || (type != 3 && VALUE(GUEST_CR0) & CR0_PE);
 }
 
-/* 26.3.1.2, one segment, in any mode but virtual-8086 */
+/* 26.3.1.2, one segment */
 static const char *check_segment(const struct vmcs_snapshot *state, enum segment n)
 {
     u64 access = SEGMENT_VALUE(n, ACCESS), base = SEGMENT_VALUE(n, BASE), limit = SEGMENT_VALUE(n, LIMIT);
     u64 wide = ACCESS_LONG | ACCESS_BIG;
     bool usable = !(access & ACCESS_UNUSABLE) || n == CS;
 
+    if (VALUE(GUEST_RFLAGS) & RFLAGS_VM && n < LDTR) { /* virtual-8086 mode */
+        SEGMENT_RULE(base == SEGMENT_VALUE(n, SELECTOR) << 4, "BASE: virtual-8086 mode");
+        SEGMENT_RULE(limit == 0xffff, "LIMIT: virtual-8086 mode");
+        SEGMENT_RULE(access == ACCESS_VIRTUAL_8086, "ACCESS: virtual-8086 mode");
+        return NULL;
+    }
     SEGMENT_RULE((!usable && n != SS) || privilege_fits(state, n), "ACCESS: DPL");
     if (!usable)
         return n == TR ? "GUEST_TR_ACCESS: must be usable (26.3.1.2)" : NULL;
@@ -221,16 +226,10 @@ static const char *check_segment(const struct vmcs_snapshot *state, enum segment
 /* 26.3.1.2, 26.3.1.3 */
 static const char *check_segments(const struct vmcs_snapshot *state)
 {
-    bool virtual_8086 = VALUE(GUEST_RFLAGS) & RFLAGS_VM;
     const char *fault = NULL;
 
-    for (enum segment n = virtual_8086 ? LDTR : ES; n < SEGMENTS && !fault; n++)
+    for (enum segment n = ES; n < SEGMENTS && !fault; n++)
         fault = check_segment(state, n);
-    for (enum segment n = ES; n < LDTR && virtual_8086; n++) {
-        SEGMENT_RULE(SEGMENT_VALUE(n, BASE) == SEGMENT_VALUE(n, SELECTOR) << 4, "BASE: virtual-8086 mode");
-        SEGMENT_RULE(SEGMENT_VALUE(n, LIMIT) == 0xffff, "LIMIT: virtual-8086 mode");
-        SEGMENT_RULE(SEGMENT_VALUE(n, ACCESS) == ACCESS_VIRTUAL_8086, "ACCESS: virtual-8086 mode");
-    }
     RULE(!(VALUE(GUEST_GDTR_LIMIT) >> 16), "GUEST_GDTR_LIMIT: 16 bits (26.3.1.3)");
     RULE(!(VALUE(GUEST_IDTR_LIMIT) >> 16), "GUEST_IDTR_LIMIT: 16 bits (26.3.1.3)");
     return fault;

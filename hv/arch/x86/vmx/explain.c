@@ -27,10 +27,11 @@ static const char *const refusals[] = {
     [49] = "EPT misconfiguration",
 };
 
-void vmx_snapshot(struct vmcs_snapshot *out)
+const char *vmx_check_current(struct vmcs_snapshot *state)
 {
     for (u32 i = 0; i < VMCS_FIELD_COUNT; i++)
-        out->value[i] = vmcs_read(fields[i].encoding);
+        state->value[i] = vmcs_read(fields[i].encoding);
+    return vmx_check(&vmx_capabilities, state);
 }
 
 static void dump(const struct vmcs_snapshot *state)
@@ -52,12 +53,10 @@ void vmx_explain(struct vcpu *vcpu, u64 code)
     static struct vmcs_snapshot state; /* under the hv lock */
     struct vmx_vcpu *vmx = vmx_use(vcpu);
     u16 number = (u16)code;
-    const char *name = number < ARRAY_SIZE(refusals) ? refusals[number] : NULL;
+    const char *name = number < ARRAY_SIZE(refusals) ? refusals[number] : NULL, *broken = vmx_check_current(&state);
 
-    vmx_snapshot(&state);
     hv_log("%s: VM entry refused: %u (%s), qualification %lx; %s", vcpu->vm->name, number, name ?: "SDM 3C 30.4",
-           state.value[VMCS_INDEX_EXIT_QUALIFICATION],
-           vmx_check(&vmx_capabilities, &state) ?: "no rule known here is broken");
+           state.value[VMCS_INDEX_EXIT_QUALIFICATION], broken ?: "no rule known here is broken");
     if (!vmx->dumped)
         dump(&state);
     vmx->dumped = true;

@@ -37,7 +37,7 @@ static void write_controls(struct vcpu *vcpu)
 {
     const struct vmx_vcpu *vmx = vmx_of(vcpu);
     const struct vmx_controls *controls = &vmx_controls;
-    hpa_t ports = vmx->io_bitmaps.v ? vmx->io_bitmaps : vmx_closed_map;
+    hpa_t ports = vcpu->port_map ? ptr_to_hpa(vcpu->port_map) : vmx_closed_map;
 
     vmcs_write(VMCS_PIN_CONTROLS, controls->pin);
     vmcs_write(VMCS_SECONDARY_CONTROLS, controls->secondary);

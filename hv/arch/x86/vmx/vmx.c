@@ -5,7 +5,6 @@
 #include "hv/arch/x86/vmx/vmx.h"
 
 #include "hv/arch/x86/cpu/registers.h"
-#include "hv/arch/x86/vmx/check.h"
 #include "hv/core/cpu.h"
 #include "hv/core/hypervisor.h"
 #include "shared/abi/hypercall.h"
@@ -124,13 +123,8 @@ static status_t vmx_create(struct vcpu *vcpu)
     vmx->vmcs = new_region("a VMCS");
     vmx->vpid = (u16)(vcpu->vm->id + 1); /* 0 is the host's */
     if (vcpu->vm->driver)
-        vmx->io_bitmaps = ptr_to_hpa(permission_map_create(IO_BITMAP_FRAMES));
+        vcpu->port_map = permission_map_create(IO_BITMAP_FRAMES); /* 24.6.4 */
     return OK;
-}
-
-static void vmx_allow_ports(struct vcpu *vcpu, u16 first, u32 count)
-{
-    permission_map_allow(hpa_to_ptr(vmx_of(vcpu)->io_bitmaps), first, count);
 }
 
 struct vmx_vcpu *vmx_use(struct vcpu *vcpu)
@@ -208,21 +202,14 @@ static void take_nmi(u32 reason)
         __asm__ volatile("int $2" ::: "memory");
 }
 
-static bool check_entry(void)
-{
-    struct vmcs_snapshot state;
-
-    vmx_snapshot(&state);
-    return !vmx_check(&vmx_capabilities, &state);
-}
-
 static void vmx_enter(struct vcpu *vcpu, struct vcpu_exit *exit)
 {
     struct vmx_vcpu *vmx = vmx_use(vcpu);
+    struct vmcs_snapshot state;
 
     write_entry_fields(vcpu, vmx);
     *exit = (struct vcpu_exit){.kind = EXIT_INVALID};
-    if (CHECK_ENTRIES && !check_entry())
+    if (CHECK_ENTRIES && vmx_check_current(&state))
         return;
     if (vmx_controls.preemption_timer)
         vmcs_write(VMCS_PREEMPTION_TIMER, timer_ticks(vmx->deadline));
@@ -271,7 +258,6 @@ const struct vcpu_vendor vcpu_vendor_vmx = {
     .missing = vmx_missing,
     .cpu_init = vmx_cpu_init,
     .create = vmx_create,
-    .allow_ports = vmx_allow_ports,
     .reset_long64 = vmx_reset_long64,
     .reset_protected32 = vmx_reset_protected32,
     .set_deadline = vmx_set_deadline,

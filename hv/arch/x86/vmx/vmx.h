@@ -32,7 +32,7 @@ struct vmx_start {
 };
 
 struct vmx_vcpu {
-    hpa_t vmcs, io_bitmaps; /* own bitmaps of a driver VM (24.6.4); the guest shares the closed ones */
+    hpa_t vmcs;
     u16 vpid;
     bool prepared; /* the fields that never change are written */
     bool launched;
@@ -80,6 +80,6 @@ void vmx_switch_registers(struct vmx_vcpu *from, struct vmx_vcpu *to);
 /* What the CPU would have done to DR6 and DR7 at #DB (27.1); of the guest only, whose DR6 the CPU holds. */
 void vmx_debug_exception(struct vcpu *vcpu, u64 qualification);
 
-/* explain.c */
-void vmx_snapshot(struct vmcs_snapshot *out);
+/* explain.c. The first fills *state, and says which rule it breaks (check.h). */
+const char *vmx_check_current(struct vmcs_snapshot *state);
 void vmx_explain(struct vcpu *vcpu, u64 code);
