@@ -9,7 +9,9 @@
  */
 #include "drivervm/drivers/e1000/e1000.h"
 #include "drivervm/runtime/io.h"
+#include "shared/lib/string.h"
 
+#define VENDOR_INTEL 0x8086u
 #define REGISTERS_BAR 0u
 #define RESET_US 10u       /* 13.4.1: no access for a microsecond */
 #define EEPROM_US 20000u   /* 14.3: it is read once by the controller itself after a reset */
@@ -153,15 +155,21 @@ static status_t restart(const struct net_filter *filter)
     return OK;
 }
 
+static const struct kind *find_kind(void)
+{
+    for (u32 i = 0; i < ARRAY_SIZE(kinds); i++)
+        if (driver_info->pci_vendor == VENDOR_INTEL && driver_info->pci_device == kinds[i].device)
+            return &kinds[i];
+    return NULL;
+}
+
 static status_t start(struct net_device *device)
 {
     const struct driver_bar *bar = &driver_info->bar[REGISTERS_BAR];
     u64 began = tsc_read();
 
-    for (u32 i = 0; i < ARRAY_SIZE(kinds); i++)
-        if (kinds[i].device == driver_info->pci_device)
-            e1000.kind = &kinds[i];
-    if (!e1000.kind || driver_info->pci_vendor != 0x8086)
+    e1000.kind = find_kind();
+    if (!e1000.kind)
         return ERR_UNSUPPORTED;
     if (bar->kind != DRIVER_BAR_MEMORY || bar->size < E1000_REGISTER_BYTES)
         return ERR_NOT_FOUND;
@@ -177,8 +185,7 @@ static status_t start(struct net_device *device)
     if (status != OK)
         return status;
     *device = (struct net_device){.sends_checksums = true, .cuts_segments = true, .checks_received = true};
-    for (u32 i = 0; i < NET_ADDRESS; i++)
-        device->address[i] = e1000.address[i];
+    memcpy(device->address, e1000.address, NET_ADDRESS);
     log_line("e1000: %s, %02x:%02x:%02x:%02x:%02x:%02x, known after %llu us", e1000.kind->name, e1000.address[0],
              e1000.address[1], e1000.address[2], e1000.address[3], e1000.address[4], e1000.address[5],
              (unsigned long long)microseconds_since(began));
