@@ -101,7 +101,7 @@ def _add_test(test):
     test.add_argument("--list", action="store_true", help="print groups and tests, run nothing")
     test.add_argument("--seed", type=int, help="of everything random (default: a new one, printed)")
     test.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
-    test.add_argument("--time-limit", type=float, default=20, metavar="MINUTES",
+    test.add_argument("--time-limit", type=float, default=60, metavar="MINUTES",
                       help="what has not run by then counts as failed (default: %(default)s)")
 
 

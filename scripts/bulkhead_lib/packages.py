@@ -20,12 +20,14 @@ PACKAGES = {
     "ovmf": ("run", "UEFI firmware of the machine"),
     "bochs": ("bochs", "the machine with an Intel CPU that has VT-x"),
     "bochs-term": ("bochs", "the screen of Bochs that needs neither X nor a network port"),
+    "vgabios": ("bochs", "the graphics card's BIOS, without which Bochs does not start"),
     "libcmocka-dev": ("test", "unit tests"),
     "libcapstone-dev": ("test", "disassembler that the instruction decoder is compared with"),
     "clang": ("test", "libFuzzer targets"),
     "libclang-rt-14-dev": ("test", "libFuzzer and the sanitizers' runtime"),
     "iperf3": ("test", "the peer of the guest's TCP throughput tests"),
     "curl": ("test", "the peer of the guest's HTTP server"),
+    "iproute2": ("test", "the network device of the test that has a Linux kernel as the guest's peer"),
     "gdb": ("gdb", "the debugger"),
 }
 

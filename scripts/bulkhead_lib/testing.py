@@ -1,10 +1,12 @@
 """
-`test`: unit tests and fuzz targets through CTest, system tests as programs, one after the other, in bounded time.
+`test`: unit tests and fuzz targets through CTest, system tests as programs, one after the other, in bounded time. Those in Bochs,
+which uses one CPU and has a time of its own, run beside the others.
 
 A system test is a Python file tests/*/test_*.py that says LABEL and TIMEOUT (seconds) in its first lines and prints a
 line "PASS name ..." or "FAIL name: why" for each of its cases (tests/system/harness.py does that).
 """
 
+import concurrent.futures
 import json
 import os
 import random
@@ -24,6 +26,7 @@ SYSTEM_FOLDERS = ("tests/system", "tests/fault", "tests/perf")
 RESULT = re.compile(r"^(PASS|FAIL) (\S+?):?(?:\s|$)")
 SETTING = re.compile(r'^(LABEL|TIMEOUT) = (?:"([\w-]+)"|(\d+))', re.MULTILINE)
 TAIL_LINES = 30
+BESIDE = "vmx"  # the label of what runs in Bochs
 
 
 class Job:
@@ -97,23 +100,52 @@ def system_jobs(wanted):
     return jobs
 
 
+class _Run:
+    """Runs jobs and counts; a lane is a list of jobs that run one after the other."""
+
+    def __init__(self, total, deadline, environment):
+        self.total = total
+        self.deadline = deadline
+        self.environment = environment
+        self.number = self.passed = self.failed = 0
+        self.lock = threading.Lock()
+
+    def lane(self, jobs):
+        for job in jobs:
+            with self.lock:
+                self.number += 1
+                lead = f"[{self.number}/{self.total}] {job.label}: {job.name}"
+            left = self.deadline - time.monotonic()
+            if left <= 1:
+                self._count(0, 1, f"{lead}: FAIL: not run, the time limit is over")
+                continue
+            good, bad, seconds, why = _run_job(job, min(job.timeout, left), self.environment, lead)
+            verdict = "ok" if not bad else f"FAIL{': ' + why if why else ''}"
+            detail = f", {good} of {good + bad} cases" if job.cases else ""
+            self._count(good, bad, f"{lead}: {verdict} ({seconds:.1f} s{detail})")
+
+    def _count(self, good, bad, line):
+        with self.lock:
+            self.passed += good
+            self.failed += bad
+            print(line, flush=True)
+
+
 def _run_all(jobs, deadline, environment):
-    passed = failed = 0
-    for number, job in enumerate(jobs, 1):
-        left = deadline - time.monotonic()
-        lead = f"[{number}/{len(jobs)}] {job.label}: {job.name}"
-        if left <= 1:
-            print(f"{lead}: FAIL: not run, the time limit is over", flush=True)
-            failed += 1
-            continue
-        good, bad, seconds, why = _run_job(job, min(job.timeout, left), environment, lead)
-        passed += good
-        failed += bad
-        verdict = "ok" if not bad else f"FAIL{': ' + why if why else ''}"
-        detail = f", {good} of {good + bad} cases" if job.cases else ""
-        print(f"{lead}: {verdict} ({seconds:.1f} s{detail})", flush=True)
-    print(f"{passed} passed, {failed} failed", flush=True)
-    return 1 if failed else 0
+    run_ = _Run(len(jobs), deadline, environment)
+    beside = [job for job in jobs if job.label == BESIDE]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
+        side = pool.submit(run_.lane, beside)
+        try:
+            run_.lane([job for job in jobs if job.label != BESIDE])
+            side.result()
+        except BaseException:
+            # Ctrl-C, most of all: the other lane must end as well, and what it runs hears no signal of the terminal.
+            run_.deadline = 0
+            _Killer.kill_all()
+            raise
+    print(f"{run_.passed} passed, {run_.failed} failed", flush=True)
+    return 1 if run_.failed else 0
 
 
 def _run_job(job, timeout, environment, lead):
@@ -169,8 +201,11 @@ def _judge(job, lines, code, timed_out, seconds, folder, timeout, lead):
 class _Killer:
     """Ends a process group after a time."""
 
+    live = set()
+
     def __init__(self, process, seconds):
         self.process = process
+        self.live.add(self)
         self.fired = False
         self.timer = threading.Timer(seconds, self._expire)
         self.timer.daemon = True
@@ -188,3 +223,9 @@ class _Killer:
 
     def cancel(self):
         self.timer.cancel()
+        self.live.discard(self)
+
+    @classmethod
+    def kill_all(cls):
+        for killer in list(cls.live):
+            killer.kill()
