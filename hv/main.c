@@ -1,5 +1,6 @@
 /*
- * Bulkhead: a thin hypervisor that keeps each device driver in a VM of its own. This file is the table of contents of a boot.
+ * Bulkhead: a thin hypervisor that keeps each device driver in a VM of its own. This file is the table of contents of a
+ * boot.
  */
 #include "hv/arch/x86/boot/acpi_tables.h"
 #include "hv/arch/x86/boot/smp.h"
@@ -78,27 +79,27 @@ _Noreturn void hv_main(const struct boot_info *boot)
 {
     static struct acpi_info acpi; /* ioapic.c keeps it */
 
-    machine_init();                                            /* console and the clock's zero */
-    cpu_init(&cpus[0]);                                        /* descriptor tables; exceptions now say what they are */
+    machine_init();     /* console and the clock's zero */
+    cpu_init(&cpus[0]); /* descriptor tables; exceptions now say what they are */
     if (boot->magic != BOOT_INFO_MAGIC || boot->version != BOOT_INFO_VERSION)
         boot_fail("the boot loader is of another version than the hypervisor");
     must(frames_init(boot->memory, boot->memory_count), "memory");
-    must(paging_init(boot), "page tables");                    /* own address space, W^X */
+    must(paging_init(boot), "page tables"); /* own address space, W^X */
     read_acpi(boot, &acpi);
     apic_init_cpu();
-    ioapic_init(&acpi);                                        /* all lines masked */
-    apic_calibrate(acpi.pm_timer_port);                        /* the one clock: TSC */
-    vcpu_vendor_init(&cpus[0]);                                /* SVM or VMX, or a boot error */
-    hv_log("Bulkhead: CPU back end %s (%s), TSC %lu MHz, %luM free", vendor->name, vendor->description,
-           tsc_khz / 1000, frames_free_count >> 8); /* 256 frames a MiB */
+    ioapic_init(&acpi);                 /* all lines masked */
+    apic_calibrate(acpi.pm_timer_port); /* the one clock: TSC */
+    vcpu_vendor_init(&cpus[0]);         /* SVM or VMX, or a boot error */
+    hv_log("Bulkhead: CPU back end %s (%s%s), TSC %lu MHz, %luM free", vendor->name, vendor->description,
+           CHECK_ENTRIES ? ", each entry checked" : "", tsc_khz / 1000, frames_free_count >> 8); /* 256 a MiB */
     read_manifest(boot);
-    find_devices(&acpi, boot);                                 /* PCI, then every device behind the IOMMU, blocked */
-    plan_check(boot, &manifest);                               /* all that can be wrong, before anything starts */
+    find_devices(&acpi, boot);   /* PCI, then every device behind the IOMMU, blocked */
+    plan_check(boot, &manifest); /* all that can be wrong, before anything starts */
     cpus[0].online = true;
     must(smp_start(&acpi, boot, run_other_cpu), "starting CPUs");
     hv_log("%u CPU%s", cpu_count, cpu_count > 1 ? "s" : "");
     inject_canary_init();
     start_vms(boot, &manifest);
     __atomic_store_n(&go, true, __ATOMIC_RELEASE);
-    schedule_run();                                            /* driver VMs come up; the guest follows */
+    schedule_run(); /* driver VMs come up; the guest follows */
 }

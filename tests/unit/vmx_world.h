@@ -103,7 +103,7 @@ static bool begins(const char *text, const char *words)
     return strncmp(text, words, length) == 0 && !isalnum(text[length]) && text[length] != '_';
 }
 
-static void expect(const struct world *w, const char *text, const char *change)
+static __attribute__((unused)) void expect(const struct world *w, const char *text, const char *change)
 {
     const char *fault = vmx_check(&w->caps, &w->vmcs);
 
