@@ -1,73 +1,12 @@
 /*
- * What the tests of drivers for disks share: the runtime services that a driver stands on, the contents of a disk and
- * what it says about itself, and a guest that sends requests through the rings. The model of a controller completes it
+ * What the tests of drivers for disks share beside the runtime services: the contents of a disk and what it says about
+ * itself, and a guest that sends requests through the rings. The model of a controller completes it
  * (drivervm_hba_model.h, drivervm_ide_model.h).
  */
 #pragma once
 
 #include "drivervm/runtime/blk.h"
-#include "drivervm/runtime/io.h"
-#include "tests/unit/random.h"
-
-#include <sys/wait.h>
-#include <unistd.h>
-
-/* ---- the runtime ---- */
-
-static struct driver_info info;
-static struct driver_events events;
-const struct driver_info *driver_info = &info;
-const struct driver_events *driver_events = &events;
-struct ring driver_rings[RING_MAX_QUEUES];
-static u8 stash[DRIVER_STASH_SIZE];
-void *driver_stash = stash;
-u8 image_end[MIB(16)] __attribute__((aligned(4096))); /* the VM's RAM, which all starts in this program share */
-static u64 now_us;
-static u32 pci_command_register;
-static u32 pci_command_ever; /* bits that were ever set */
-
-u64 tsc_read(void)
-{
-    return now_us++; /* tsc_khz is 1000: each look at the clock takes a microsecond */
-}
-
-i64 hypercall(enum hypercall call, u64 a, u64 b, u64 c)
-{
-    switch (call) {
-    case HYPERCALL_LOG:
-        assert_true(b > 0 && b <= 200);
-        if (getenv("BULKHEAD_LOG"))
-            printf("  | %.*s\n", (int)b, (const char *)a);
-        return 0;
-    case HYPERCALL_STASH:
-        info.stash_length = (u32)a;
-        return 0;
-    case HYPERCALL_PCI_READ:
-        assert_int_equal(a, PCI_COMMAND);
-        assert_int_equal(b, 2);
-        return pci_command_register;
-    case HYPERCALL_PCI_WRITE:
-        assert_int_equal(a, PCI_COMMAND);
-        pci_command_register = (u32)c;
-        pci_command_ever |= (u32)c;
-        return 0;
-    default:
-        fail_msg("hypercall %d", call);
-        return 0;
-    }
-}
-
-/* Tests that expect a fault run in a child, whose exit code says which. */
-#define EXIT_FAULT 40
-static bool faults_allowed;
-
-void driver_fault(enum driver_fault_code code, u64 detail)
-{
-    if (faults_allowed)
-        _exit(EXIT_FAULT + (int)code);
-    fail_msg("driver_fault(%d, %llx)", code, (unsigned long long)detail);
-    abort();
-}
+#include "tests/unit/drivervm_services.h"
 
 /* ---- the disk ---- */
 
@@ -195,22 +134,4 @@ static inline void check_reads(u32 count, u32 bytes)
         assert_int_equal(guest[t].status, VIRTIO_BLK_S_OK);
         assert_memory_equal(guest[t].data, disk_data + guest[t].lba * 512, bytes);
     }
-}
-
-/* Run in a child, where driver_fault() is the expected end. Returns the code of the fault, 0 when there was none. */
-static inline int fault_of(void (*body)(void))
-{
-    int status;
-
-    fflush(stdout);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        faults_allowed = true;
-        body();
-        _exit(0);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status) ? WEXITSTATUS(status) - EXIT_FAULT : 0;
 }

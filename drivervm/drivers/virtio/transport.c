@@ -131,6 +131,7 @@ static status_t find_areas(void)
 
 status_t virtio_open(const char *name, u32 type)
 {
+    memset(&device, 0, sizeof(device));
     device.name = name;
     if (driver_info->pci_vendor != VIRTIO_PCI_VENDOR || driver_info->pci_device != VIRTIO_PCI_DEVICE_BASE + type) {
         log_line("%s: %04x:%04x is not a modern device of type %u%s", name, driver_info->pci_vendor,
