@@ -32,7 +32,7 @@ static struct {
     u32 status, device_select, driver_select, queue_select;
     u16 config_vector;
     u8 generation;
-    u8 config[64];
+    u8 config[64] __attribute__((aligned(8)));
     u32 config_length;
     u32 queues;
     struct model_queue {
