@@ -349,6 +349,9 @@ static void structures_that_we_refuse(void **state)
     power_on(ALL_FEATURES);
     memset((u8 *)capability(VIRTIO_PCI_CAP_NOTIFY) + sizeof(struct virtio_pci_cap), 0xff, 4);
     assert_int_equal(fails(), ERR_RANGE);
+    power_on(ALL_FEATURES);
+    *((u8 *)capability(VIRTIO_PCI_CAP_NOTIFY) + sizeof(struct virtio_pci_cap)) = 3; /* 16 bits at an odd address */
+    assert_int_equal(fails(), ERR_RANGE);
 }
 
 /* Lists that go in circles or point outside, and what random bytes say. */
@@ -606,6 +609,40 @@ static void an_error_fails_one_request_only(void **state)
     mixed_load(5);
 }
 
+/* What comes between the last look and the request for an interrupt raises none, so it has to be seen by another look.
+ */
+static void nothing_is_lost_before_the_sleep(void **state)
+{
+    static struct virtq q;
+    static u8 byte;
+    u32 slot, length;
+
+    for (u32 events_too = 0; events_too < 2; events_too++) {
+        power_on(events_too ? ALL_FEATURES : ALL_FEATURES & ~VIRTIO_F_EVENT_IDX);
+        begin();
+        assert_int_equal(virtio_negotiate(0), OK);
+        assert_int_equal(virtq_start(&q, 0, 4, 2, false), OK);
+        virtio_go();
+        for (u32 n = 0; n < 2; n++) {
+            virtq_begin(&q, n);
+            virtq_put(&q, (u64)&byte, 1, true);
+            virtq_end(&q);
+        }
+        virtq_flush(&q);
+        fetch();
+        model_give(&virtio.queue[0], model.chain[0].head, 1);
+        assert_true(virtq_next(&q, &slot, &length));
+        assert_false(virtq_next(&q, &slot, &length));
+        virtio.news = false;
+        model_give(&virtio.queue[0], model.chain[1].head, 1);
+        assert_int_equal(virtio.news, !events_too);
+        assert_false(virtq_listen(&q));
+        assert_true(virtq_next(&q, &slot, &length));
+        assert_int_equal(slot, 1);
+        assert_true(virtq_listen(&q));
+    }
+}
+
 /* ---- a hostile device ---- */
 
 static void one_read(void)
@@ -722,6 +759,7 @@ int main(void)
         TEST(ranges_are_cut),
         TEST(flushes),
         TEST(an_error_fails_one_request_only),
+        TEST(nothing_is_lost_before_the_sleep),
         TEST(broken_devices_end_in_a_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -301,6 +301,16 @@ u32 virtio_read(const struct virtio_area *area, u32 offset, u32 width)
     return value;
 }
 
+static struct virtq_avail *avail_of(struct model_queue *q)
+{
+    return (struct virtq_avail *)q->driver;
+}
+
+static struct virtq_used *used_of(struct model_queue *q)
+{
+    return (struct virtq_used *)q->device;
+}
+
 /* The runtime's way to wait for a register of 32 bits: of no use here, where each has its width. */
 u32 mmio_read32(u64 address)
 {
@@ -315,8 +325,10 @@ static void notify(u64 at, u32 width, u32 value)
     assert_int_equal(at / NOTIFY_MULTIPLIER, value + 1);
     assert_true(virtio.status & VIRTIO_STATUS_DRIVER_OK);
     assert_true(virtio.queue[value].enabled);
+    assert_false(virtio.queue[value].awake); /* 2.7.10: it did not ask for that */
     virtio.kicks++;
     virtio.queue[value].awake = true;
+    used_of(&virtio.queue[value])->flags = VIRTQ_USED_F_NO_NOTIFY;
     device_kick(value);
 }
 
@@ -335,16 +347,6 @@ void virtio_write(const struct virtio_area *area, u32 offset, u32 width, u32 val
 }
 
 /* ---- queues (2.7) ---- */
-
-static struct virtq_avail *avail_of(struct model_queue *q)
-{
-    return (struct virtq_avail *)q->driver;
-}
-
-static struct virtq_used *used_of(struct model_queue *q)
-{
-    return (struct virtq_used *)q->device;
-}
 
 static void add_part(struct model_chain *chain, const struct virtq_desc *part)
 {

@@ -429,12 +429,16 @@ static void frames_come_in(u32 rounds)
         u16 count = (u16)(1 + random_below(&net_random, RING_TAGS));
         give_buffers(0, count, 1600);
         run();
+        bool asleep = true;
         for (u16 n = 0; n < count; n++) {
             bytes[n] = (u32)random_between(&net_random, NET_FRAME_LEAST, NET_FRAME_MOST);
             random_fill(&net_random, frame[n], bytes[n]);
             header.flags = n & 1 ? VIRTIO_NET_HDR_F_DATA_VALID : 0;
             assert_true(device_receive(&header, frame[n], bytes[n], bytes[n] + sizeof(header)));
-            if (random_below(&net_random, 4) == 0)
+            if (asleep && info.interrupts)
+                assert_true(virtio.news); /* nothing else would wake the driver */
+            asleep = random_below(&net_random, 4) == 0;
+            if (asleep)
                 run();
         }
         assert_false(device_receive(&header, frame[0], 60, 72));
@@ -506,6 +510,13 @@ static void frames_that_are_not_delivered(void **state)
         run();
         assert_false(answered(VIRTIO_NET_QUEUE_RX));
     }
+    struct virtio_net_hdr beyond = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 2048, .csum_offset = 16};
+    memset(rx_memory[1], 0x5a, sizeof(rx_memory[1]));
+    assert_true(device_receive(&beyond, frame, 600, 4000)); /* where another's buffer may be */
+    run();
+    assert_false(answered(VIRTIO_NET_QUEUE_RX));
+    for (u32 i = 0; i < sizeof(rx_memory[1]); i++)
+        assert_int_equal(rx_memory[1][i], 0x5a);
     assert_true(device_receive(&plain, frame, 600, 612)); /* the same buffer each time */
     run();
     check_received(0, frame, 600, 0);
@@ -538,6 +549,10 @@ static void checksums_are_completed(void **state)
         memcpy(before + start + offset, frame + start + offset, 2);
         assert_memory_equal(frame, before, bytes);
     }
+    memset(frame, 0, sizeof(frame));
+    frame[20] = frame[21] = 0xff; /* sums up to zero, which for UDP would mean that there is none (RFC 768) */
+    assert_true(frame_complete_checksum(frame, 60, 14, 6));
+    assert_int_equal(frame[20] << 8 | frame[21], 0xffff);
 }
 
 static void an_incomplete_checksum_is_completed_in_place(void **state)
