@@ -33,6 +33,8 @@ DETECTORS = {
     "wild-write": "nested-page",
     "garbage": "completion-ring",
 }
+# A request whose data nobody may reach ends in a virtio device that asks for a reset; the IOMMU has said so before.
+DISK_DETECTORS = {**DETECTORS, "wild-dma": "dma"}
 
 # The registers are in a prefetchable BAR of 64 bits, which OVMF puts above 60 GiB, where a driver VM has other things,
 # as soon as it trusts the width of physical addresses. 38 bits it does not believe, and without an aperture it stays low.
@@ -75,12 +77,14 @@ def sha256_of_128_mib(lab):
     check(sha256_file(disk) == expected, "reading changed the image")
 
 
-def write_and_compare(lab, first, count, properties=""):
+def write_and_compare(lab, first, count, properties="", interrupts="MSI", said=""):
     """A seeded pattern, flushed; the host finds every sector of it, and nothing outside."""
     disk = lab.disk(64 * MIB)
     seed = lab.random.randrange(1 << 32)
     with disk_machine(lab, disk, properties) as machine:
         machine.boot()
+        machine.expect_log(f"blk0: virtio_blk.elf drives .* interrupts {interrupts}", 1)
+        check(driver_said(machine, said), f"the driver does not say {said!r}")
         machine.run(f"blk write --seed {seed} {first} {count}", 240)
         machine.run(f"blk verify --seed {seed} {first} {count}", 240)
         check(machine.power_off() == qemu.POWERED_OFF, "no orderly end")
@@ -106,12 +110,12 @@ def a_device_that_offers_little(lab):
 @case
 def without_interrupts(lab):
     """Without MSI-X it has a line, which is not routed where interrupts are remapped: the driver polls."""
-    write_and_compare(lab, 888, 8 * MIB // SECTOR, ",vectors=0")
+    write_and_compare(lab, 888, 8 * MIB // SECTOR, ",vectors=0", interrupts="polled")
 
 
 @case
 def notified_through_a_port(lab):
-    write_and_compare(lab, 999, 8 * MIB // SECTOR, ",modern-pio-notify=on")
+    write_and_compare(lab, 999, 8 * MIB // SECTOR, ",modern-pio-notify=on", said="among ports: notify")
 
 
 @case
@@ -222,7 +226,7 @@ def one_load(lab, machine, faults, seed):
 @case
 def faults_under_load(lab):
     """Each fault ROUNDS times, seen by its detector and recovered, with a function-level reset; no request suffers."""
-    faults = list(DETECTORS) * ROUNDS
+    faults = list(DISK_DETECTORS) * ROUNDS
     lab.random.shuffle(faults)
     records = []
     with disk_machine(lab, lab.disk(64 * MIB), limit="1000", window="1h") as machine:
@@ -238,7 +242,7 @@ def faults_under_load(lab):
     check(stat["blk_requests"] == stat["blk_completions"], "requests got lost")
     check(canary == "ok", "the hypervisor's canary was overwritten")
     wrong = [record.row() for record in records
-             if record.kind != DETECTORS[record.injected] or record.outcome != "recovered"]
+             if record.kind != DISK_DETECTORS[record.injected] or record.outcome != "recovered"]
     check(not wrong, f"seen by another detector, or not recovered: {wrong[:3]}")
     check({record.fields["reset"] for record in records} == {"flr"}, "another reset than the function's own")
 

@@ -144,9 +144,12 @@ status_t virtio_open(const char *name, u32 type)
     status_t status = find_areas();
     if (status != OK)
         return status;
-    u32 decode = device.common.ports || device.notify.ports || device.isr.ports || device.config.ports;
-    return pci_command(PCI_COMMAND_MEMORY | (decode ? PCI_COMMAND_IO : 0) |
-                           (device.msix ? PCI_COMMAND_INTX_DISABLE : 0),
+    bool ports = device.common.ports || device.notify.ports || device.isr.ports || device.config.ports;
+    if (ports)
+        log_line("%s: registers among ports:%s%s%s%s", name, device.common.ports ? " common" : "",
+                 device.notify.ports ? " notify" : "", device.isr.ports ? " isr" : "",
+                 device.config.ports ? " config" : "");
+    return pci_command(PCI_COMMAND_MEMORY | (ports ? PCI_COMMAND_IO : 0) | (device.msix ? PCI_COMMAND_INTX_DISABLE : 0),
                        PCI_COMMAND_MASTER | (device.msix ? 0 : PCI_COMMAND_INTX_DISABLE));
 }
 
