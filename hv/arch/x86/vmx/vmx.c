@@ -160,9 +160,8 @@ static bool vmx_set_deadline(struct vcpu *vcpu, u64 tsc)
 
 /*
  * Ticks of the preemption timer until the deadline, never too few: one comes when bit timer_shift of the TSC changes
- * (25.5.1). At most STAY_US: Bochs 2.7 masks the
- * machine's interrupts by the IF that an entry loads, before it counts as in guest mode (against 25.2), so that no kick
- * would end a guest that spins with IF clear.
+ * (25.5.1). At most STAY_US: in Bochs 2.7 no kick ended a guest on another CPU that spun with IF clear (against 25.2),
+ * and whoever stops it waits under the lock.
  */
 static u32 timer_ticks(u64 deadline)
 {
