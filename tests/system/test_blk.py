@@ -1,6 +1,7 @@
 """Real input: what the guest reads is what the host has, what the guest writes is what the host gets."""
 
-from harness import MIB, case, check, check_load, driver, find_json, guest, main, manifest, qemu, sha256_file
+from driver_suite import bad_disk, bad_sector, verifying_load
+from harness import MIB, case, check, driver, guest, main, manifest, qemu, sha256_file
 from pattern import SECTOR, wrong_sectors
 
 LABEL = "blk"
@@ -40,9 +41,7 @@ def write_64_mib(lab):
 def mixed_load(lab, **keys):
     with lab.machine(manifest(driver(**keys), guest()), disk=lab.disk(64 * MIB)) as machine:
         machine.boot()
-        seed = lab.random.randrange(1 << 32)
-        result = check_load(*machine.command(f"blk load --seed {seed} --depth 32 --seconds 15 --final --quiet", 180))
-        check(result["requests"] > 100, f"only {result['requests']} requests were made")
+        verifying_load(lab, machine, 32, 15)
 
 
 @case
@@ -77,20 +76,10 @@ def small_requests(lab):
 def error_of_the_disk(lab):
     """A sector that cannot be read fails the requests that name it, and no other; the driver stays up."""
     disk = lab.disk(16 * MIB, 16 * MIB)
-    node = (f"driver=raw,node-name=bad,file.driver=blkdebug,file.image.driver=file,file.image.filename={disk},"
-            "file.inject-error.0.event=read_aio,file.inject-error.0.sector=2048,file.inject-error.0.errno=5")
     with lab.machine(disk=disk, sata_disk=False, devices=["ide-hd,drive=bad,bus=ide.0"],
-                     extra=["-blockdev", node]) as machine:
+                     extra=["-blockdev", bad_disk(disk, "bad")]) as machine:
         machine.boot()
-        generation = machine.status("vm", "blk0")["generation"]
-        for _ in range(3):
-            output, status = machine.command("blk read 2048 8", 30)
-            check(status != 0, f"the bad sector was read: {output}")
-            machine.run("blk read 0 2048 qd 16")
-            machine.run("blk read 4096 8192 qd 32")
-        stat = find_json(machine.run("stat --json"))
-        check(stat["blk_io_errors"] == 3, f"{stat['blk_io_errors']} I/O errors instead of 3")
-        check(machine.status("vm", "blk0")["generation"] == generation, "the driver VM was restarted")
+        bad_sector(machine)
 
 
 if __name__ == "__main__":

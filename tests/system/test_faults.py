@@ -6,17 +6,14 @@ VM must come back, and no request may fail, get lost, complete twice or carry wr
 import io
 import time
 
+from driver_suite import inject, load_under_faults
 from harness import MIB, case, check, check_load, driver, faultlog, find_json, guest, main, manifest
-from bulkhead_lib.control import ControlError
 from bulkhead_lib.ui import table
 
 LABEL = "faults"
 TIMEOUT = 600
 ROUNDS = 20
 LOAD_SECONDS = 30
-# The last seconds of a load are left alone: a fault after its end would meet an idle driver.
-MARGIN_SECONDS = 4
-ARM_SECONDS = 10
 
 DETECTORS = {
     "crash": "exception",
@@ -25,38 +22,6 @@ DETECTORS = {
     "wild-dma": "dma",
     "garbage": "completion-ring",
 }
-
-
-def inject(machine, fault):
-    """Arm it as soon as the injector is free; the record of the recovery."""
-    deadline = time.monotonic() + ARM_SECONDS
-    while True:
-        try:
-            return machine.inject("blk0", fault)
-        except ControlError as refusal:
-            # The driver may be starting after the fault before: an orderly answer, with an end.
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{fault} could not be injected: {refusal}") from refusal
-            time.sleep(0.02)
-
-
-def one_load(lab, machine, faults, seed):
-    """A load of LOAD_SECONDS; takes faults off the list and injects them meanwhile. Returns their records."""
-    command = f"blk load --seed {seed} --depth 32 --seconds {LOAD_SECONDS} --final --quiet"
-    machine.send(command)
-    end = time.monotonic() + LOAD_SECONDS - MARGIN_SECONDS
-    records = []
-    # The first requests have to be there.
-    time.sleep(0.5)
-    while faults and time.monotonic() < end:
-        # A random moment, from the seed: the wait is the point, not a guess at how long something takes.
-        time.sleep(lab.random.uniform(0.01, 0.25))
-        fault = faults.pop()
-        record = inject(machine, fault)
-        check(record.injected == fault, f"{fault} was injected, but {record.injected or 'nothing'} is on record: {record.fields}")
-        records.append(record)
-    check_load(*machine.finish(command, LOAD_SECONDS + 120))
-    return records
 
 
 @case
@@ -70,7 +35,7 @@ def under_load(lab):
         machine.boot()
         loads = 0
         while faults:
-            records += one_load(lab, machine, faults, lab.random.randrange(1 << 32))
+            records += load_under_faults(lab, machine, faults, LOAD_SECONDS)
             loads += 1
             lab.say(f"{len(records)} of {total} faults, {loads} loads without an error")
         stat = find_json(machine.run("stat --json"))
@@ -128,7 +93,7 @@ def reset_by_the_bus(lab):
         machine.send(command)
         time.sleep(0.5)
         for fault in ("crash", "garbage", "wild-write"):
-            record = inject(machine, fault)
+            record = inject(machine, "blk0", fault)
             check(record.outcome == "recovered" and record.kind == DETECTORS[fault], f"{fault}: {record.fields}")
             check(record.fields["reset"] == "bus", f"reset was {record.fields['reset']}, not by the bus")
         check_load(*machine.finish(command, 120))

@@ -6,8 +6,8 @@ and interrupts by lines. What Bochs offers, on the quicker QEMU.
 import re
 import time
 
+from driver_suite import bad_disk, bad_sector, inject
 from harness import MIB, case, check, check_load, driver, faultlog, find_json, guest, main, manifest, qemu, sha256_file, vm
-from bulkhead_lib.control import ControlError
 from pattern import SECTOR, wrong_sectors
 
 LABEL = "i440fx"
@@ -47,18 +47,6 @@ def sha256_and_write(lab):
     check(not wrong, f"{len(wrong)} sectors are wrong on the host, the first is {wrong[:1]}")
 
 
-def inject(machine, fault):
-    """Arm it as soon as the injector is free; the record of the recovery."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            return machine.inject("blk0", fault)
-        except ControlError:
-            # The driver may be starting after the fault before: an orderly answer, with an end.
-            check(time.monotonic() < deadline, f"{fault} could not be injected")
-            time.sleep(0.02)
-
-
 @case
 def faults_under_load(lab):
     """A transfer is cut in its middle, in most cases with the disk asking for data: reset, replay, no error seen."""
@@ -72,7 +60,7 @@ def faults_under_load(lab):
         for fault in faults:
             # A random moment, from the seed: the wait is the point, not a guess at how long something takes.
             time.sleep(lab.random.uniform(0.05, 0.8))
-            record = inject(machine, fault)
+            record = inject(machine, "blk0", fault)
             check(record.kind == DETECTORS[fault] and record.outcome == "recovered", f"{fault}: {record.fields}")
         check_load(*machine.finish(command, 180))
         stat = find_json(machine.run("stat --json"))
@@ -87,18 +75,10 @@ def faults_under_load(lab):
 def error_of_the_disk(lab):
     """A sector that cannot be read fails the requests that name it, and no other; the driver stays up."""
     disk = lab.disk(16 * MIB, 16 * MIB)
-    node = (f"driver=raw,node-name=bad,file.driver=blkdebug,file.image.driver=file,file.image.filename={disk},"
-            "file.inject-error.0.event=read_aio,file.inject-error.0.sector=2048,file.inject-error.0.errno=5")
     with machine_of(lab, disk=disk, sata_disk=False, devices=["ide-hd,drive=bad,bus=ide.0"],
-                    extra=["-blockdev", node]) as machine:
+                    extra=["-blockdev", bad_disk(disk, "bad")]) as machine:
         machine.boot()
-        for _ in range(3):
-            output, status = machine.command("blk read 2048 8", 30)
-            check(status != 0, f"the bad sector was read: {output}")
-            machine.run("blk read 0 2048 qd 16")
-            machine.run("blk read 4096 8192 qd 32")
-        stat = find_json(machine.run("stat --json"))
-        check(stat["blk_io_errors"] == 3, f"{stat['blk_io_errors']} I/O errors instead of 3")
+        bad_sector(machine)
         check(machine.status("vm", "blk0")["generation"] == 0, "the driver VM was restarted")
 
 

@@ -9,14 +9,13 @@ import pathlib
 import time
 
 from bare import free_port
-from bulkhead_lib.control import ControlError
 from bulkhead_lib.debug import qmp
+from driver_suite import inject
 from harness import MIB, case, check, driver, faultlog, find_json, guest, main, manifest
 from host_network import (ADDRESS, GATEWAY, IPERF_SECONDS, HostFiles, counters, host_program, host_run, served_file)
 
 LABEL = "net"
 TIMEOUT = 600
-ARM_SECONDS = 10
 ROUNDS = 3
 BULK = 20 * MIB
 
@@ -110,7 +109,7 @@ def link_and_receive_mode(lab):
         set_link(machine, True)
         machine.run(f"ping {GATEWAY} 2")
         machine.run("ifconfig promisc on")
-        inject(machine, "crash")
+        inject(machine, "net0", "crash")
         machine.run(f"ping {GATEWAY} 2")
         machine.run("ifconfig promisc off")
         counters(machine)
@@ -130,19 +129,6 @@ def a_guest_that_starts_again(lab):
         check(machine.status("vm", "net0")["faults"] == 0, "the driver VM failed")
 
 
-def inject(machine, fault):
-    """Arm it as soon as the injector is free; the record of the recovery."""
-    deadline = time.monotonic() + ARM_SECONDS
-    while True:
-        try:
-            return machine.inject("net0", fault)
-        except ControlError as refusal:
-            # The driver may be starting after the fault before: an orderly answer, with an end.
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{fault} could not be injected: {refusal}") from refusal
-            time.sleep(0.02)
-
-
 def faults_during(lab, machine, program, faults):
     """Takes faults off the list and injects them for as long as the program runs; their records."""
     records = []
@@ -150,7 +136,7 @@ def faults_during(lab, machine, program, faults):
         # A random moment, from the seed: the wait is the point, not a guess at how long something takes.
         time.sleep(lab.random.uniform(0.01, 0.1))
         fault = faults.pop()
-        record = inject(machine, fault)
+        record = inject(machine, "net0", fault)
         check(record.injected == fault and record.kind == DETECTORS[fault] and record.outcome == "recovered",
               f"{fault}: {record.fields}")
         records.append(record)

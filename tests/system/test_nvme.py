@@ -3,20 +3,16 @@ QEMU's NVMe controller behind its own driver VM: real input, errors of the disk 
 verifying load as the SATA disk has to survive.
 """
 
-import time
 
-from harness import MIB, case, check, check_load, driver, faultlog, find_json, guest, main, manifest, qemu, sha256_file
+from driver_suite import bad_disk, bad_sector, load_under_faults, verifying_load
+from harness import MIB, case, check, driver, faultlog, find_json, guest, main, manifest, qemu, sha256_file
 from pattern import SECTOR, wrong_sectors
 
-from bulkhead_lib.control import ControlError
 
 LABEL = "nvme"
 TIMEOUT = 900
 ROUNDS = 6
 LOAD_SECONDS = 20
-# The last seconds of a load are left alone: a fault after its end would meet an idle driver.
-MARGIN_SECONDS = 4
-ARM_SECONDS = 10
 
 # wild-dma is not among them: QEMU 7.2 carries on with a command whose DMA the IOMMU refused, a byte at a time, and a reset
 # of the controller frees that command all the same; when it ends, the emulator dies (nvme_rw_complete_cb).
@@ -109,9 +105,7 @@ def small_requests(lab):
 def mixed_load(lab, **keys):
     with nvme(lab, lab.disk(64 * MIB), **keys) as machine:
         machine.boot()
-        seed = lab.random.randrange(1 << 32)
-        result = check_load(*machine.command(f"blk load --seed {seed} --depth 64 --seconds 10 --final --quiet", 180))
-        check(result["requests"] > 100, f"only {result['requests']} requests were made")
+        verifying_load(lab, machine, 64, 10)
 
 
 @case
@@ -129,51 +123,9 @@ def load_with_strict_grants(lab):
 def error_of_the_disk(lab):
     """A sector that cannot be read fails the requests that name it, and no other; the driver stays up."""
     disk = lab.disk(16 * MIB, 16 * MIB)
-    node = (f"driver=raw,node-name=nv,file.driver=blkdebug,file.image.driver=file,file.image.filename={disk},"
-            "file.inject-error.0.event=read_aio,file.inject-error.0.sector=2048,file.inject-error.0.errno=5")
-    with nvme(lab, disk, backend=["-blockdev", node]) as machine:
+    with nvme(lab, disk, backend=["-blockdev", bad_disk(disk, "nv")]) as machine:
         machine.boot()
-        generation = machine.status("vm", "blk0")["generation"]
-        for _ in range(3):
-            output, status = machine.command("blk read 2048 8", 30)
-            check(status != 0, f"the bad sector was read: {output}")
-            machine.run("blk read 0 2048 qd 16")
-            machine.run("blk read 4096 8192 qd 32")
-        stat = find_json(machine.run("stat --json"))
-        check(stat["blk_io_errors"] == 3, f"{stat['blk_io_errors']} I/O errors instead of 3")
-        check(machine.status("vm", "blk0")["generation"] == generation, "the driver VM was restarted")
-
-
-def inject(machine, fault):
-    """Arm it as soon as the injector is free; the record of the recovery."""
-    deadline = time.monotonic() + ARM_SECONDS
-    while True:
-        try:
-            return machine.inject("blk0", fault)
-        except ControlError as refusal:
-            # The driver may be starting after the fault before: an orderly answer, with an end.
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{fault} could not be injected: {refusal}") from refusal
-            time.sleep(0.02)
-
-
-def one_load(lab, machine, faults, seed):
-    """A load of LOAD_SECONDS; takes faults off the list and injects them meanwhile. Returns their records."""
-    command = f"blk load --seed {seed} --depth 32 --seconds {LOAD_SECONDS} --final --quiet"
-    machine.send(command)
-    end = time.monotonic() + LOAD_SECONDS - MARGIN_SECONDS
-    records = []
-    # The first requests have to be there.
-    time.sleep(0.5)
-    while faults and time.monotonic() < end:
-        # A random moment, from the seed: the wait is the point, not a guess at how long something takes.
-        time.sleep(lab.random.uniform(0.01, 0.25))
-        fault = faults.pop()
-        record = inject(machine, fault)
-        check(record.injected == fault, f"{fault} was injected, {record.injected or 'nothing'} is on record: {record.fields}")
-        records.append(record)
-    check_load(*machine.finish(command, LOAD_SECONDS + 120))
-    return records
+        bad_sector(machine)
 
 
 @case
@@ -185,7 +137,7 @@ def faults_under_load(lab):
     with nvme(lab, lab.disk(64 * MIB), limit="1000", window="1h") as machine:
         machine.boot()
         while faults:
-            records += one_load(lab, machine, faults, lab.random.randrange(1 << 32))
+            records += load_under_faults(lab, machine, faults, LOAD_SECONDS)
         stat = find_json(machine.run("stat --json"))
         canary = machine.status("hypervisor")["canary"]
     rows = faultlog.summary(records)
