@@ -1,0 +1,116 @@
+"""
+The devices that QEMU offers and a driver VM can drive: one table for `run`, `bench` and the tests.
+
+A machine's devices are a list of Device, in the order in which the guest sees them; from it follow QEMU's arguments and the
+manifest's sections. Each device of PCI Express sits behind a root port of its own, so that it can be reset by itself.
+"""
+
+import dataclasses
+import re
+
+from .ui import Failure
+
+FIRST_PORT = 0x10  # the first root port's slot on bus 0; OVMF numbers the buses behind them in the order of their slots
+BARE_SLOT = 0x08  # of the first device that stands on bus 0 itself
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One kind of device. {id}: of this device, {backend}: of its drive or netdev, {bus}, {serial}."""
+
+    role: str  # blk or net
+    image: str
+    qemu: tuple  # arguments of -device
+    express: bool = True
+    fixed: str = ""  # its address, where it is part of the machine
+
+
+VIRTIO = "iommu_platform=on,disable-legacy=on,romfile="
+MODELS = {
+    "ahci": Model("blk", "ahci.elf", ("ide-hd,drive={backend},bus=ide.0,serial={serial}",), False, "00:1f.2"),
+    "nvme": Model("blk", "nvme.elf", ("nvme,id={id},drive={backend},{bus},serial={serial}",)),
+    "virtio-blk": Model("blk", "virtio_blk.elf", ("virtio-blk-pci,id={id},drive={backend},{bus},serial={serial}," + VIRTIO,)),
+    "e1000": Model("net", "e1000.elf", ("e1000,id={id},netdev={backend},{bus},romfile=",), False),
+    "e1000e": Model("net", "e1000.elf", ("e1000e,id={id},netdev={backend},{bus},romfile=",)),
+    "virtio-net": Model("net", "virtio_net.elf", ("virtio-net-pci,id={id},netdev={backend},{bus}," + VIRTIO,)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    vm: str  # the driver VM's name: blk0, net1, ...
+    model: str  # a key of MODELS
+    address: str  # bus:device.function, as the manifest has it
+    port: int | None  # slot of its root port; None: it stands on bus 0
+
+    @property
+    def role(self):
+        return MODELS[self.model].role
+
+    @property
+    def backend(self):
+        """The id of the -drive (blk) or -netdev (net) that belongs to it; whoever starts QEMU defines that."""
+        return f"{self.vm}-backend"
+
+    @property
+    def serial(self):
+        return f"bulkhead-{self.vm}"
+
+    def section(self, **keys):
+        """This driver VM's keys in the manifest, those that follow from the device first; None leaves one out."""
+        rows = {"kind": "driver", "image": MODELS[self.model].image, "device": f"pci:{self.address}", "memory": "1M", **keys}
+        return "\n".join([f"[vm {self.vm}]", *(f"{key} = {value}" for key, value in rows.items() if value is not None), ""])
+
+
+def layout(disks, nics):
+    """The devices for these models, in order: blk0, blk1, ..., then net0, ..."""
+    found, port, slot = [], FIRST_PORT, BARE_SLOT
+    for role, models in (("blk", disks), ("net", nics)):
+        for number, model in enumerate(models):
+            if model not in MODELS or MODELS[model].role != role:
+                known = ", ".join(name for name, entry in MODELS.items() if entry.role == role)
+                raise Failure(f"no {'disk' if role == 'blk' else 'network card'} is called {model}; there are: {known}")
+            kind, at = MODELS[model], None
+            if kind.fixed and any(device.model == model for device in found):
+                raise Failure(f"a machine has only one {model}")
+            if kind.express:
+                at, port = port, port + 1
+                address = f"{at - FIRST_PORT + 1:02x}:00.0"
+            elif kind.fixed:
+                address = kind.fixed
+            else:
+                address, slot = f"00:{slot:02x}.0", slot + 1
+            found.append(Device(f"{role}{number}", model, address, at))
+    return found
+
+
+def arguments(devices):
+    """QEMU's -device arguments for them. Their backends are not among them."""
+    args = []
+    for device in devices:
+        if device.port is not None:
+            args += ["-device", f"pcie-root-port,id={device.vm}-port,chassis={device.port},addr={device.port:#x}"]
+        bus = f"bus={device.vm}-port" if device.port is not None else f"bus=pcie.0,addr={device.address.split(':')[1].split('.')[0]}"
+        for text in MODELS[device.model].qemu:
+            args += ["-device", text.format(id=device.vm, backend=device.backend, bus=bus, serial=device.serial)]
+    return args
+
+
+SECTION = re.compile(r"^\[vm ([^\]]+)\]", re.MULTILINE)
+
+
+def manifest_for(template, devices):
+    """
+    The template's text with a driver VM for each device: the section of the template that has its role (blk0 for disks, net0
+    for network cards) with another name, image and device. What else the template says stays, comments included.
+    """
+    head, *rest = re.split(r"(?m)^(?=(?:#[^\n]*\n)*\[vm )", template)
+    sections = {SECTION.search(text)[1]: text for text in rest}
+    drivers = []
+    for device in devices:
+        text = sections[f"{device.role}0"]
+        text = SECTION.sub(f"[vm {device.vm}]", text)
+        text = re.sub(r"(?m)^(image\s*=\s*)\S+", rf"\g<1>{MODELS[device.model].image}", text)
+        drivers.append(re.sub(r"(?m)^(device\s*=\s*)[^\s#]+[^\n]*", rf"\g<1>pci:{device.address}", text))
+    others = [text for name, text in sections.items() if name not in ("blk0", "net0")]
+    return "".join([head, *drivers, *others])
