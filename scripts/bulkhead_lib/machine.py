@@ -125,10 +125,14 @@ class Machine:
     def __exit__(self, *exc):
         self.kill()
 
+    def prepare(self):
+        """Everything that the emulator finds in the folder; the command that starts it."""
+        return prepare(self.options, self.images, self.manifest_text, self.replace)
+
     def start(self):
         self.instance.take()
         try:
-            command = prepare(self.options, self.images, self.manifest_text, self.replace)
+            command = self.prepare()
             with open(self.folder / "emulator.stderr", "wb") as stderr:
                 self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
                                                 preexec_fn=die_with_parent)

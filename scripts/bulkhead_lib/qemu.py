@@ -87,29 +87,44 @@ def _disk(o):
             "-device", f"ide-hd,drive=disk,{place},serial=bulkhead-disk"]
 
 
-def _ports(o):
-    control = _value(paths.socket_path(o.folder, "control.sock"))
+def _console(o):
     qmp = _value(paths.socket_path(o.folder, "qmp.sock"))
     log = _value(pathlib.Path(o.folder) / "console.log")
     # mux with the monitor: Ctrl-A X, Ctrl-A C, Ctrl-A H as QEMU users know them. signal=off: Ctrl-C is the guest's.
     mux = ",mux=on" if o.interactive else ""
     return (["-chardev", f"stdio,id=console,signal=off{mux},logfile={log}", "-serial", "chardev:console"]
             + (["-mon", "chardev=console,mode=readline"] if o.interactive else [])
-            + ["-chardev", f"socket,id=control,path={control},server=on,wait=off", "-serial", "chardev:control",
-               "-qmp", f"unix:{qmp},server=on,wait=off"])
+            + ["-qmp", f"unix:{qmp},server=on,wait=off"])
+
+
+def _control(o):
+    control = _value(paths.socket_path(o.folder, "control.sock"))
+    return ["-chardev", f"socket,id=control,path={control},server=on,wait=off", "-serial", "chardev:control"]
+
+
+def _frame(o):
+    return [BINARY, *_machine(o), "-smp", str(o.cpus), "-m", str(o.memory), "-nodefaults", "-no-user-config",
+            "-display", "none", "-no-reboot"]
+
+
+def bare_command(o, kernel):
+    """Without a hypervisor, so without its firmware, IOMMU and control port: a PVH image on the same CPU and machine."""
+    args = [*_frame(o), "-kernel", str(kernel), *_console(o)]
+    for device in o.devices:
+        args += ["-device", device]
+    return args + list(o.extra)
 
 
 def command(o):
     """The whole command line for these options."""
-    args = [BINARY, *_machine(o), "-smp", str(o.cpus), "-m", str(o.memory), "-nodefaults", "-no-user-config",
-            "-display", "none", "-no-reboot", "-boot", "menu=off"]
+    args = [*_frame(o), "-boot", "menu=off"]
     if o.iommu and o.machine == "q35":
         # Before other devices: QEMU wants the IOMMU to exist when they are added. 48 bits: four-level tables. No caching-mode:
         # that is for devices of the host handed through by VFIO, which must see each mapping; emulated ones walk the tables.
         args += ["-device", "intel-iommu,intremap=on,aw-bits=48"]
     args += _firmware(o) + _disk(o)
     args += ["-device", f"isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4"]
-    args += _ports(o)
+    args += _console(o) + _control(o)
     for device in o.devices:
         args += ["-device", device]
     if o.gdb is not None:
