@@ -54,7 +54,7 @@ def parser():
     restart.add_argument("vm", metavar="VM")
     check = add("check", "check a manifest with the machine's own parser", json)
     check.add_argument("manifest", metavar="MANIFEST")
-    _add_bench(add("bench", "measure the VirtIO disk through its driver VM", _machine_arguments(("auto", "kvm", "tcg")), json))
+    _add_bench(add("bench", "measure disks or network cards through their driver VMs, beside the same guest without a hypervisor", _machine_arguments(("auto", "kvm", "tcg")), json))
     loc = add("loc", "count the hypervisor's lines of code, without comments and blanks", json)
     loc.add_argument("--limit", type=int, default=9500, help="exit 1 above this many lines (default: %(default)s)")
     add("doctor", "say what this host can do, what is missing, and which accelerator `auto` picks", json)
@@ -106,9 +106,11 @@ def _add_test(test):
 
 
 def _add_bench(bench):
-    bench.add_argument("what", choices=("blk",))
-    bench.add_argument("--seconds", type=int, default=5, help="of each measurement (default: %(default)s)")
-    bench.add_argument("--grants", choices=("sticky", "strict", "both"), default="both")
+    bench.add_argument("what", choices=("blk", "net"))
+    bench.add_argument("--device", default="all", metavar="LIST", help="between commas; blk: ahci,nvme,virtio-blk; net: e1000,e1000e,virtio-net (default: all)")
+    bench.add_argument("--seconds", type=int, default=2, help="of each measurement (default: %(default)s)")
+    bench.add_argument("--rounds", type=int, default=3, help="both sides measured by turns so many times (default: %(default)s)")
+    bench.add_argument("--grants", choices=("sticky", "strict", "both"), default="sticky", help="(default: %(default)s)")
 
 
 def _handlers():
@@ -145,6 +147,8 @@ def main(argv):
     boots_tests = arguments.command == "test" and not (arguments.label and set(arguments.label) <= {"unit", "fuzz"})
     if boots_tests or getattr(arguments, "accel", None) == "bochs":
         purposes = purposes | {"bochs"}
+    if arguments.command == "bench":
+        purposes = purposes | {f"bench-{arguments.what}"}
     try:
         packages.ensure(purposes, arguments.no_install)
         return handler(arguments)

@@ -6,7 +6,7 @@ import subprocess
 
 from .ui import Failure, say
 
-# The one list: package, and what it is for. Sets: what a command needs.
+# The one list: package, the purposes that need it (a command has a set of them), and what it is for.
 PACKAGES = {
     "gcc": ("build", "compiles everything"),
     "libc6-dev": ("build", "C library headers for the host tools"),
@@ -25,7 +25,7 @@ PACKAGES = {
     "libcapstone-dev": ("test", "disassembler that the instruction decoder is compared with"),
     "clang": ("test", "libFuzzer targets"),
     "libclang-rt-14-dev": ("test", "libFuzzer and the sanitizers' runtime"),
-    "iperf3": ("test", "the peer of the guest's TCP throughput tests"),
+    "iperf3": ("test bench-net", "the peer of the guest's TCP throughput tests"),
     "curl": ("test", "the peer of the guest's HTTP server"),
     "iproute2": ("test", "the network device of the test that has a Linux kernel as the guest's peer"),
     "gdb": ("gdb", "the debugger"),
@@ -33,7 +33,7 @@ PACKAGES = {
 
 
 def needed(purposes):
-    return [name for name, (purpose, _) in PACKAGES.items() if purpose in purposes]
+    return [name for name, (purpose, _) in PACKAGES.items() if purposes & set(purpose.split())]
 
 
 def missing(names):

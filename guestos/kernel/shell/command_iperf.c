@@ -116,9 +116,7 @@ static int bench_latency(const ip_addr_t *address)
 
     if (status != OK || ping.received == 0)
         return command_failed("net", "ping", status == OK ? ERR_TIMEOUT : status);
-    console_print("json {\"pings\":%llu,\"replies\":%llu,\"min_us\":%llu,\"mean_us\":%llu,\"max_us\":%llu}\n",
-                  (number)ping.sent, (number)ping.received, (number)ping.min_us,
-                  (number)(ping.total_us / ping.received), (number)ping.max_us);
+    command_report_ping(&ping);
     return SHELL_OK;
 }
 

@@ -146,11 +146,23 @@ static void show_reply(u32 sequence, u64 us)
     console_print("reply %u: %llu.%03llu ms\n", sequence, (number)us / 1000, (number)us % 1000);
 }
 
+void command_report_ping(const struct ping *ping)
+{
+    console_print("json {\"pings\":%llu,\"replies\":%llu,\"min_us\":%llu,\"mean_us\":%llu,\"max_us\":%llu}\n",
+                  (number)ping->sent, (number)ping->received, (number)ping->min_us,
+                  (number)(ping->received == 0 ? 0 : ping->total_us / ping->received), (number)ping->max_us);
+}
+
 int command_ping(struct args *args)
 {
     struct ping ping = {.count = 4, .size = 56, .reply = show_reply};
+    bool flood = args_take_flag(args, "-f"); /* the next one as soon as the last was answered */
 
     args_take_number(args, "-s", &ping.size);
+    if (flood) {
+        ping.interval_us = 1;
+        ping.reply = NULL;
+    }
     if (!args_check(args, 1, 2) || (args->count == 2 && !args_number(args, 1, &ping.count)) ||
         ping.size > PING_MAX_SIZE)
         return usage(args);
@@ -165,6 +177,8 @@ int command_ping(struct args *args)
     console_print("ping %s: %llu sent, %llu received, min %llu us, mean %llu us, max %llu us\n",
                   ipaddr_ntoa(&ping.address), (number)ping.sent, (number)ping.received, (number)ping.min_us,
                   (number)(ping.received == 0 ? 0 : ping.total_us / ping.received), (number)ping.max_us);
+    if (flood)
+        command_report_ping(&ping);
     if (status == ERR_STATE)
         return SHELL_INTERRUPTED;
     return ping.received == ping.sent ? SHELL_OK : SHELL_FAILED;

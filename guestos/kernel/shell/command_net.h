@@ -1,6 +1,7 @@
 /* What the commands of the network share. */
 #pragma once
 
+#include "guestos/kernel/net/ping.h"
 #include "guestos/kernel/shell/shell.h"
 #include "shared/lib/status.h"
 #include "shared/lib/types.h"
@@ -10,6 +11,9 @@ bool command_has_network(void);
 
 /* "name: what: why" and the enum shell_status that fits: ERR_STATE is Ctrl-C, which needs no words. */
 int command_failed(const char *name, const char *what, status_t status);
+
+/* The result as a line for programs. */
+void command_report_ping(const struct ping *ping);
 
 /* Run the one of `count` subcommands that the first argument names; needs the network. */
 int command_run_sub(struct args *args, const struct shell_command *subcommand, u32 count);

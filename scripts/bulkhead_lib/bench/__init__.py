@@ -1,0 +1,52 @@
+"""
+`bench blk`, `bench net`: each device through its driver VM, beside the same guest on QEMU's virtio device without a hypervisor.
+
+The machines of one comparison run at the same time, and are measured by turns, the others paused: what else the host does in
+the meantime then hits all of them alike. `sides.py` has the machines, `blk.py` and `net.py` the workloads, `figures.py` makes
+medians and ratios of the samples, `report.py` shows them.
+"""
+
+from .. import build, session
+from ..devices import MODELS
+from ..ui import Failure, print_json
+from . import blk, net, report
+from .sides import Setting
+
+ROLES = {"blk": blk, "net": net}
+DEFAULT_SECONDS = 2
+
+
+def run(arguments):
+    role = ROLES[arguments.what]
+    models = chosen_models(arguments.what, arguments.device)
+    kind = session.choose_accel(arguments.accel)
+    if arguments.icount and arguments.what == "net":
+        raise Failure("--icount is for blk: what a network's peers do while virtual time jumps repeats in no way")
+    if arguments.icount and kind != "tcg":
+        raise Failure("--icount needs --accel tcg")
+    if arguments.rounds < 1 or arguments.seconds < 1:
+        raise Failure("at least one round of a second is needed")
+    # Figures are of the release build: the debug build is compiled for the debugger.
+    build.build("release", verbose=arguments.verbose)
+    modes = ("sticky", "strict") if arguments.grants == "both" else (arguments.grants,)
+    setting = Setting(kind, 1 if arguments.icount else arguments.cpus, arguments.memory, not arguments.no_iommu,
+                      arguments.icount, tuple(arguments.qemu_arg), arguments.seconds, arguments.rounds)
+    progress = report.Steps(f"bench {arguments.what}", len(models) * role.steps(setting, modes))
+    devices = [entry for model in models for entry in role.measure(setting, model, modes, progress)]
+    progress.done()
+    result = {"what": arguments.what, **setting.describe(), "devices": devices}
+    if arguments.json:
+        print_json(result)
+    else:
+        report.show(result, arguments.verbose)
+    return 0
+
+
+def chosen_models(role, text):
+    """The models of this role that a list between commas names; `all`: every one."""
+    known = [name for name, model in MODELS.items() if model.role == role]
+    wanted = known if text == "all" else list(dict.fromkeys(text.split(",")))
+    for name in wanted:
+        if name not in known:
+            raise Failure(f"bench {role} knows no {name}; there are: {', '.join(known)}")
+    return wanted

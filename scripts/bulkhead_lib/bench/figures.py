@@ -1,0 +1,66 @@
+"""From readings to figures: what an I/O cost, medians over the rounds, ratios within them."""
+
+import statistics
+
+# The host's counters, beside those of the hypervisor: CPU time of the whole emulator, and with --icount what it executed.
+CPU = "machine cpu_us"
+INSTRUCTIONS = "machine instructions"
+
+
+def difference(after, before):
+    return {key: value - before.get(key, 0) for key, value in after.items()}
+
+
+def costs(delta, items, base=None, base_items=0):
+    """
+    What one of so many items cost, from the difference of two readings of a machine's counters. base: the same of a command
+    that had next to nothing to do, so that what the shell and the console cost is left out.
+    """
+    shares = time_shares(delta)
+    if base is not None and items > base_items:
+        delta, items = difference(delta, base), items - base_items
+    found = {}
+    for name, counter in (("cpu_us", CPU), ("instructions", INSTRUCTIONS)):
+        if items > 0 and counter in delta:
+            found[name] = round(max(0, delta[counter]) / items, 2)
+    exits = {key.replace(" exits_", " "): max(0, value) / items for key, value in delta.items() if " exits_" in key and items > 0}
+    if exits:
+        found |= {"exits": round(sum(exits.values()), 3), "exits_by": {key: round(value, 3) for key, value in exits.items() if value >= 0.001}}
+    return found | ({"time_percent": shares} if shares else {})
+
+
+def time_shares(delta):
+    """Percent of all CPUs' time that each VM ran, that they were idle, and that the hypervisor needed for itself."""
+    up = sum(value for key, value in delta.items() if key.endswith(" up_us"))
+    if up <= 0:
+        return {}
+    parts = {key.removesuffix(" run_us"): value for key, value in delta.items() if key.endswith(" run_us")}
+    parts["idle"] = sum(value for key, value in delta.items() if key.endswith(" idle_us"))
+    parts["hypervisor"] = up - sum(parts.values())
+    return {name: round(100 * value / up, 1) for name, value in parts.items()}
+
+
+def compare(ours, bare, key):
+    """
+    Two lists of samples, one a round, as one entry. key: the figure whose ratio counts. It is taken within each round, where
+    both were measured one after the other; given are the median of these ratios and their range.
+    """
+    ratios = [mine[key] / theirs[key] for mine, theirs in zip(ours, bare) if theirs[key]]
+    entry = {"figure": key, "ratio": None, "ratio_lowest": None, "ratio_highest": None}
+    if ratios:
+        entry |= {"ratio": round(statistics.median(ratios), 3), "ratio_lowest": round(min(ratios), 3),
+                  "ratio_highest": round(max(ratios), 3)}
+    return entry | {"bulkhead": medians(ours), "bare": medians(bare),
+                    "samples": {"bulkhead": [sample[key] for sample in ours], "bare": [sample[key] for sample in bare]}}
+
+
+def medians(samples):
+    """Of each figure the median over the rounds; of a dictionary, of each figure in it."""
+    result = {}
+    for key, first in samples[0].items():
+        if isinstance(first, dict):
+            names = dict.fromkeys(name for sample in samples for name in sample[key])
+            result[key] = {name: round(statistics.median(sample[key].get(name, 0) for sample in samples), 3) for name in names}
+        else:
+            result[key] = round(statistics.median(sample[key] for sample in samples), 3)
+    return result

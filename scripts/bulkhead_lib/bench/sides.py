@@ -1,0 +1,118 @@
+"""The machines that are compared: guestos under Bulkhead, and guestos alone."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+
+from .. import devices, machine, paths, qemu
+from ..bare import BareMachine
+from ..debug import qmp
+from ..ui import Failure, say
+from . import figures
+
+GUEST_MIB = 256  # of the guest under Bulkhead, and of the machine without it
+HEAD = "[hypervisor]\ncontrol = com2\nexit_port = 0xf4\n\n"
+GUEST = f"[vm main]\nkind = guest\nimage = guestos.elf\nmemory = {GUEST_MIB}M\n"
+
+
+def cpu_us(pid):
+    """The CPU time that a process of the host has used, all of its threads."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What all machines of a run have in common."""
+
+    accel: str
+    cpus: int
+    memory: int  # MiB, of the machine under the hypervisor
+    iommu: bool
+    icount: bool
+    qemu_args: tuple
+    seconds: int
+    rounds: int
+
+    def describe(self):
+        return {"accelerator": self.accel, "cpus": self.cpus, "guest_mib": GUEST_MIB, "icount": self.icount,
+                "seconds": self.seconds, "rounds": self.rounds}
+
+    def options(self, folder, memory, extra):
+        return qemu.Options(folder=folder, accel=self.accel, cpus=self.cpus, memory=memory, iommu=self.iommu,
+                            icount=self.icount, sata_disk=False, extra=[*extra, *self.qemu_args])
+
+
+class Side:
+    """One machine of a comparison, at the guest's prompt and paused; awake() while it is measured."""
+
+    def __init__(self, setting, name):
+        self.setting = setting
+        self.name = name
+        self.folder = paths.instance(f"bench-{name}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.overhead = {}  # of a workload, when it has next to nothing to do: (result, difference of the counters)
+
+    def __enter__(self):
+        try:
+            self.machine.start()
+            self.machine.shell_start()
+            self._pause("stop")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc):
+        self.machine.kill()
+        machine.remove_instance(self.folder, keep=False)
+
+    @contextlib.contextmanager
+    def awake(self):
+        self._pause("cont")
+        yield
+        self._pause("stop")
+
+    def _pause(self, command):
+        # Under KVM the TSC goes on in a paused machine, and the hypervisor would miss its drivers' heartbeats.
+        if self.setting.accel != "kvm":
+            qmp(self.folder, command)
+
+    def run(self, command, timeout, statuses=(0,)):
+        """A command at the guest's prompt; its output."""
+        output, status = self.machine.command(command, timeout)
+        if status not in statuses:
+            raise Failure(f"{self.name}: the guest's `{command}` ended with status {status}: {output.strip()[-200:]}")
+        return output
+
+    def counters(self):
+        """What has been counted so far, {"NAME COUNTER": number}: by the host here, by the hypervisor in a BulkheadSide."""
+        return {figures.CPU: cpu_us(self.machine.process.pid)}
+
+
+class BulkheadSide(Side):
+    """The guest's device is a driver VM's."""
+
+    def __init__(self, setting, grants, device, backend):
+        super().__init__(setting, grants)
+        extra = [*backend(self.folder, device.backend), *devices.arguments([device])]
+        manifest = "\n".join([HEAD + device.section(grants=grants), GUEST])
+        self.machine = machine.Machine(setting.options(self.folder, setting.memory, extra), paths.images("release"), manifest,
+                                       on_error=say)
+
+    def counters(self):
+        found = super().counters()
+        for kind, fields in self.machine.control.ask("stats"):
+            name = fields.get("name", fields.get("id"))
+            found.update({f"{name} {key}": value for key, value in fields.items() if isinstance(value, int) and key != "id"})
+        return found
+
+
+class BareSide(Side):
+    """The guest's device is QEMU's."""
+
+    def __init__(self, setting, device, backend):
+        super().__init__(setting, "bare")
+        options = setting.options(self.folder, GUEST_MIB, [*backend(self.folder, "backend"), "-device", device])
+        self.machine = BareMachine(options, paths.images("release"))
