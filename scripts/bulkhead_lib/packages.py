@@ -33,7 +33,7 @@ PACKAGES = {
 
 
 def needed(purposes):
-    return [name for name, (purpose, _) in PACKAGES.items() if purposes & set(purpose.split())]
+    return [name for name, (purpose, _) in PACKAGES.items() if not set(purpose.split()).isdisjoint(purposes)]
 
 
 def missing(names):
