@@ -4,13 +4,16 @@ import argparse
 import signal
 import sys
 
-from . import packages
+from . import devices, network, packages
 from .ui import Failure, warn
 
 EXAMPLES = """\
 examples:
   scripts/bulkhead run                        boot to the guest's prompt; Ctrl-A X ends, Ctrl-A H helps
   scripts/bulkhead run --disk my.qcow2        the same with your own disk image
+  scripts/bulkhead run --disks ahci,nvme --nics e1000e,virtio-net
+                                              two disks and two network cards, a driver VM for each
+  scripts/bulkhead run --forward 8080:80      127.0.0.1:8080 leads to the guest's port 80
   scripts/bulkhead run --exec 'stat; sha256 /dev/vda'
   scripts/bulkhead inject blk0 crash          in a second terminal: kill the disk's driver, watch it come back
   scripts/bulkhead status                     VMs, devices, isolation, restarts
@@ -79,12 +82,24 @@ def _machine_arguments(accels):
     return machine
 
 
+def _names(text):
+    """A list with commas; `none` is the empty one."""
+    return [] if text == "none" else text.split(",")
+
+
 def _add_run(run):
     run.add_argument("--machine", choices=("q35", "pc"), help="of QEMU: q35 (default) has PCI Express and VT-d; pc has neither, and an IDE disk")
     run.add_argument("--model", metavar="CPU", help="of Bochs, with --accel bochs: corei7_skylake_x (default), tigerlake, ryzen, ...")
-    run.add_argument("--disk", metavar="IMAGE", help="raw or qcow2 (default: a scratch disk of 256 MiB)")
-    run.add_argument("--disk-snapshot", action="store_true", help="leave the image as it is: writes are forgotten")
-    run.add_argument("--manifest", metavar="FILE", help="which VMs there are (default: manifests/default.ini; bochs.ini where the disk is an IDE one)")
+    run.add_argument("--disk", metavar="IMAGE", action="append", default=[],
+                     help="raw or qcow2, for the first disk (repeat it for the next ones; default: scratch disks of 256 MiB)")
+    run.add_argument("--disk-snapshot", action="store_true", help="leave the images as they are: writes are forgotten")
+    run.add_argument("--disks", metavar="D,D", type=_names, help=f"which disks: {', '.join(devices.names('blk'))} (default: ahci), or none")
+    run.add_argument("--nics", metavar="N,N", type=_names, help=f"which network cards: {', '.join(devices.names('net'))} (default: e1000e), or none")
+    run.add_argument("--net", choices=network.KINDS, help="user: QEMU's user network, no privileges (default); none: nobody at the other end")
+    run.add_argument("--forward", metavar="[NIC:]HOST:GUEST", action="append", default=[],
+                     help="with --net user: TCP port HOST of 127.0.0.1 leads to the guest's port GUEST; 0 takes a free one; net1:0:80 is the second card's")
+    run.add_argument("--manifest", metavar="FILE", help="which VMs there are, as it is (default: manifests/default.ini with a driver VM for each device; "
+                          "bochs.ini where the disk is an IDE one)")
     run.add_argument("--preset", choices=("debug", "release"), default="release", help="(default: %(default)s)")
     run.add_argument("--exec", metavar="'CMD; CMD'", dest="commands",
                      help="type these at the guest's prompt, print what they print, power off; "

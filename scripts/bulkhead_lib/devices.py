@@ -8,6 +8,7 @@ manifest's sections. Each device of PCI Express sits behind a root port of its o
 import dataclasses
 import re
 
+from . import qemu
 from .ui import Failure
 
 FIRST_PORT = 0x10  # the first root port's slot on bus 0; OVMF numbers the buses behind them in the order of their slots
@@ -34,6 +35,10 @@ MODELS = {
     "e1000e": Model("net", "e1000.elf", ("e1000e,id={id},netdev={backend},{bus},romfile=",)),
     "virtio-net": Model("net", "virtio_net.elf", ("virtio-net-pci,id={id},netdev={backend},{bus}," + VIRTIO,)),
 }
+
+
+def names(role):
+    return [name for name, model in MODELS.items() if model.role == role]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +73,11 @@ def layout(disks, nics):
     for role, models in (("blk", disks), ("net", nics)):
         for number, model in enumerate(models):
             if model not in MODELS or MODELS[model].role != role:
-                known = ", ".join(name for name, entry in MODELS.items() if entry.role == role)
-                raise Failure(f"no {'disk' if role == 'blk' else 'network card'} is called {model}; there are: {known}")
+                raise Failure(f"no {'disk' if role == 'blk' else 'network card'} is called '{model}'; there are: {', '.join(names(role))}")
             kind, at = MODELS[model], None
             if kind.fixed and any(device.model == model for device in found):
-                raise Failure(f"a machine has only one {model}")
+                others = " or ".join(name for name in names(role) if not MODELS[name].fixed)
+                raise Failure(f"a machine has only one {model}; take {others} for another disk")
             if kind.express:
                 at, port = port, port + 1
                 address = f"{at - FIRST_PORT + 1:02x}:00.0"
@@ -96,7 +101,26 @@ def arguments(devices):
     return args
 
 
+def drives(devices, images, snapshot=False):
+    """QEMU's -drive arguments for the disks among them, whose images are given in order. snapshot: writes are forgotten."""
+    args = []
+    for device, image in zip(disks(devices), images, strict=True):
+        args += ["-drive", f"if=none,id={device.backend},format={qemu.disk_format(image)},file={qemu.quote(image)}"
+                 + (",snapshot=on" if snapshot else "")]
+    return args
+
+
+def disks(devices):
+    return [device for device in devices if device.role == "blk"]
+
+
+def nics(devices):
+    return [device for device in devices if device.role == "net"]
+
+
 SECTION = re.compile(r"^\[vm ([^\]]+)\]", re.MULTILINE)
+COMMENTED_SECTION = re.compile(r"^(?:#[^\n]*\n)*\[vm ", re.MULTILINE)
+LEADING_COMMENT = re.compile(r"^(?:#[^\n]*\n)+")
 
 
 def manifest_for(template, devices):
@@ -104,13 +128,16 @@ def manifest_for(template, devices):
     The template's text with a driver VM for each device: the section of the template that has its role (blk0 for disks, net0
     for network cards) with another name, image and device. What else the template says stays, comments included.
     """
-    head, *rest = re.split(r"(?m)^(?=(?:#[^\n]*\n)*\[vm )", template)
+    starts = [match.start() for match in COMMENTED_SECTION.finditer(template)]
+    rest = [template[start:end] for start, end in zip(starts, [*starts[1:], len(template)])]
     sections = {SECTION.search(text)[1]: text for text in rest}
     drivers = []
     for device in devices:
         text = sections[f"{device.role}0"]
+        if device.vm != f"{device.role}0":
+            text = LEADING_COMMENT.sub("", text)
         text = SECTION.sub(f"[vm {device.vm}]", text)
         text = re.sub(r"(?m)^(image\s*=\s*)\S+", rf"\g<1>{MODELS[device.model].image}", text)
-        drivers.append(re.sub(r"(?m)^(device\s*=\s*)[^\s#]+[^\n]*", rf"\g<1>pci:{device.address}", text))
+        drivers.append(re.sub(r"(?m)^(device\s*=\s*)[^\s#]+[^\n]*", rf"\g<1>pci:{device.address}       # {device.model}", text))
     others = [text for name, text in sections.items() if name not in ("blk0", "net0")]
-    return "".join([head, *drivers, *others])
+    return "".join([template[:starts[0]], *drivers, *others])

@@ -135,7 +135,7 @@ class Machine:
             command = self.prepare()
             with open(self.folder / "emulator.stderr", "wb") as stderr:
                 self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
-                                                preexec_fn=die_with_parent)
+                                                preexec_fn=die_with_parent, pass_fds=self.options.descriptors)
         except FileNotFoundError:
             self.instance.release()
             raise Failure(f"{command[0]} is missing (package qemu-system-x86)") from None
@@ -143,7 +143,7 @@ class Machine:
             self.instance.release()
             raise
         self.instance.describe(pid=os.getpid(), emulator=self.process.pid, accel=self.options.accel,
-                               images=self.images, gdb=self.options.gdb)
+                               images=self.images, gdb=self.options.gdb, **self.options.facts)
         self._thread = threading.Thread(target=self._read_console, daemon=True)
         self._thread.start()
 
@@ -309,5 +309,5 @@ def remove_instance(folder, keep):
     bochs.clean(folder)
     if not keep:
         shutil.rmtree(folder / "esp", ignore_errors=True)
-        for name in ("scratch.img", "vars.fd", "instance.json"):
-            (folder / name).unlink(missing_ok=True)
+        for path in [*folder.glob("scratch*.img"), folder / "vars.fd", folder / "instance.json"]:
+            path.unlink(missing_ok=True)

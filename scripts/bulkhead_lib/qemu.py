@@ -39,6 +39,8 @@ class Options:
     devices: list = dataclasses.field(default_factory=list)  # each an argument of -device
     extra: list = dataclasses.field(default_factory=list)  # raw arguments
     sata_disk: bool = True  # False: the SATA controller has no disk
+    descriptors: list = dataclasses.field(default_factory=list)  # of files that the emulator inherits
+    facts: dict = dataclasses.field(default_factory=dict)  # more about the machine, for instance.json
 
 
 def disk_format(path):
@@ -47,7 +49,7 @@ def disk_format(path):
         return "qcow2" if file.read(4) == QCOW2_MAGIC else "raw"
 
 
-def _value(path):
+def quote(path):
     """A path inside a QEMU option: commas are doubled."""
     return str(path).replace(",", ",,")
 
@@ -70,10 +72,10 @@ def _firmware(o):
     if not OVMF_CODE.exists():
         raise Failure(f"{OVMF_CODE} is missing (package ovmf)")
     shutil.copy(OVMF_VARS, variables)
-    return ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_value(OVMF_CODE)}",
-            "-drive", f"if=pflash,unit=1,format=raw,file={_value(variables)}",
+    return ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={quote(OVMF_CODE)}",
+            "-drive", f"if=pflash,unit=1,format=raw,file={quote(variables)}",
             # On a VirtIO disk, so that the q35's own SATA controller is free for the driver VM.
-            "-drive", f"if=none,id=esp,format=raw,file=fat:rw:{_value(pathlib.Path(o.folder) / 'esp')}",
+            "-drive", f"if=none,id=esp,format=raw,file=fat:rw:{quote(pathlib.Path(o.folder) / 'esp')}",
             "-device", "virtio-blk-pci,drive=esp,bootindex=0"]
 
 
@@ -83,13 +85,13 @@ def _disk(o):
     snapshot = ",snapshot=on" if o.disk_snapshot else ""
     # q35: the SATA controller's first port; pc: the first IDE channel's master.
     place = "bus=ide.0" + (",unit=0" if o.machine == "pc" else "")
-    return ["-drive", f"if=none,id=disk,format={disk_format(o.disk)},file={_value(o.disk)}{snapshot}",
+    return ["-drive", f"if=none,id=disk,format={disk_format(o.disk)},file={quote(o.disk)}{snapshot}",
             "-device", f"ide-hd,drive=disk,{place},serial=bulkhead-disk"]
 
 
 def _console(o):
-    qmp = _value(paths.socket_path(o.folder, "qmp.sock"))
-    log = _value(pathlib.Path(o.folder) / "console.log")
+    qmp = quote(paths.socket_path(o.folder, "qmp.sock"))
+    log = quote(pathlib.Path(o.folder) / "console.log")
     # mux with the monitor: Ctrl-A X, Ctrl-A C, Ctrl-A H as QEMU users know them. signal=off: Ctrl-C is the guest's.
     mux = ",mux=on" if o.interactive else ""
     return (["-chardev", f"stdio,id=console,signal=off{mux},logfile={log}", "-serial", "chardev:console"]
@@ -98,7 +100,7 @@ def _console(o):
 
 
 def _control(o):
-    control = _value(paths.socket_path(o.folder, "control.sock"))
+    control = quote(paths.socket_path(o.folder, "control.sock"))
     return ["-chardev", f"socket,id=control,path={control},server=on,wait=off", "-serial", "chardev:control"]
 
 

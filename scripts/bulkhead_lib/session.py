@@ -8,36 +8,56 @@ import termios
 import threading
 import time
 
-from . import accel, bochs, build, machine, paths, qemu
+from . import accel, bochs, build, devices, hardware, machine, network, paths, qemu
 from .ui import Failure, Progress, say, warn
 
-SCRATCH_BYTES = 256 << 20
 # What the emulator's exit code means for ours.
 EXIT_CODES = {qemu.POWERED_OFF: 0, qemu.BOOT_ERROR: 1, qemu.PANIC: 2, 0: 0}
 
 
 def run(arguments):
     kind = choose_accel(arguments.accel)
-    manifest = read_manifest(arguments.manifest or default_manifest(kind, arguments.machine))
-    build.build(arguments.preset, verbose=arguments.verbose)
     folder = paths.instance(arguments.name)
-    instance = machine.Instance(folder)
-    # Before the disk is touched: a running instance of that name may be using it.
-    instance.take()
-    try:
-        options = machine_options(arguments, folder, kind)
-        if arguments.commands is not None:
+    # What the flags say is looked at before the build, which takes its time.
+    options = machine_options(arguments, folder, kind)
+    found = hardware.choose(arguments, kind)
+    given, scratch = hardware.images(arguments, folder, found)
+    manifest = choose_manifest(arguments, found)
+    with network.plug(arguments, devices.nics(found or [])) as net:
+        build.build(arguments.preset, verbose=arguments.verbose)
+        instance = machine.Instance(folder)
+        # Before a disk is touched: a running instance of that name may be using it.
+        instance.take()
+        try:
+            hardware.make_scratch(scratch, arguments.keep)
+            hardware.plug_in(options, found, given + scratch, net, arguments.disk_snapshot)
+            keep_manifest(arguments, folder, manifest)
+            if arguments.commands is not None:
+                for line in net.ways:
+                    say(line)
+                instance.release()
+                return _run_commands(arguments, options, manifest)
+            for line in hardware.describe(found, given + scratch) + net.notes + net.ways:
+                say(line)
+            return _run_interactive(arguments, options, manifest, instance)
+        finally:
             instance.release()
-            return _run_commands(arguments, options, manifest)
-        return _run_interactive(arguments, options, manifest, instance)
-    finally:
-        instance.release()
-        machine.remove_instance(folder, arguments.keep)
+            machine.remove_instance(folder, arguments.keep)
 
 
-def default_manifest(kind, machine_type):
-    """Machines without PCI Express have an IDE controller, not a SATA one."""
-    return paths.IDE_MANIFEST if kind == "bochs" or machine_type == "pc" else paths.DEFAULT_MANIFEST
+def choose_manifest(arguments, found):
+    """The user's manifest, or one that fits the machine's devices."""
+    if arguments.manifest or found is None:
+        return read_manifest(arguments.manifest or paths.IDE_MANIFEST)
+    return devices.manifest_for(read_manifest(None), found)
+
+
+def keep_manifest(arguments, folder, text):
+    """Leave the manifest where a person can read it, and take it for a start."""
+    path = folder / "manifest.ini"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    if arguments.verbose:
+        say(f"manifest: {path}")
 
 
 def read_manifest(path):
@@ -68,28 +88,8 @@ def machine_options(arguments, folder, kind):
         raise Failure("at least one CPU and 64 MiB of memory are needed")
     return qemu.Options(folder=folder, accel=kind, machine=arguments.machine or "q35",
                         model=arguments.model or bochs.DEFAULT_MODEL, cpus=arguments.cpus, memory=arguments.memory,
-                        disk=_disk(arguments, folder), disk_snapshot=arguments.disk_snapshot,
                         iommu=not arguments.no_iommu, icount=arguments.icount, gdb=arguments.gdb,
-                        extra=arguments.qemu_arg)
-
-
-def _disk(arguments, folder):
-    if arguments.disk:
-        disk = pathlib.Path(arguments.disk).resolve()
-        if not disk.is_file():
-            raise Failure(f"{arguments.disk}: no such disk image")
-        if not os.access(disk, os.R_OK if arguments.disk_snapshot else os.R_OK | os.W_OK):
-            raise Failure(f"{arguments.disk}: not {'readable' if arguments.disk_snapshot else 'writable'} (--disk-snapshot needs no write permission)")
-        return disk
-    scratch = folder / "scratch.img"
-    if not (arguments.keep and scratch.exists()):
-        make_sparse(scratch, SCRATCH_BYTES)
-    return scratch
-
-
-def make_sparse(path, size):
-    with open(path, "wb") as file:
-        file.truncate(size)
+                        extra=list(arguments.qemu_arg))
 
 
 # ---- for a person ----
@@ -98,14 +98,14 @@ def make_sparse(path, size):
 def _run_interactive(arguments, options, manifest, instance):
     options.interactive = True
     command = machine.prepare(options, paths.images(arguments.preset), manifest)
-    say(f"disk: {options.disk}\nlog: {options.folder / 'console.log'}\nCtrl-A X ends the machine, Ctrl-A H helps")
+    say(f"log: {options.folder / 'console.log'}\nCtrl-A X ends the machine, Ctrl-A H helps")
     if options.gdb is not None:
         say(f"waiting for a debugger: scripts/bulkhead gdb hv --name {arguments.name} --port {options.gdb}")
     with Terminal(), FirmwareProgress(options):
-        process = subprocess.Popen(command, preexec_fn=machine.die_with_parent)
+        process = subprocess.Popen(command, preexec_fn=machine.die_with_parent, pass_fds=options.descriptors)
         try:
             instance.describe(pid=os.getpid(), emulator=process.pid, accel=options.accel,
-                              images=paths.images(arguments.preset), gdb=options.gdb)
+                              images=paths.images(arguments.preset), gdb=options.gdb, **options.facts)
             stopped = _watch(process, options.folder / "console.log")
         finally:
             # SIGTERM first: the emulator then puts the terminal back itself.

@@ -28,7 +28,7 @@ from bulkhead_lib import faultlog, paths, qemu  # noqa: E402
 from bulkhead_lib.control import Control  # noqa: E402
 from bulkhead_lib.guest_output import find_json  # noqa: E402,F401
 from bulkhead_lib.machine import Machine, MachineEnded, remove_instance  # noqa: E402,F401
-from bulkhead_lib.session import make_sparse  # noqa: E402
+from bulkhead_lib.hardware import make_sparse  # noqa: E402
 
 MIB = 1 << 20
 BOOT_SECONDS = 90

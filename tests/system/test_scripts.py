@@ -1,13 +1,20 @@
-"""The parts of scripts/bulkhead that need no machine."""
+"""scripts/bulkhead: its parts by themselves, and `run` as a user types it."""
+
+import re
+import signal
+import socket
+import subprocess
 
 from harness import Lab, case, check, main, sha256_file
-from bulkhead_lib import accel, bochs, bochs_bridge, control, doctor, faultlog, guest_output, loc, paths, qemu, session, ui
+from bulkhead_lib import accel, bochs, bochs_bridge, control, devices, doctor, faultlog, guest_output, loc, network, paths, qemu, session, ui
 from bulkhead_lib.console import ConsoleFilter
-from bulkhead_lib.machine import strip_echo
+from bulkhead_lib.machine import die_with_parent, strip_echo
 from bulkhead_lib.ui import Failure
+from host_network import host_run, served_file
 
 LABEL = "scripts"
-TIMEOUT = 60
+TIMEOUT = 400
+BOOT_SECONDS = 120
 
 
 def equal(got, expected):
@@ -87,6 +94,128 @@ def qemu_machines(lab):
     check("-machine q35 -accel tcg" in tcg and "intel-iommu,intremap=on" in tcg, tcg)
     check("-machine q35,kernel-irqchip=split -accel kvm -cpu host" in kvm and "intel-iommu,intremap=on" in kvm, kvm)
     check("-machine pc " in pc and "intel-iommu" not in pc and "bus=ide.0,unit=0" in pc, pc)
+
+
+def keys_of(text):
+    """{section: {key: value}} of a manifest, comments away."""
+    found, section = {}, None
+    for line in text.splitlines():
+        line = line.partition("#")[0].strip()
+        if line.startswith("["):
+            section = found.setdefault(line, {})
+        elif line:
+            key, _, value = line.partition("=")
+            section[key.strip()] = value.strip()
+    return found
+
+
+@case
+def manifests_for_devices(lab):
+    """One driver VM for each device, with the keys of default.ini; for default.ini's own devices that is default.ini itself."""
+    template = paths.DEFAULT_MANIFEST.read_text(encoding="utf-8")
+    equal(keys_of(devices.manifest_for(template, devices.layout(["ahci"], ["e1000e"]))), keys_of(template))
+    found = keys_of(devices.manifest_for(template, devices.layout(["ahci", "virtio-blk", "nvme"], ["e1000", "virtio-net", "e1000e"])))
+    chosen = {name: (keys["image"], keys["device"]) for name, keys in found.items() if keys.get("kind") == "driver"}
+    equal(chosen, {"[vm blk0]": ("ahci.elf", "pci:00:1f.2"), "[vm blk1]": ("virtio_blk.elf", "pci:01:00.0"),
+                   "[vm blk2]": ("nvme.elf", "pci:02:00.0"), "[vm net0]": ("e1000.elf", "pci:00:08.0"),
+                   "[vm net1]": ("virtio_net.elf", "pci:03:00.0"), "[vm net2]": ("e1000.elf", "pci:04:00.0")})
+    equal(found["[vm main]"], keys_of(template)["[vm main]"])
+    equal(found["[vm blk2]"] | {"image": "", "device": ""}, keys_of(template)["[vm blk0]"] | {"image": "", "device": ""})
+    check("[vm net0]" not in keys_of(devices.manifest_for(template, devices.layout(["nvme"], []))), "a card that is not there")
+
+
+@case
+def forwards(lab):
+    """--forward: which card, which port; a port that is taken, or named twice, is refused, and 0 takes a free one."""
+    equal(network.parse_forward("8080:80"), network.Forward("net0", 8080, 80))
+    equal(network.parse_forward("net1:0:7"), network.Forward("net1", 0, 7))
+    for text in ("80", "0:0", "1:65536", "65536:1", "a:1", "net1:80", "eth0:1:2", "1:2:3"):
+        refused(lambda text=text: network.parse_forward(text), "HOST:GUEST")
+    cards = devices.layout([], ["e1000e", "virtio-net"])
+    plugged = network.user(cards, [network.parse_forward("0:80"), network.parse_forward("net1:0:7")])
+    first, second = plugged.facts["forwards"]
+    check(first["host"] and second["host"] and first["host"] != second["host"], f"ports: {plugged.facts}")
+    equal(plugged.arguments, [
+        "-netdev", f"user,id=net0-backend,net=10.0.2.0/24,hostfwd=tcp:127.0.0.1:{first['host']}-:80",
+        "-netdev", f"user,id=net1-backend,net=10.0.3.0/24,hostfwd=tcp:127.0.0.1:{second['host']}-:7"])
+    refused(lambda: network.user(cards, [network.Forward("net2", 0, 80)]), "the machine has net0, net1")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused(lambda: network.user(cards, [network.Forward("net0", port, 80)]), "is taken; 0:80")
+    refused(lambda: network.user(cards, [network.Forward("net0", port, 80)] * 2), "named twice")
+
+
+def refused(action, hint):
+    try:
+        action()
+    except Failure as refusal:
+        check(hint in str(refusal), f"refused, but not for '{hint}': {refusal}")
+        return
+    raise AssertionError(f"accepted, although '{hint}'")
+
+
+def command_line(lab, *arguments):
+    return [str(paths.ROOT / "scripts" / "bulkhead"), arguments[0], "--no-install", "--name", f"scripts-{lab.folder.name}", *arguments[1:]]
+
+
+def bulkhead(lab, *arguments, seconds=BOOT_SECONDS):
+    """(exit code, stdout, stderr) of the command with these arguments, in an instance of this case's own."""
+    done = subprocess.run(command_line(lab, *arguments), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds,
+                          check=False, preexec_fn=die_with_parent)
+    return done.returncode, done.stdout, done.stderr
+
+
+@case
+def run_refuses(lab):
+    """What cannot be is said in one line that shows the way out, before anything is built or made."""
+    image = str(lab.disk())
+    for flags, hint in (("--disks floppy", "there are: ahci, nvme, virtio-blk"), ("--nics e1000e,rtl8139", "there are: e1000, e1000e"),
+                        ("--disks ahci,ahci", "take nvme"), (f"--disk {image} --disk {image}", "--disks ahci,nvme"),
+                        ("--disk /nowhere.img", "no such disk image"), ("--machine pc --nics e1000", "no network card"),
+                        ("--accel bochs --disks nvme", "one IDE disk"), ("--net none --forward 0:80", "--net user")):
+        code, out, err = bulkhead(lab, "run", *flags.split(), "--exec", "stat")
+        lines = [line for line in err.splitlines() if line.startswith("bulkhead: ")]
+        check(code == 1 and not out and len(lines) == 1 and hint in lines[0], f"`run {flags}` ended with {code}: {out}{err}")
+
+
+@case
+def run_with_devices(lab):
+    """Two disks and two network cards, a driver VM for each; the first disk is the user's, unharmed; the gateway answers."""
+    disk = lab.disk(8 << 20, 1 << 20)
+    before = sha256_file(disk)
+    code, out, err = bulkhead(lab, "run", "-v", "--disks", "nvme,ahci", "--nics", "e1000e,e1000", "--disk", str(disk), "--disk-snapshot",
+                              "--exec", "blk info; blk write 0 16; ifconfig dhcp; ping 10.0.2.2 2; ifconfig")
+    check(code == 0, f"ended with {code}: {out}{err[-600:]}")
+    check("16384 sectors" in out and "2 received" in out and "inet 10.0.2.15" in out, f"the guest says: {out}")
+    for vm, what in (("blk0", "nvme.elf drives 01:00.0"), ("blk1", "ahci.elf drives 00:1f.2"), ("net0", "e1000.elf drives 02:00.0"),
+                     ("net1", "e1000.elf drives 00:08.0")):
+        check(re.search(rf"{vm}: {re.escape(what)} .*isolation iommu", err), f"{vm} is not what was asked for: {err[-2000:]}")
+    equal(sha256_file(disk), before)
+    kept = re.search(r"^manifest: (.*)$", err, re.MULTILINE)
+    check(kept and "[vm net1]" in open(kept[1], encoding="utf-8").read(), "the manifest is not where -v says")
+
+
+@case
+def run_forwards_a_port(lab):
+    """A free port of the host leads to the guest's HTTP server; SIGTERM ends all of it."""
+    with subprocess.Popen(command_line(lab, "run", "--forward", "0:80", "--exec", "ifconfig dhcp; http serve 80; ifconfig; sleep 300"),
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          preexec_fn=die_with_parent) as process:
+        try:
+            port = next(filter(None, (re.search(r"127\.0\.0\.1:(\d+) -> guest port 80$", line) for line in process.stderr)))[1]
+            # Twice the interface: by DHCP, and once the server listens.
+            for _ in range(2):
+                check(any("inet 10.0.2.15" in line for line in process.stdout), "the guest has no address")
+            got = host_run("curl", "-sS", f"http://127.0.0.1:{port}/1M")
+            check(got == served_file(1 << 20), "what the guest serves arrived otherwise")
+            emulator = session.machine.Instance(paths.instance(f"scripts-{lab.folder.name}")).description()["emulator"]
+            process.send_signal(signal.SIGTERM)
+            equal(process.wait(20), 128 + signal.SIGTERM)
+            check(not paths.pathlib.Path(f"/proc/{emulator}").exists(), "QEMU is still there")
+        finally:
+            process.kill()
 
 
 class FakeHost:

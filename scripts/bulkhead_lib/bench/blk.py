@@ -2,7 +2,7 @@
 
 import functools
 
-from .. import devices, session
+from .. import devices, hardware
 from ..guest_output import find_json
 from . import figures, rounds
 from .sides import BareSide, BulkheadSide
@@ -28,7 +28,7 @@ def steps(setting, modes):
 def backend(folder, name):
     """A disk image of its own for each machine, in the host's page cache: what is compared is the way there."""
     path = folder / "bench.img"
-    session.make_sparse(path, DISK_BYTES)
+    hardware.make_sparse(path, DISK_BYTES)
     block = bytes(range(256)) * (BLOCK_BYTES // 256)
     # Filled: a hole costs the host less than data.
     with open(path, "r+b") as file:
