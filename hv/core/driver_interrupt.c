@@ -26,16 +26,12 @@ static bool assign_lines(struct driver *driver, u32 apic_id)
     struct pci_line line[PCI_LINES];
     u32 count = pci_lines(driver->pci, line);
 
-    if (count > 0 && iommu_remaps_interrupts()) { /* an IOAPIC's entries would have to go through the table, too */
-        hv_log("%s: interrupt lines are not routed where interrupts are remapped: polled", driver->vm->name);
-        return false;
-    }
     for (u32 i = 0; i < count; i++) {
         status_t status = ioapic_route(&line[i], (u8)driver->irq_vector, apic_id);
         if (status == OK)
             continue;
         hv_log("%s: interrupt line %u %s: polled", driver->vm->name, line[i].irq,
-               status == ERR_BUSY ? "belongs to another driver VM" : "reaches no IOAPIC");
+               status == ERR_BUSY ? "belongs to another driver VM" : "reaches no IOAPIC that ACPI tells enough of");
         return false;
     }
     return count > 0;

@@ -32,13 +32,13 @@ static inline u16 vtd_context_domain(const struct vtd_entry *entry)
     return (u16)(entry->high >> 8);
 }
 
-/* Interrupt remapping entry (VT-d 9.10): fixed, edge, physical destination by 8-bit APIC id; the whole source id is
- * compared. */
-static inline struct vtd_entry vtd_interrupt_entry(u16 bdf, u8 vector, u8 apic_id)
+/* Interrupt remapping entry (VT-d 9.10): fixed, physical destination by 8-bit APIC id; the whole source id is compared.
+ */
+static inline struct vtd_entry vtd_interrupt_entry(u16 bdf, u8 vector, u8 apic_id, bool level)
 {
     const u64 verify_source = 1ull << 18, compare_all_bits = 0ull << 16;
 
-    return (struct vtd_entry){.low = VTD_PRESENT | (u64)vector << 16 | (u64)apic_id << 40,
+    return (struct vtd_entry){.low = VTD_PRESENT | (u64)level << 4 | (u64)vector << 16 | (u64)apic_id << 40,
                               .high = bdf | compare_all_bits | verify_source};
 }
 
@@ -47,6 +47,12 @@ static inline struct vtd_entry vtd_interrupt_entry(u16 bdf, u8 vector, u8 apic_i
 static inline u64 vtd_message_address(u16 index)
 {
     return 0xfee00000ull | (u64)(index & 0x7fff) << 5 | 1ull << 4 | (u64)(index >> 15) << 2;
+}
+
+/* The same in an IOAPIC's redirection entry (VT-d 5.1.5.1), beside vector, polarity, trigger mode and mask. */
+static inline u64 vtd_line_entry(u16 index)
+{
+    return (u64)(index & 0x7fff) << 49 | 1ull << 48 | (u64)(index >> 15) << 11;
 }
 
 /* Invalidation descriptors (VT-d 6.5.2): what of a cache goes. */

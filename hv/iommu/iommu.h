@@ -36,7 +36,7 @@ struct iommu_fault {
  */
 NODISCARD status_t iommu_init(const void *dmar, u32 dmar_size, u8 fault_vector, u32 apic_id);
 bool iommu_present(void);
-/* Only entries of the remapping table can interrupt: an IOAPIC's cannot. */
+/* Devices and IOAPICs can interrupt through entries of the remapping table only. */
 bool iommu_remaps_interrupts(void);
 /* For the boot log: "VT-d at 0xfed90000, 48-bit, 2M+1G pages, interrupt remapping, 65536 domains". */
 const char *iommu_description(void);
@@ -73,6 +73,14 @@ bool iommu_is_blocked(u16 bdf);
  * ERR_NO_SPACE, ERR_RANGE (vector below 16, APIC id that needs x2APIC).
  */
 NODISCARD status_t iommu_message_create(u16 bdf, u8 vector, u32 apic_id, u64 *address, u32 *data);
+
+/*
+ * The same for one pin of the IOAPIC that has this id in MADT, where interrupts are remapped: the entry's index, for
+ * the pin's redirection entry. Closed: a request from there is blocked, and recorded as a fault; so it begins.
+ * ERR_NOT_FOUND: DMAR does not tell that IOAPIC's source id. Else as above; open and close at any time.
+ */
+NODISCARD status_t iommu_line_create(u8 ioapic_id, u8 vector, u32 apic_id, bool level, u16 *index);
+void iommu_interrupt_open(u16 index, bool open);
 
 /*
  * Read and clear recorded faults, oldest first; `each` is called per fault. Returns how many. *overflow: some were

@@ -3,7 +3,6 @@
 
 #include "hv/arch/x86/paging/paging.h"
 #include "hv/core/hypervisor.h"
-#include "hv/iommu/dmar.h"
 #include "shared/lib/printf.h"
 
 #define ANSWER_WAIT_US 1000000u      /* trusted hardware: anything beyond is a dead unit */
@@ -162,7 +161,7 @@ status_t iommu_init(const void *dmar, u32 dmar_size, u8 fault_vector, u32 apic_i
         wait_register(VTD_PROTECTED_MEMORY, PROTECTED_STATUS, 0);
     }
     if (info.interrupt_remapping && (iommu_unit.extended & ECAP_INTERRUPTS))
-        interrupt_remap_init();
+        interrupt_remap_init(&info);
     return OK;
 }
 

@@ -1,6 +1,7 @@
 /* The remapping unit, for the files of iommu/ only: its registers (VT-d 11.4) and its queue. Context: hv lock held. */
 #pragma once
 
+#include "hv/iommu/dmar.h"
 #include "hv/iommu/formats.h"
 
 #define VTD_CAPABILITY 0x08u
@@ -67,8 +68,8 @@ void unit_publish(const void *at, u64 size);
 /* domain.c: root table, blocking domain and a context table for each bus with devices, known to the unit on return. */
 void domain_init(void);
 
-/* interrupt_remap.c: table in place, remapping on, plain messages of devices blocked. */
-void interrupt_remap_init(void);
+/* interrupt_remap.c: table in place, remapping on, plain messages of devices and IOAPICs blocked. Keeps a copy. */
+void interrupt_remap_init(const struct dmar_info *dmar);
 
 /* fault.c: clear what is recorded and raise `vector` on `apic_id` for new ones. */
 void fault_init(u8 vector, u8 apic_id);

@@ -45,6 +45,7 @@ static void made_tables_are_read(void **state)
     assert_int_equal(info.ioapic_count, 1);
     assert_int_equal(info.ioapic[0].address, 0xfec00000);
     assert_int_equal(info.ioapic[0].gsi, 0);
+    assert_int_equal(info.ioapic[0].id, 3);
     assert_int_equal(info.isa[0].gsi, 2);
     assert_int_equal(info.isa[0].flags, 0);
     assert_int_equal(info.isa[14].gsi, 14);
@@ -125,6 +126,7 @@ static void overrides(void **state)
     assert_int_equal(info.isa[9].flags, 0x07);
     assert_int_equal(info.isa[3].gsi, 3);
     assert_int_equal(info.ioapic[0].gsi, 24);
+    assert_int_equal(info.ioapic[0].id, 7);
 }
 
 static void random_entries(void **state)

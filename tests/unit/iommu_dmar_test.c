@@ -98,6 +98,47 @@ static void which_unit(void **state)
     assert_int_equal(info.unit_base, 0xfed91000);
 }
 
+/* The unit's last scope_bytes are these. */
+static void put_scopes(const u8 *scopes, u32 bytes)
+{
+    memcpy(table + size - bytes, scopes, bytes);
+}
+
+static void where_ioapics_are(void **state)
+{
+    static const u8 scopes[] = {
+        1, 8,  0, 0, 0, 0,    0x1f, 2,       /* an endpoint */
+        3, 8,  0, 0, 2, 0xff, 0,    0,       /* as QEMU has it */
+        3, 10, 0, 0, 3, 0,    0x1c, 0, 0, 0, /* behind a bridge: left out */
+        3, 8,  0, 0, 9, 0xf0, 0x1f, 7,       /* as Intel has it */
+    };
+    static const u8 lies[] = {3, 8, 0, 0, 1, 2, 3, 4, 3, 9, 0, 0, 5, 6, 7, 8}; /* the last one goes beyond its unit */
+    struct dmar_info info;
+
+    add_unit(0xfed90000, 0, 1, sizeof(scopes));
+    put_scopes(scopes, sizeof(scopes));
+    assert_true(parse(&info));
+    assert_int_equal(info.ioapic_count, 2);
+    assert_int_equal(info.ioapic[0].id, 2);
+    assert_int_equal(info.ioapic[0].source, 0xff00);
+    assert_int_equal(info.ioapic[1].id, 9);
+    assert_int_equal(info.ioapic[1].source, 0xf0ff);
+
+    setup(state);
+    add_unit(0xfed90000, 0, 1, sizeof(lies));
+    put_scopes(lies, sizeof(lies));
+    assert_true(parse(&info));
+    assert_int_equal(info.ioapic_count, 1);
+    assert_int_equal(info.ioapic[0].source, 2 << 8 | 3 << 3 | 4);
+
+    setup(state);
+    add_unit(0xfed90000, 0, 1, 8 * 8); /* more than there is room for */
+    for (u32 i = 0; i < 8; i++)
+        memcpy(table + size - 64 + 8 * i, scopes + 8, 8);
+    assert_true(parse(&info));
+    assert_int_equal(info.ioapic_count, DMAR_IOAPICS);
+}
+
 static void cut_off_anywhere(void **state)
 {
     struct dmar_info info;
@@ -159,12 +200,16 @@ static void random_damage(void **state)
 
     for (u32 round = 0; round < 50000; round++) {
         setup(state);
-        add_unit(0xfed90000, 0, 1, (u32)random_below(&random, 3) * 8);
+        u32 scopes = (u32)random_below(&random, 3);
+        add_unit(0xfed90000, 0, 1, scopes * 8);
+        for (u32 i = 0; i < scopes; i++)
+            memcpy(table + 64 + 8 * i, (const u8[]){3, 8, 0, 0, 2, 0xff, 0, 0}, 8);
         add_reserved();
         for (u64 i = random_below(&random, 6); i > 0; i--)
             table[random_below(&random, size)] = (u8)random_bits(&random);
         accepted += parse(&info);
         assert_int_equal(info.unit_base & 0xfff, 0);
+        assert_true(info.ioapic_count <= DMAR_IOAPICS);
     }
     assert_true(accepted > 1000 && accepted < 49000); /* else it does not test what it says */
 }
@@ -172,9 +217,10 @@ static void random_damage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(good_table, setup),       cmocka_unit_test_setup(which_unit, setup),
-        cmocka_unit_test_setup(cut_off_anywhere, setup), cmocka_unit_test_setup(lengths_that_lie, setup),
-        cmocka_unit_test_setup(other_damage, setup),     cmocka_unit_test_setup(random_damage, setup),
+        cmocka_unit_test_setup(good_table, setup),        cmocka_unit_test_setup(which_unit, setup),
+        cmocka_unit_test_setup(where_ioapics_are, setup), cmocka_unit_test_setup(cut_off_anywhere, setup),
+        cmocka_unit_test_setup(lengths_that_lie, setup),  cmocka_unit_test_setup(other_damage, setup),
+        cmocka_unit_test_setup(random_damage, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

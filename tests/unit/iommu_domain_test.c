@@ -83,10 +83,8 @@ static int setup_with(u64 capability, u64 extended)
 {
     memset(registers, 0, sizeof(registers));
     fake_frames_create(RAM_BASE, MIB(4));
-    iommu_unit = (struct iommu_unit){.present = true,
-                                     .capability = capability,
-                                     .extended = extended,
-                                     .address_bits = CAP_ADDRESS_BITS(capability)};
+    iommu_unit = (struct iommu_unit){
+        .present = true, .capability = capability, .extended = extended, .address_bits = CAP_ADDRESS_BITS(capability)};
     pci_device_count = 2;
     pci_devices[0].bdf = 0x0018;
     pci_devices[1].bdf = 0x0300;
@@ -362,12 +360,14 @@ static void plain_messages_without_remapping(void **state)
     assert_int_equal(iommu_message_create(0x0018, 0x41, 256, &address, &data), ERR_RANGE);
 }
 
+static const struct dmar_info ioapics = {.ioapic_count = 2, .ioapic = {{0, 0xff00}, {8, 0xf0f8}}};
+
 static void remapped_messages(void **state)
 {
     u64 address = 0;
     u32 data = 1;
 
-    interrupt_remap_init();
+    interrupt_remap_init(&ioapics);
     assert_int_equal(registers[VTD_STATUS / 4], VTD_SET_ROOT | VTD_SET_INTERRUPT_TABLE | VTD_REMAP_INTERRUPTS);
     assert_int_equal(registers[VTD_INTERRUPT_TABLE / 4] & 0xfff, 7); /* 256 entries, 8-bit APIC ids */
     const struct vtd_entry *table = hpa_to_ptr(HPA(PAGE_DOWN(unit_read64(VTD_INTERRUPT_TABLE))));
@@ -376,18 +376,51 @@ static void remapped_messages(void **state)
         assert_int_equal(iommu_message_create(0x0018, 0x41, 2, &address, &data), OK);
         assert_int_equal(address, 0xfee00010 + i * 0x20);
         assert_int_equal(data, 0);
-        assert_int_equal(table[i].low, vtd_interrupt_entry(0x0018, 0x41, 2).low);
-        assert_int_equal(table[i].high, vtd_interrupt_entry(0x0018, 0x41, 2).high);
+        assert_int_equal(table[i].low, vtd_interrupt_entry(0x0018, 0x41, 2, false).low);
+        assert_int_equal(table[i].high, vtd_interrupt_entry(0x0018, 0x41, 2, false).high);
         assert_int_equal(seen_count, 1);
         assert_int_equal(seen[0].low, vtd_invalidate_interrupts().low);
     }
     assert_int_equal(iommu_message_create(0x0018, 0x41, 2, &address, &data), ERR_NO_SPACE);
 }
 
+static void remapped_lines(void **state)
+{
+    u16 index = 0;
+
+    interrupt_remap_init(&ioapics);
+    const struct vtd_entry *table = hpa_to_ptr(HPA(PAGE_DOWN(unit_read64(VTD_INTERRUPT_TABLE))));
+    assert_int_equal(iommu_line_create(0, 0x41, 2, false, &index), OK);
+    assert_int_equal(iommu_line_create(8, 0x42, 3, true, &index), OK);
+    assert_int_equal(index, 1);
+    struct vtd_entry entry = vtd_interrupt_entry(0xf0f8, 0x42, 3, true);
+    for (u32 i = 0; i < 2; i++) { /* the unit hears of each change, and of nothing else */
+        seen_count = 0;
+        assert_int_equal(table[1].low, entry.low & ~VTD_PRESENT);
+        iommu_interrupt_open(1, false);
+        assert_int_equal(seen_count, 0);
+        iommu_interrupt_open(1, true);
+        assert_int_equal(table[1].low, entry.low);
+        assert_int_equal(table[1].high, entry.high);
+        iommu_interrupt_open(1, true);
+        assert_int_equal(seen_count, 1);
+        iommu_interrupt_open(1, false);
+        assert_int_equal(seen_count, 2);
+        assert_int_equal(seen[1].low, vtd_invalidate_interrupts().low);
+    }
+    assert_int_equal(table[0].low & VTD_PRESENT, 0);
+    assert_int_equal(iommu_line_create(1, 0x41, 2, false, &index), ERR_NOT_FOUND);
+    assert_int_equal(iommu_line_create(0, 15, 2, false, &index), ERR_RANGE);
+    assert_int_equal(iommu_line_create(0, 0x41, 0xff, false, &index), ERR_RANGE);
+    while (index < 255)
+        assert_int_equal(iommu_line_create(0, 0x41, 2, false, &index), OK);
+    assert_int_equal(iommu_line_create(0, 0x41, 2, false, &index), ERR_NO_SPACE);
+}
+
 static void unit_that_lets_plain_messages_pass(void **state)
 {
     registers[VTD_STATUS / 4] = VTD_COMPATIBILITY;
-    assert_true(PANICS(interrupt_remap_init()));
+    assert_true(PANICS(interrupt_remap_init(&ioapics)));
 }
 
 /* ---- faults ---- */
@@ -490,6 +523,7 @@ int main(void)
         TEST(flushes_cover),
         TEST(plain_messages_without_remapping),
         TEST(remapped_messages),
+        TEST(remapped_lines),
         TEST(unit_that_lets_plain_messages_pass),
         TEST(faults_are_read_oldest_first),
         TEST(faults_that_come_meanwhile),

@@ -24,8 +24,9 @@ static void tables(void **state)
 static void interrupt_entries(void **state)
 {
     /* present; vector 23:16; APIC id 47:40; source id 79:64; SVT 83:82 = 1, SQ 81:80 = 0 */
-    expect(vtd_interrupt_entry(0x00fa, 0x41, 3), 0x400fa, 0x030000410001);
-    expect(vtd_interrupt_entry(0xffff, 0xff, 0xfe), 0x4ffff, 0xfe0000ff0001);
+    expect(vtd_interrupt_entry(0x00fa, 0x41, 3, false), 0x400fa, 0x030000410001);
+    expect(vtd_interrupt_entry(0xffff, 0xff, 0xfe, false), 0x4ffff, 0xfe0000ff0001);
+    expect(vtd_interrupt_entry(0xff00, 0x41, 3, true), 0x4ff00, 0x030000410011); /* trigger mode: bit 4 */
 }
 
 static void messages(void **state)
@@ -36,6 +37,10 @@ static void messages(void **state)
     assert_int_equal(vtd_message_address(0x7fff), 0xfeeffff0);
     assert_int_equal(vtd_message_address(0x8000), 0xfee00014); /* handle bit 15 is address bit 2 */
     assert_int_equal(msi_address(3), 0xfee03000);
+    /* redirection entries: index 63:49 and bit 11, format 48 */
+    assert_int_equal(vtd_line_entry(1), 0x0003000000000000);
+    assert_int_equal(vtd_line_entry(0x7fff), 0xffff000000000000);
+    assert_int_equal(vtd_line_entry(0x8000), 0x0001000000000800);
 }
 
 static void invalidations(void **state)

@@ -29,6 +29,7 @@ static void read_madt_entry(const union acpi_madt_entry *entry, struct acpi_info
         out->isa[entry->override.irq] = (struct acpi_isa_irq){entry->override.gsi, entry->override.flags};
     else if (entry->type == MADT_IOAPIC && entry->length >= sizeof(entry->ioapic) && out->ioapic_count < ACPI_IOAPICS) {
         out->ioapic[out->ioapic_count].address = entry->ioapic.address;
+        out->ioapic[out->ioapic_count].id = entry->ioapic.id;
         out->ioapic[out->ioapic_count++].gsi = entry->ioapic.gsi;
     }
 }

@@ -22,6 +22,7 @@ struct acpi_info {
     u32 ioapic_count;
     struct {
         u32 address, gsi; /* gsi: the interrupt number of its first pin */
+        u8 id;
     } ioapic[ACPI_IOAPICS];
     struct acpi_isa_irq isa[MADT_ISA_IRQS];
     u64 ecam;                         /* MCFG: segment 0; 0: none */

@@ -4,6 +4,7 @@
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/arch/x86/paging/paging.h"
 #include "hv/core/hypervisor.h"
+#include "hv/iommu/formats.h"
 #include "shared/acpi/tables.h"
 #include "shared/x86/apic.h"
 #include "shared/x86/io.h"
@@ -13,12 +14,15 @@
 static struct ioapic {
     volatile u8 *mmio;
     u32 gsi, pins; /* gsi: of the first pin */
+    u8 id;
 } ioapics[ACPI_IOAPICS];
 
 static struct line {
     volatile u8 *mmio;
     u32 reg, entry, vector; /* the low half: where, and what when not masked */
-    bool open;
+    u32 now;                /* what stands there */
+    bool remapped;
+    u16 index; /* of its entry in the remapping table */
 } lines[LINES_MAX];
 static u32 line_count;
 
@@ -39,7 +43,7 @@ void ioapic_init(const struct acpi_info *acpi)
         u64 skip = acpi->ioapic[i].address & PAGE_MASK;
         volatile u8 *mmio = (u8 *)paging_map_device(HPA(acpi->ioapic[i].address - skip), PAGE_SIZE) + skip;
         u32 pins = IOAPIC_LAST_PIN(mmio_read(window(mmio, IOAPIC_VERSION), 4)) + 1;
-        ioapics[i] = (struct ioapic){mmio, acpi->ioapic[i].gsi, pins};
+        ioapics[i] = (struct ioapic){mmio, acpi->ioapic[i].gsi, pins, acpi->ioapic[i].id};
         for (u32 pin = 0; pin < pins; pin++)
             mmio_write(window(mmio, IOAPIC_ENTRY(pin)), 4, IOAPIC_MASKED);
     }
@@ -64,37 +68,64 @@ status_t ioapic_route(const struct pci_line *line, u8 vector, u32 apic_id)
         i++;
     if (i == tables->ioapic_count || line_count == LINES_MAX)
         return ERR_NOT_FOUND;
-    struct line new = {ioapics[i].mmio, IOAPIC_ENTRY(gsi - ioapics[i].gsi), make_entry(line, vector), vector,
-                       .open = false};
+    struct line new = {.mmio = ioapics[i].mmio,
+                       .reg = IOAPIC_ENTRY(gsi - ioapics[i].gsi),
+                       .entry = make_entry(line, vector),
+                       .vector = vector,
+                       .now = IOAPIC_MASKED,
+                       .remapped = iommu_remaps_interrupts()};
+    u8 id = ioapics[i].id;
     for (i = 0; i < line_count; i++)
         if (lines[i].mmio == new.mmio && lines[i].reg == new.reg)
             return ERR_BUSY;
-    mmio_write(window(new.mmio, new.reg + 1), 4, apic_id << 24);
-    mmio_write(window(new.mmio, new.reg), 4, new.entry | IOAPIC_MASKED);
+    u64 whither = (u64)apic_id << 56;
+    if (new.remapped) {
+        bool level = new.entry & IOAPIC_LEVEL;
+        status_t status = iommu_line_create(id, vector, apic_id, level, &new.index);
+        if (status != OK)
+            return status;
+        whither = vtd_line_entry(new.index);
+    }
+    new.entry |= (u32)whither;
+    mmio_write(window(new.mmio, new.reg + 1), 4, (u32)(whither >> 32));
     lines[line_count++] = new;
     return OK;
 }
 
-static void set_open(struct line *line, bool open)
+/* Unless `now` stands there already, or something else than `only`, where that is not 0. */
+static void write_entry(struct line *line, u32 now, u32 only)
 {
     while (__atomic_exchange_n(&busy, true, __ATOMIC_ACQUIRE))
         cpu_pause();
-    if (line->open != open)
-        mmio_write(window(line->mmio, line->reg), 4, line->entry | (open ? 0 : IOAPIC_MASKED));
-    line->open = open;
+    if (line->now != now && (only == 0 || line->now == only)) {
+        mmio_write(window(line->mmio, line->reg), 4, now);
+        line->now = now;
+    }
     __atomic_store_n(&busy, false, __ATOMIC_RELEASE);
 }
 
+/*
+ * The table's entry is there before the first request, and goes after the last one. A request that it still refuses is
+ * never acknowledged; so a closed pin is edge-triggered, which makes the IOAPIC forget that it waits for that (remote
+ * IRR: 82093AA 3.2.4 has it for level-triggered pins only).
+ */
 void ioapic_open(u32 vector, bool open)
 {
-    for (u32 i = 0; i < line_count; i++)
-        if (lines[i].vector == vector)
-            set_open(&lines[i], open);
+    for (u32 i = 0; i < line_count; i++) {
+        struct line *line = &lines[i];
+        if (line->vector != vector)
+            continue;
+        if (line->remapped && open)
+            iommu_interrupt_open(line->index, true);
+        write_entry(line, open ? line->entry : IOAPIC_MASKED, 0);
+        if (line->remapped && !open)
+            iommu_interrupt_open(line->index, false);
+    }
 }
 
 void ioapic_interrupt(u32 vector)
 {
     for (u32 i = 0; i < line_count; i++)
         if (lines[i].vector == vector && (lines[i].entry & IOAPIC_LEVEL))
-            set_open(&lines[i], false);
+            write_entry(&lines[i], lines[i].entry | IOAPIC_MASKED, lines[i].entry);
 }

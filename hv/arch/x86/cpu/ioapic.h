@@ -6,7 +6,10 @@
  * is masked in the interrupt's stub, before the EOI, and opened again when the driver waits for the next one. Whatever
  * device or driver do, that is one interrupt for each `wait`.
  *
- * Context: boot for init and route; then any CPU, interrupts off; the hv lock is not needed.
+ * Where interrupts are remapped, an entry names one of the remapping table's (VT-d 5.1.5.1), which has the vector and
+ * says whose it is; the vector that the IOAPIC gets all the same tells it which EOI is meant.
+ *
+ * Context: boot for init and route; hv lock for open; any CPU, interrupts off, for interrupt.
  */
 #pragma once
 
@@ -17,12 +20,12 @@
 void ioapic_init(const struct acpi_info *acpi);
 
 /*
- * Bind a line to a vector on a CPU; it stays masked. ERR_NOT_FOUND: no IOAPIC has it; ERR_BUSY: it is another vector's;
- * ERR_RANGE: APIC id of more than 8 bits.
+ * Bind a line to a vector on a CPU; it stays masked. ERR_NOT_FOUND: no IOAPIC has it, or DMAR does not know that one;
+ * ERR_BUSY: it is another vector's; ERR_RANGE: APIC id of more than 8 bits; ERR_NO_SPACE: the remapping table is full.
  */
 NODISCARD status_t ioapic_route(const struct pci_line *line, u8 vector, u32 apic_id);
 
-/* Open or mask all lines of the vector; nothing when they are already. */
+/* Open all lines of the vector, or mask them and take their entries away; nothing when they are already. */
 void ioapic_open(u32 vector, bool open);
 
 /* From the stub, before the EOI: mask what is level-triggered. */
