@@ -53,8 +53,8 @@ void report_status(void)
 {
     answer("hypervisor uptime_us=%lu cpus=%u backend=%s", time_us(), cpu_count, vendor->name);
     answer_text("iommu", iommu_present() ? iommu_description() : "none");
-    answer(" canary=%s frames_free=%lu frames_total=%lu\n", inject_canary_intact() ? "ok" : "BROKEN",
-           frames_free_count, frames_total_count);
+    answer(" canary=%s frames_free=%lu frames_total=%lu\n", inject_canary_intact() ? "ok" : "BROKEN", frames_free_count,
+           frames_total_count);
     for (u32 i = 0; i < vm_count; i++)
         status_vm(vms[i]);
 }
@@ -143,7 +143,7 @@ static void report_fault(const struct fault_record *record)
     answer(" t_reset=%lu t_restart=%lu t_offer=%lu t_replay=%lu t_first_completion=%lu", us(record->t_reset),
            us(record->t_restart), us(record->t_offer), us(record->t_replay), us(record->t_first_completion));
     duration("detect", record->t_injected, record->t_detect);
-    duration("quiesce", record->t_quiesce, record->t_reset);
+    duration("quiesce", record->t_quiesce, record->t_quiesce_end);
     duration("reset", record->t_reset, record->t_reset_end);
     duration("restart", record->t_restart, record->t_offer);
     duration("replay", record->t_offer, record->t_replay);

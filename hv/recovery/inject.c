@@ -80,13 +80,16 @@ static u64 wild_address(const struct driver *driver, u32 length)
     }
 }
 
-/* The longest segment of the request at `at` that is neither its first nor its last (the data, in any block protocol);
- * NULL. */
-static struct ring_segment_cell *data_segment(union ring_cell *cells, u32 at, u32 segments)
+/*
+ * The longest segment of the request at `at` that its driver leaves to the device; NULL. The first one is left alone if
+ * it is read: a header, which drivers look at themselves. So is all of a request with nothing to write back, such as a
+ * frame to be sent: what the device reads elsewhere would go out into the world, and no replay takes that back.
+ */
+static struct ring_segment_cell *data_segment(union ring_cell *cells, u32 at, struct ring_header_cell header)
 {
     struct ring_segment_cell *longest = NULL;
 
-    for (u32 i = 1; i + 1 < segments; i++) {
+    for (u32 i = header.readable > 0; i < header.segments && header.readable < header.segments; i++) {
         struct ring_segment_cell *segment = &cells[(at + 1 + i) % RING_CELLS].segment;
         if (segment->length >= WILD_MIN_LENGTH && (longest == NULL || segment->length > longest->length))
             longest = segment;
@@ -103,16 +106,17 @@ static bool apply_wild_dma(struct driver *driver)
         /* The driver's own word, so bounded; a false one spoils nothing but its own requests: the log is elsewhere. */
         u32 at = __atomic_load_n(&relay_completion_page(driver->relay, queue)->consumed, __ATOMIC_ACQUIRE);
 
-        for (u32 left = page->produced - at, segments; left > 0 && left <= RING_CELLS; left -= segments + 1) {
-            segments = cells[at % RING_CELLS].header.segments;
-            if (segments == 0 || segments > RING_MAX_SEGMENTS || segments >= left)
+        for (u32 left = page->produced - at; left > 0 && left <= RING_CELLS;) {
+            struct ring_header_cell header = cells[at % RING_CELLS].header;
+            if (header.segments == 0 || header.segments > RING_MAX_SEGMENTS || header.segments >= left)
                 break;
-            struct ring_segment_cell *segment = data_segment(cells, at, segments);
+            struct ring_segment_cell *segment = data_segment(cells, at, header);
             if (segment != NULL) {
                 segment->address = wild_address(driver, segment->length);
                 return true;
             }
-            at += segments + 1;
+            at += header.segments + 1;
+            left -= header.segments + 1;
         }
     }
     return false;

@@ -48,11 +48,12 @@ struct fault_record { /* times are TSC; 0: did not happen */
     char injected[16];   /* fault name when the injector had armed one, else "" (for reports only; no stage reads it) */
     u64 t_injected;
     u64 t_detect, t_decide, t_quiesce, t_reset, t_restart; /* when the stage began */
-    u64 t_reset_end;                                       /* a pause (back-off) may lie between this and t_restart */
-    u64 t_offer;                                           /* the new driver's offer arrived */
-    u64 t_replay;                                          /* the log is back in its rings */
-    u64 t_first_completion;                                /* the guest got the first completion after that */
-    u8 reset_kind;                                         /* enum pci_reset_kind */
+    u64 t_quiesce_end;                                     /* a pause (back-off) may lie between this and t_reset */
+    u64 t_reset_end;
+    u64 t_offer;            /* the new driver's offer arrived */
+    u64 t_replay;           /* the log is back in its rings */
+    u64 t_first_completion; /* the guest got the first completion after that */
+    u8 reset_kind;          /* enum pci_reset_kind */
     u32 replayed;
 };
 

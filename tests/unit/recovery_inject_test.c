@@ -78,17 +78,26 @@ static void code_outside_ram_stays_armed(void **state)
     }
 }
 
-/* Put a request into queue q's ring; returns the index of its header cell. */
-static u32 add_request(u32 q, const u32 *lengths, u32 count)
+/* Put a request into queue q's ring, the first `readable` segments for the device to read; its header cell's index. */
+static u32 add_request(u32 q, const u32 *lengths, u32 count, u32 readable)
 {
     u32 at = fake_request_rings[q].page.produced;
 
-    fake_request_rings[q].cell[at % RING_CELLS].header = (struct ring_header_cell){.tag = 3, .segments = (u16)count};
+    fake_request_rings[q].cell[at % RING_CELLS].header =
+        (struct ring_header_cell){.tag = 3, .segments = (u16)count, .readable = readable};
     for (u32 i = 0; i < count; i++)
         fake_request_rings[q].cell[(at + 1 + i) % RING_CELLS].segment =
-            (struct ring_segment_cell){.address = DRIVER_WINDOW_BASE + 0x100000 + i * 0x1000, .length = lengths[i]};
+            (struct ring_segment_cell){.address = DRIVER_WINDOW_BASE + 0x100000 + i * 0x1000,
+                                       .length = lengths[i],
+                                       .flags = i < readable ? 0 : RING_SEGMENT_WRITABLE};
     fake_request_rings[q].page.produced += count + 1;
     return at;
+}
+
+static bool is_changed(u32 q, u32 at, u32 segment)
+{
+    return fake_request_rings[q].cell[(at + 1 + segment) % RING_CELLS].segment.address !=
+           DRIVER_WINDOW_BASE + 0x100000 + segment * 0x1000;
 }
 
 static bool inside_window(u64 address)
@@ -104,7 +113,7 @@ static void wild_dma_takes_the_longest_data_segment(void **state)
     for (u32 i = 0; i < 60; i++) {
         fake_driver.recovery.inject_time = 0;
         fake_request_rings[1].page.produced = fake_completion_pages[1].consumed = RING_CELLS - 2 + i; /* wraps */
-        u32 at = add_request(1, (const u32[]){16, 600, 8192, 4096, 1}, 5);
+        u32 at = add_request(1, (const u32[]){16, 600, 8192, 4096, 1}, 5, i % 2 ? 1 : 4); /* from or to a disk */
         fake_time_us += 1;
         arm("wild-dma");
         enter_after_call();
@@ -139,26 +148,47 @@ static void wild_dma_waits_for_a_request_that_fits(void **state)
     arm("wild-dma");
     enter_after_call(); /* nothing there */
     assert_true(fake_driver.recovery.inject_armed != NULL);
-    add_request(0, (const u32[]){4096, 4096}, 2); /* header and status only */
-    add_request(0, (const u32[]){16, 511, 1}, 3); /* too short */
+    add_request(0, (const u32[]){4096, 1}, 2, 1);        /* header and status only */
+    add_request(0, (const u32[]){16, 511, 1}, 3, 1);     /* too short */
+    add_request(0, (const u32[]){66, 1448, 1448}, 3, 3); /* out into the world: never to be had back */
+    add_request(1, (const u32[]){1526}, 1, 1);
     enter_after_call();
     assert_true(fake_driver.recovery.inject_armed != NULL);
     assert_int_equal(fake_driver.recovery.inject_time, 0);
-    add_request(0, (const u32[]){16, 512, 1}, 3);
+    add_request(0, (const u32[]){16, 512, 1}, 3, 1);
     fake_completion_pages[0].consumed = fake_request_rings[0].page.produced; /* too late: it was read */
     enter_after_call();
     assert_true(fake_driver.recovery.inject_armed != NULL);
-    u32 at = add_request(0, (const u32[]){16, 512, 1}, 3);
+    u32 at = add_request(0, (const u32[]){16, 512, 1}, 3, 2);
     inject_apply(&fake_driver); /* a tick interrupted it: it may hold the cells already */
     assert_true(fake_driver.recovery.inject_armed != NULL);
     enter_after_call();
     assert_null(fake_driver.recovery.inject_armed);
-    assert_true(fake_request_rings[0].cell[at + 2].segment.address != DRIVER_WINDOW_BASE + 0x101000);
+    assert_true(is_changed(0, at, 1) && !is_changed(0, at, 0) && !is_changed(0, at, 2));
+}
+
+/* Receive buffers: of one segment, which nobody reads before the device has written it; or with a place for the header.
+ */
+static void wild_dma_takes_what_the_device_only_writes(void **state)
+{
+    u32 whole = add_request(0, (const u32[]){2048}, 1, 0);
+    arm("wild-dma");
+    enter_after_call();
+    assert_null(fake_driver.recovery.inject_armed);
+    assert_true(is_changed(0, whole, 0));
+
+    fake_completion_pages[0].consumed = fake_request_rings[0].page.produced;
+    fake_driver.recovery.inject_time = 0;
+    u32 split = add_request(0, (const u32[]){12, 1514}, 2, 0);
+    u32 behind = add_request(0, (const u32[]){2048}, 1, 0);
+    arm("wild-dma");
+    enter_after_call();
+    assert_true(is_changed(0, split, 1) && !is_changed(0, split, 0) && !is_changed(0, behind, 0));
 }
 
 static void wild_dma_is_not_led_astray_by_the_driver(void **state)
 {
-    add_request(0, (const u32[]){16, 512, 1}, 3);
+    add_request(0, (const u32[]){16, 512, 1}, 3, 2);
     arm("wild-dma");
     fake_completion_pages[0].consumed = 0xfffffff0; /* behind: within a ring's length, the cells are nonsense */
     fake_request_rings[0].cell[RING_CELLS - 16].header.segments = 0xffff;
@@ -274,6 +304,7 @@ int main(void)
         TEST(code_outside_ram_stays_armed),
         TEST(wild_dma_takes_the_longest_data_segment),
         TEST(wild_dma_waits_for_a_request_that_fits),
+        TEST(wild_dma_takes_what_the_device_only_writes),
         TEST(wild_dma_is_not_led_astray_by_the_driver),
         TEST(what_was_only_armed_is_not_the_cause),
         TEST(refusals),
