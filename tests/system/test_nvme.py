@@ -157,8 +157,8 @@ def faults_under_load(lab):
 def wild_dma_with_a_pause(lab):
     """The pause before a restart is before the reset, too: time for QEMU's model to end what it has under way."""
     faults = ["wild-dma"] * ROUNDS
-    # A window that is over at once: the pause does not double.
-    with nvme(lab, lab.disk(64 * MIB), backoff="500ms", window="1ms") as machine:
+    # Twice what was enough in every try. A window that is over at once: the pause does not double.
+    with nvme(lab, lab.disk(64 * MIB), backoff="1s", window="1ms") as machine:
         machine.boot()
         records = []
         while faults:
@@ -169,8 +169,8 @@ def wild_dma_with_a_pause(lab):
     for record in records:
         fields = record.fields
         check(record.outcome == "recovered" and fields["reset"] == "flr", f"{fields}")
-        pause = fields["t_reset"] - fields["t_quiesce"]
-        check(pause >= 500000, f"the reset came {pause} us after the fault")
+        pause = fields["t_reset"] - fields["t_decide"]
+        check(pause >= 1000000, f"the reset came {pause} us after the fault")
 
 
 if __name__ == "__main__":
