@@ -9,6 +9,7 @@
 #include "guestos/kernel/dev/console.h"
 #include "guestos/kernel/dev/uart.h"
 #include "guestos/kernel/dev/virtio_blk.h"
+#include "guestos/kernel/dev/virtio_net.h"
 #include "guestos/kernel/mm/arena.h"
 #include "guestos/kernel/mm/frames.h"
 #include "guestos/kernel/net/net.h"
@@ -17,19 +18,51 @@
 
 void kernel_main(u64 start_info); /* called by boot.S only */
 
+static const char *why(status_t error)
+{
+    return error == ERR_NO_MEMORY ? "the I/O arena is too small" : status_text(error);
+}
+
+static void report_disks(void)
+{
+    for (u32 i = 0; i < blk_count(); i++) {
+        const struct blk_info *disk = blk_get_info(blk_get(i));
+        if (disk->present)
+            console_print("guestos: /dev/%s: %llu sectors, queue of %u\n", disk->name,
+                          (unsigned long long)disk->sectors, disk->queue_size);
+        else
+            console_print("guestos: /dev/%s: not usable: %s\n", disk->name, why(disk->error));
+    }
+    if (blk_count() == 0)
+        console_print("guestos: no block device\n");
+    if (blk_count() == BLK_MAX_DISKS && virtio_count(VIRTIO_ID_BLOCK) > BLK_MAX_DISKS)
+        console_print("guestos: disks beyond these %u are not used\n", blk_count());
+}
+
+static void report_cards(void)
+{
+    for (u32 i = 0; i < nic_count(); i++) {
+        const struct nic_info *nic = nic_get_info(nic_get(i));
+        if (nic->present)
+            console_print("guestos: %s: %02x:%02x:%02x:%02x:%02x:%02x, queues of %u and %u\n", nic->name, nic->mac[0],
+                          nic->mac[1], nic->mac[2], nic->mac[3], nic->mac[4], nic->mac[5], nic->rx_size, nic->tx_size);
+        else
+            console_print("guestos: %s: not usable: %s\n", nic->name, why(nic->error));
+    }
+    if (!net_is_present() && net_error() != ERR_NOT_FOUND && nic_count() == 0)
+        console_print("guestos: no network: %s\n", why(net_error()));
+    if (nic_count() == NIC_MAX && virtio_count(VIRTIO_ID_NET) > NIC_MAX)
+        console_print("guestos: network cards beyond these %u are not used\n", nic_count());
+}
+
 static void report_devices(void)
 {
-    const struct blk_info *blk = blk_get_info();
-
     console_print("guestos: %s, TSC %llu kHz (%s), RAM %llu MiB, I/O arena %llu MiB at 0x%llx\n", lapic_mode(),
                   (unsigned long long)clock_tsc_khz(), clock_source(),
                   (unsigned long long)frames_get_info().total >> 20, (unsigned long long)arena_size() >> 20,
                   (unsigned long long)arena_base());
-    if (blk->present)
-        console_print("guestos: /dev/vda: %llu sectors, queue of %u\n", (unsigned long long)blk->sectors,
-                      blk->queue_size);
-    else
-        console_print("guestos: no block device: %s\n", status_text(blk->error));
+    report_disks();
+    report_cards();
 }
 
 void kernel_main(u64 start_info)

@@ -26,8 +26,6 @@ static struct {
     u16 taken;
 } queue[QUEUES];
 static u32 kicks;
-static void (*handler[256])(void);
-
 static u8 arena[MIB(4)] __attribute__((aligned(4096)));
 static u64 arena_next;
 
@@ -57,15 +55,30 @@ u64 interrupt_serial(void)
     return 0;
 }
 
-void interrupt_set_handler(enum interrupt_vector vector, void (*function)(void))
+u8 interrupt_add_handler(void (*handler)(void *context), void *context)
 {
-    handler[vector] = function;
+    return VECTOR_FIRST_FREE;
 }
 
-status_t virtio_find(u16 type, struct virtio_device *device)
+u64 arena_mark(void)
+{
+    return arena_next;
+}
+
+void arena_release(u64 mark)
+{
+    arena_next = mark;
+}
+
+u32 virtio_count(u16 type)
+{
+    return type == VIRTIO_ID_NET ? 1 : 0;
+}
+
+status_t virtio_find(u16 type, u32 index, struct virtio_device *device)
 {
     *device = (struct virtio_device){.bdf = 8, .config = {.base = 1, .length = sizeof(config)}, .msix_vectors = 3};
-    return type == VIRTIO_ID_NET ? OK : ERR_NOT_FOUND;
+    return type == VIRTIO_ID_NET && index == 0 ? OK : ERR_NOT_FOUND;
 }
 
 u32 virtio_read(const struct virtio_region *region, u32 offset, u32 width)
@@ -155,12 +168,14 @@ static void device_sends(u16 buffers, u8 flags, u32 length)
 
 /* ---- the driver's owner ---- */
 
+static struct nic *nic;
 static u32 received, sent;
 static struct nic_frame last;
 static bool keep; /* received buffers are not given back */
 
-static void on_received(const struct nic_frame *frame)
+static void on_received(struct nic *from, const struct nic_frame *frame)
 {
+    assert_ptr_equal(from, nic);
     received++;
     last = *frame;
     for (u32 i = 0; i < frame->count; i++) {
@@ -169,12 +184,13 @@ static void on_received(const struct nic_frame *frame)
         assert_true(frame->part[i].data >= arena &&
                     frame->part[i].data + frame->part[i].length <= arena + sizeof(arena));
         if (!keep)
-            nic_return_buffer(frame->part[i].index);
+            nic_return_buffer(nic, frame->part[i].index);
     }
 }
 
-static void on_sent(void *owner)
+static void on_sent(struct nic *from, void *owner)
 {
+    assert_ptr_equal(from, nic);
     (*(u32 *)owner)++;
     sent++;
 }
@@ -191,9 +207,11 @@ static void start_with(u64 features)
     if (!started)
         nic_init(&callbacks);
     else
-        assert_int_equal(nic_restart(), OK);
+        assert_int_equal(nic_restart(nic), OK);
     started = true;
-    assert_true(nic_get_info()->present);
+    nic = nic_get(0);
+    assert_non_null(nic);
+    assert_true(nic_get_info(nic)->present);
     received = sent = 0;
     /* All buffers that the ring has room for are the device's, and no more than there are. */
     assert_int_equal((u16)(queue[0].avail->idx - queue[0].taken), RING);
@@ -201,15 +219,15 @@ static void start_with(u64 features)
 
 static u64 broken_rules(void)
 {
-    return nic_get_counters()->protocol + nic_get_counters()->unknown;
+    return nic_get_counters(nic).protocol + nic_get_counters(nic).unknown;
 }
 
 static void features_depend_on_each_other(void **state)
 {
     start_with(VIRTIO_NET_F_HOST_TSO4 | VIRTIO_NET_F_CTRL_RX | VIRTIO_NET_F_MAC | 1ull << 22);
-    assert_int_equal(nic_get_info()->features, VIRTIO_F_VERSION_1 | VIRTIO_NET_F_MAC);
-    assert_memory_equal(nic_get_info()->mac, config.mac, 6);
-    assert_int_equal(nic_set_receive_mode(true, false), ERR_UNSUPPORTED);
+    assert_int_equal(nic_get_info(nic)->features, VIRTIO_F_VERSION_1 | VIRTIO_NET_F_MAC);
+    assert_memory_equal(nic_get_info(nic)->mac, config.mac, 6);
+    assert_int_equal(nic_set_receive_mode(nic, true, false), ERR_UNSUPPORTED);
 }
 
 static void lengths_are_checked(void **state)
@@ -231,7 +249,7 @@ static void frames_arrive(void **state)
     u64 before = broken_rules();
     for (u32 i = 0; i < 3 * RING; i++) {
         device_sends(i % 2 == 0 ? 1 : 7, i % 2 == 0 ? VIRTIO_NET_HDR_F_DATA_VALID : 0, 12 + FRAME);
-        assert_int_equal(nic_poll(), 1);
+        assert_int_equal(nic_poll(nic), 1);
         assert_int_equal(last.count, 1); /* without MRG_RXBUF num_buffers means nothing */
         assert_int_equal(last.part[0].length, FRAME);
         assert_int_equal(last.part[0].data[0], 0xab);
@@ -241,7 +259,7 @@ static void frames_arrive(void **state)
     assert_int_equal(broken_rules(), before);
     start_with(0);
     device_sends(1, VIRTIO_NET_HDR_F_DATA_VALID, 12 + FRAME);
-    nic_poll();
+    nic_poll(nic);
     assert_false(last.verified); /* not negotiated, not believed */
 }
 
@@ -253,7 +271,7 @@ static void merged_buffers_make_one_frame(void **state)
     device_sends(0, 0, NIC_RX_BUFFER_SIZE);
     device_sends(0, 0, 5);
     device_sends(1, 0, 12 + 60);
-    nic_poll();
+    nic_poll(nic);
     assert_int_equal(received, 2);
     assert_int_equal(last.part[0].length, 60);
     assert_int_equal(broken_rules(), before);
@@ -269,31 +287,31 @@ static void impossible_frames_are_dropped(void **state)
 
     start_with(VIRTIO_NET_F_MRG_RXBUF);
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        u64 before = nic_get_counters()->protocol;
+        u64 before = nic_get_counters(nic).protocol;
         device_sends(cases[i].buffers, 0, cases[i].length);
-        nic_poll();
-        assert_int_equal(nic_get_counters()->protocol, before + 1);
+        nic_poll(nic);
+        assert_int_equal(nic_get_counters(nic).protocol, before + 1);
     }
     assert_int_equal(received, 0);
     /* No buffer was lost over it: all of them fit the ring again. */
     assert_int_equal((u16)(queue[0].avail->idx - queue[0].taken), RING);
     device_sends(1, 0, 112);
-    nic_poll();
+    nic_poll(nic);
     assert_int_equal(received, 1);
 }
 
 static void unknown_and_doubled_completions_are_counted(void **state)
 {
     start_with(0);
-    u64 before = nic_get_counters()->unknown;
+    u64 before = nic_get_counters(nic).unknown;
     u16 head = device_fills(1, 0, 0);
     device_uses(0, head, 112);
     device_uses(0, head, 112);
     device_uses(0, RING, 112);
     device_uses(0, 0xffffffff, 112);
-    nic_poll();
+    nic_poll(nic);
     assert_int_equal(received, 1);
-    assert_int_equal(nic_get_counters()->unknown, before + 3);
+    assert_int_equal(nic_get_counters(nic).unknown, before + 3);
 }
 
 static void a_jumping_index_resets_the_device(void **state)
@@ -301,17 +319,17 @@ static void a_jumping_index_resets_the_device(void **state)
     u32 owner = 0;
 
     start_with(0);
-    u64 resets_before = nic_get_counters()->resets;
+    u64 resets_before = nic_get_counters(nic).resets;
     struct nic_part part = {(u64)arena, 72};
-    assert_int_equal(nic_send(&part, 1, &owner), OK);
+    assert_int_equal(nic_send(nic, &part, 1, &owner), OK);
     queue[0].used->idx += RING + 1;
-    nic_poll();
-    nic_poll();
+    nic_poll(nic);
+    nic_poll(nic);
     assert_int_equal(received, 0);
-    assert_int_equal(nic_get_counters()->resets, resets_before + 1);
+    assert_int_equal(nic_get_counters(nic).resets, resets_before + 1);
     assert_int_equal(owner, 1); /* what was in flight is given back once */
     device_sends(1, 0, 112);
-    nic_poll();
+    nic_poll(nic);
     assert_int_equal(received, 1);
 }
 
@@ -322,14 +340,14 @@ static void held_buffers_run_out_and_come_back(void **state)
     u16 index[NIC_RX_BUFFERS];
     for (u32 i = 0; i < NIC_RX_BUFFERS; i++) {
         device_sends(1, 0, 112);
-        nic_poll();
+        nic_poll(nic);
         index[i] = last.part[0].index;
     }
     assert_int_equal(queue[0].avail->idx, queue[0].taken); /* the device has none left */
     for (u32 i = 0; i < NIC_RX_BUFFERS; i++)
-        nic_return_buffer(index[i]);
+        nic_return_buffer(nic, index[i]);
     keep = false;
-    nic_poll();
+    nic_poll(nic);
     assert_int_equal((u16)(queue[0].avail->idx - queue[0].taken), RING);
 }
 
@@ -340,13 +358,13 @@ static void frames_are_sent_once(void **state)
 
     start_with(VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX);
     for (u32 i = 0; i < RING; i++)
-        assert_int_equal(nic_send(part, 2, &owner[i]), OK);
-    assert_int_equal(nic_send(part, 2, owner), ERR_NO_SPACE);
-    assert_int_equal(nic_send(part, NIC_TX_PARTS + 1, owner), ERR_RANGE);
-    assert_int_equal(nic_send(part, 0, owner), ERR_RANGE);
+        assert_int_equal(nic_send(nic, part, 2, &owner[i]), OK);
+    assert_int_equal(nic_send(nic, part, 2, owner), ERR_NO_SPACE);
+    assert_int_equal(nic_send(nic, part, NIC_TX_PARTS + 1, owner), ERR_RANGE);
+    assert_int_equal(nic_send(nic, part, 0, owner), ERR_RANGE);
     u32 before = kicks;
-    nic_flush();
-    nic_flush();
+    nic_flush(nic);
+    nic_flush(nic);
     assert_int_equal(kicks, before + 1); /* one notification for all */
     for (u32 i = 0; i < RING; i++) {
         u16 head = device_takes(1);
@@ -355,7 +373,7 @@ static void frames_are_sent_once(void **state)
         assert_int_equal(descriptor->len, 2 * sizeof(struct virtq_desc));
         device_uses(1, head, i % 2); /* a length there means nothing */
     }
-    nic_poll();
+    nic_poll(nic);
     assert_int_equal(sent, RING);
     for (u32 i = 0; i < RING; i++)
         assert_int_equal(owner[i], 1);
@@ -369,7 +387,7 @@ static void random_completions_do_no_harm(void **state)
 
     start_with(VIRTIO_NET_F_MRG_RXBUF | VIRTIO_F_EVENT_IDX);
     for (u32 round = 0; round < 20000; round++) {
-        (void)!nic_send(&part, 1, &owner);
+        (void)!nic_send(nic, &part, 1, &owner);
         u32 which = (u32)random_below(&random, 2);
         if (queue[which].used != NULL) {
             u32 id = random_one_in(&random, 20) ? (u32)random_bits(&random) : (u32)random_below(&random, RING);
@@ -377,11 +395,11 @@ static void random_completions_do_no_harm(void **state)
                 (struct virtq_used_elem){id, (u32)random_bits(&random)};
             queue[which].used->idx += random_one_in(&random, 200) ? (u16)random_u64(&random) : 1;
         }
-        nic_poll();
+        nic_poll(nic);
     }
     start_with(0);
     device_sends(1, 0, 112);
-    nic_poll();
+    nic_poll(nic);
     assert_int_equal(received, 1);
 }
 

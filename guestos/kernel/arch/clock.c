@@ -118,8 +118,9 @@ static void arm(u64 at_tsc)
     lapic_timer_start(count > ~0u ? ~0u : (u32)count);
 }
 
-static void on_timer(void)
+static void on_timer(void *unused)
 {
+    (void)unused;
     arm(rdtsc() + tick_us * tsc_khz / 1000);
     if (tick_handler != NULL)
         tick_handler();
@@ -134,7 +135,7 @@ void clock_init(void)
     if (!tsc_deadline)
         lapic_khz = measure_lapic_timer();
     tsc_start = rdtsc();
-    interrupt_set_handler(VECTOR_TIMER, on_timer);
+    interrupt_set_handler(VECTOR_TIMER, on_timer, NULL);
     lapic_timer_configure(VECTOR_TIMER, tsc_deadline);
     arm(rdtsc() + tick_us * tsc_khz / 1000);
 }

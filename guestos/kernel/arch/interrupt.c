@@ -24,7 +24,10 @@ static u64 gdt[7] = {0,
 static u8 fault_stack[8192] __attribute__((aligned(16)));
 static u8 user_stack[8192] __attribute__((aligned(16))); /* what interrupts ring 3 runs here */
 
-static void (*handlers[256])(void);
+static struct {
+    void (*run)(void *context);
+    void *context;
+} handlers[256];
 static bool (*exception_handler)(struct interrupt_frame *frame);
 static u64 counts[256];
 static volatile u64 serial_now;
@@ -63,9 +66,21 @@ void interrupt_init(void)
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }
 
-void interrupt_set_handler(enum interrupt_vector vector, void (*handler)(void))
+void interrupt_set_handler(enum interrupt_vector vector, void (*handler)(void *context), void *context)
 {
-    handlers[vector] = handler;
+    handlers[vector].context = context;
+    handlers[vector].run = handler;
+}
+
+u8 interrupt_add_handler(void (*handler)(void *context), void *context)
+{
+    for (u8 vector = VECTOR_FIRST_FREE; vector < VECTOR_SPURIOUS; vector++) {
+        if (handlers[vector].run != NULL)
+            continue;
+        interrupt_set_handler(vector, handler, context);
+        return vector;
+    }
+    return 0;
 }
 
 void interrupt_set_exception_handler(bool (*handler)(struct interrupt_frame *frame))
@@ -104,8 +119,8 @@ void interrupt_dispatch(struct interrupt_frame *frame)
               (unsigned long long)cr2_read(), (unsigned long long)frame->rax, (unsigned long long)frame->rdi);
     counts[vector]++;
     serial_now++;
-    if (handlers[vector] != NULL)
-        handlers[vector]();
+    if (handlers[vector].run != NULL)
+        handlers[vector].run(handlers[vector].context);
     if (vector != VECTOR_SPURIOUS) /* a spurious interrupt sets no in-service bit (SDM 3A 11.9) */
         lapic_end_interrupt();
 }

@@ -10,12 +10,8 @@
 enum interrupt_vector {
     VECTOR_UART = 0x30,
     VECTOR_TIMER = 0x40,
-    VECTOR_BLK_CONFIG = 0x50,
-    VECTOR_BLK_QUEUE = 0x51,
-    VECTOR_NET_CONFIG = 0x58,
-    VECTOR_NET_RX = 0x59,
-    VECTOR_NET_TX = 0x5a,
-    VECTOR_SPURIOUS = 0xff, /* the low four bits are ones on every CPU (SDM 3A 11.9) */
+    VECTOR_FIRST_FREE = 0x50, /* from here to below VECTOR_SPURIOUS: what interrupt_add_handler gives out */
+    VECTOR_SPURIOUS = 0xff,   /* the low four bits are ones on every CPU (SDM 3A 11.9) */
 };
 
 /* What an entry stub has put on the stack. */
@@ -32,8 +28,11 @@ struct interrupt_frame {
 /* Load GDT, TSS (with a stack of its own for double faults) and IDT. Once, with interrupts off. */
 void interrupt_init(void);
 
-/* Let handler run at each interrupt of vector. The local APIC is told of the end after it returns. */
-void interrupt_set_handler(enum interrupt_vector vector, void (*handler)(void));
+/* Let handler(context) run at each interrupt of vector. The local APIC is told of the end after it returns. */
+void interrupt_set_handler(enum interrupt_vector vector, void (*handler)(void *context), void *context);
+
+/* The same for a vector that nobody has yet, for good. Returns it; 0: all are taken. */
+u8 interrupt_add_handler(void (*handler)(void *context), void *context);
 
 /*
  * Let handler see exceptions first (NULL: nobody). It may change the frame and return true, then the CPU goes on there;

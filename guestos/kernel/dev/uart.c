@@ -58,11 +58,17 @@ static void receive(void)
     }
 }
 
+static void on_interrupt(void *unused)
+{
+    (void)unused;
+    receive();
+}
+
 void uart_enable_input(void)
 {
     if (!present)
         return;
-    interrupt_set_handler(VECTOR_UART, receive);
+    interrupt_set_handler(VECTOR_UART, on_interrupt, NULL);
     if (ioapic_route_irq(UART_IRQ, VECTOR_UART) != OK)
         clock_set_tick(POLL_US, receive);
     io_out8(UART_IER, IER_RECEIVED);

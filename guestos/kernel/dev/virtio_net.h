@@ -1,5 +1,6 @@
 /*
- * The virtio network device (VirtIO 1.2, 5.1): one pair of queues, and the control queue for the receive mode.
+ * Virtio network devices (VirtIO 1.2, 5.1): one pair of queues each, and the control queue for the receive mode. They
+ * are called net0, net1 and so on, in the order in which they stand on the bus.
  *
  * No byte is copied here. A receive buffer belongs to the device from the refill until the frame is handed to
  * received(), then to the receiver until nic_return_buffer. What nic_send was given belongs to the device until sent().
@@ -13,6 +14,7 @@
 #include "shared/lib/types.h"
 #include "shared/virtio/net.h"
 
+#define NIC_MAX 8u
 #define NIC_RX_BUFFERS 512u      /* twice the largest ring: so many frames may be held by their receivers */
 #define NIC_RX_BUFFER_SIZE 2048u /* a full Ethernet frame and its header, two buffers a page */
 #define NIC_RX_PARTS 8u          /* buffers that one received frame may fill */
@@ -44,9 +46,13 @@ struct nic_counters {
     u64 interrupts, resets;
 };
 
+struct nic; /* one card; the driver's own */
+
 struct nic_info {
+    char name[8];
+    u32 index; /* 0: net0 */
     bool present;
-    status_t error; /* why it is not present; ERR_NOT_FOUND: there is no such device */
+    status_t error; /* why it is not present; ERR_NO_MEMORY: the I/O arena has no room for its queues and buffers */
     u16 bdf;
     u64 features;
     u8 mac[6];
@@ -56,39 +62,50 @@ struct nic_info {
 };
 
 struct nic_callbacks {
-    void (*received)(const struct nic_frame *frame);
-    void (*sent)(void *owner);
+    void (*received)(struct nic *nic, const struct nic_frame *frame);
+    void (*sent)(struct nic *nic, void *owner);
 };
 
-/* Find the device, allocate its queues and buffers in the arena, start it. A machine without one is no error. */
+/*
+ * Find the devices, allocate their queues and buffers in the arena, start them. A machine without one is no error, and
+ * one that does not start leaves the others alone: its nic_info says why.
+ */
 void nic_init(const struct nic_callbacks *callbacks);
-const struct nic_info *nic_get_info(void);
-const struct nic_counters *nic_get_counters(void);
+
+/* Handles 0 to nic_count() - 1, at most NIC_MAX, also of cards that are not usable. nic_get: NULL beyond. */
+u32 nic_count(void);
+struct nic *nic_get(u32 index);
+
+const struct nic_info *nic_get_info(const struct nic *nic);
+struct nic_counters nic_get_counters(const struct nic *nic);
+
+/* The sums over all cards. */
+struct nic_counters nic_sum_counters(void);
 
 /*
  * Put a frame into the transmit queue. The first part begins with a struct virtio_net_hdr. ERR_NO_SPACE: the queue is
- * full, try again after sent(). ERR_RANGE: too many parts. ERR_NOT_FOUND: no device. nic_flush tells the device of all
- * that were put since.
+ * full, try again after sent(). ERR_RANGE: too many parts. ERR_NOT_FOUND: the card is not usable. nic_flush tells the
+ * device of all that were put since.
  */
-NODISCARD status_t nic_send(const struct nic_part *part, u32 count, void *owner);
-void nic_return_buffer(u16 index);
+NODISCARD status_t nic_send(struct nic *nic, const struct nic_part *part, u32 count, void *owner);
+void nic_return_buffer(struct nic *nic, u16 index);
 
 /* Whether the transmit queue has room for one more frame, of so many parts. */
-bool nic_can_send(u32 parts);
-void nic_flush(void);
+bool nic_can_send(struct nic *nic, u32 parts);
+void nic_flush(struct nic *nic);
 
 /* Deliver what has completed on both queues, refill the receive queue, follow the link. Number of completions. */
-u32 nic_poll(void);
+u32 nic_poll(struct nic *nic);
 
 /* Ask for an interrupt at the next frame (and when most of a rather full transmit queue is sent); true when there is
  * work already: poll again instead of sleeping. */
-bool nic_enable_interrupts(void);
+bool nic_enable_interrupts(struct nic *nic);
 
 /* Switch promiscuous mode and reception of all multicast frames. ERR_UNSUPPORTED: not offered. ERR_IO: refused. */
-NODISCARD status_t nic_set_receive_mode(bool promiscuous, bool all_multicast);
+NODISCARD status_t nic_set_receive_mode(struct nic *nic, bool promiscuous, bool all_multicast);
 
 /* Reset and start again; frames in the transmit queue are sent() although the device has dropped them. */
-NODISCARD status_t nic_restart(void);
+NODISCARD status_t nic_restart(struct nic *nic);
 
 /* Bytes of frame data in a completion that says `used` bytes; 0 when that is impossible. Pure. */
 u32 nic_check_length(u32 used, bool first);

@@ -100,27 +100,36 @@ static status_t open_device(struct virtio_device *device)
 
 struct search {
     u16 type;
-    struct virtio_device *device;
+    u32 wanted, seen; /* the number of the one that is looked for; how many there were before it */
+    u16 bdf;
 };
 
 static bool is_wanted(const struct pci_device *candidate, void *context)
 {
-    const struct search *search = context;
+    struct search *search = context;
 
     if (candidate->vendor != VIRTIO_PCI_VENDOR || candidate->device != VIRTIO_PCI_DEVICE_BASE + search->type)
         return false;
-    search->device->bdf = candidate->bdf;
-    return true;
+    search->bdf = candidate->bdf;
+    return search->seen++ == search->wanted;
 }
 
-status_t virtio_find(u16 type, struct virtio_device *device)
+status_t virtio_find(u16 type, u32 index, struct virtio_device *device)
 {
-    struct search search = {type, device};
+    struct search search = {.type = type, .wanted = index};
 
-    *device = (struct virtio_device){0};
     if (!pci_scan(is_wanted, &search))
         return ERR_NOT_FOUND;
+    *device = (struct virtio_device){.bdf = search.bdf};
     return open_device(device);
+}
+
+u32 virtio_count(u16 type)
+{
+    struct search search = {.type = type, .wanted = ~0u};
+
+    (void)pci_scan(is_wanted, &search);
+    return search.seen;
 }
 
 status_t virtio_reset(const struct virtio_device *device)

@@ -37,10 +37,14 @@ void virtio_write(const struct virtio_region *region, u32 offset, u32 width, u32
                  sizeof(((struct virtio_pci_common_cfg *)0)->field), (value))
 
 /*
- * Find the first modern device of `type` (VirtIO 1.2 section 5), map its registers, enable it and MSI-X. ERR_NOT_FOUND:
- * none. ERR_FORMAT: a capability is missing or malformed, or a BAR is not assigned. ERR_UNSUPPORTED: no MSI-X.
+ * Find modern device number `index` of `type` (VirtIO 1.2 section 5) in the order of the bus, map its registers, enable
+ * it and MSI-X. ERR_NOT_FOUND: there are not so many. ERR_FORMAT: a capability is missing or malformed, or a BAR is not
+ * assigned. ERR_UNSUPPORTED: no MSI-X.
  */
-NODISCARD status_t virtio_find(u16 type, struct virtio_device *device);
+NODISCARD status_t virtio_find(u16 type, u32 index, struct virtio_device *device);
+
+/* How many modern devices of `type` there are, usable or not. */
+u32 virtio_count(u16 type);
 
 /* Write 0 to the status and wait until it reads 0 (4.1.4.3.2). ERR_TIMEOUT: not within 10 s. */
 NODISCARD status_t virtio_reset(const struct virtio_device *device);

@@ -165,8 +165,8 @@ static const char *run_ports(void)
 
     if (wrong == NULL)
         wrong = sweep_ports(UART_LAST + 1, 0xffff, ~0ull);
-    if (blk_get_info()->present && blk_restart() != OK)
-        return "the block device does not start again";
+    if (blk_restart_all() != OK)
+        return "a disk does not start again";
     return wrong;
 }
 
@@ -216,8 +216,8 @@ static const char *run_pci(void)
         io_out32(PCI_CONFIG_DATA, 0);
         io_out32(PCI_CONFIG_DATA, old);
     }
-    if (blk_get_info()->present && blk_restart() != OK)
-        return "the block device does not start again";
+    if (blk_restart_all() != OK)
+        return "a disk does not start again";
     return NULL;
 }
 

@@ -73,6 +73,7 @@ status_t connection_open(struct connection *connection, const char *host, u16 po
     if (pcb == NULL)
         return ERR_NO_MEMORY;
     attach(connection, pcb);
+    tcp_bind_netif(pcb, connection->netif);
     if (tcp_connect(pcb, &address, port, on_connected) != ERR_OK) {
         connection_close(connection);
         return ERR_NOT_FOUND; /* no way there: no address yet, for one */
@@ -107,6 +108,7 @@ status_t connection_accept(struct connection *connection, u16 port)
 
     if (status != OK)
         return status;
+    tcp_bind_netif(listener, connection->netif);
     tcp_arg(listener, connection);
     tcp_accept(listener, on_accepted);
     status = status_of_wait(net_wait(is_connected_or_lost, connection, FOR_EVER));

@@ -11,6 +11,7 @@ struct connection {
     /* set by the caller, the rest zero */
     void (*received)(void *context, const u8 *data, u32 size);
     void *context;
+    struct netif *netif; /* the card to use; NULL: lwIP routes */
     /* state, to be read only */
     struct tcp_pcb *pcb; /* NULL: not open, or lost */
     bool connected;

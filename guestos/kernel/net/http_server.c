@@ -74,14 +74,14 @@ static err_t send_file(struct client *client)
 
 static u32 status_page(char *text, u32 size)
 {
-    const struct nic_counters *nic = nic_get_counters();
+    struct nic_counters nic = nic_sum_counters();
 
     return (u32)bh_snprintf(text, size,
                             "guestos, up for %llu ms\n%llu requests served before, %llu bytes of files sent\n"
                             "received: %llu frames, %llu bytes; sent: %llu frames, %llu bytes\n"
                             "/SIZE (/100M, /64K, /12345) is a file of that size\n",
-                            (number)clock_us() / 1000, (number)requests, (number)bytes_sent, (number)nic->rx_frames,
-                            (number)nic->rx_bytes, (number)nic->tx_frames, (number)nic->tx_bytes);
+                            (number)clock_us() / 1000, (number)requests, (number)bytes_sent, (number)nic.rx_frames,
+                            (number)nic.rx_bytes, (number)nic.tx_frames, (number)nic.tx_bytes);
 }
 
 static err_t send_head(struct client *client, const char *status, const char *type, u64 length)

@@ -53,7 +53,8 @@ static struct iperf {
     struct iperf_stream stream[IPERF_MAX_STREAMS];
     u32 streams; /* that exist */
     u64 start_us, end_us, peer_bytes;
-    ip_addr_t address; /* client: the server's */
+    struct netif *netif; /* client: the card */
+    ip_addr_t address;   /* client: the server's */
     u16 port;
 } test;
 
@@ -239,6 +240,7 @@ static void open_streams(void)
             return;
         }
         attach_stream(pcb);
+        tcp_bind_netif(pcb, test.netif);
         if (tcp_connect(pcb, &test.address, test.port, on_stream_connected) != ERR_OK)
             finish(ERR_NO_MEMORY);
     }
@@ -508,8 +510,8 @@ static status_t drive_client(void)
     return status == OK ? test.error : status;
 }
 
-status_t iperf_run_client(const ip_addr_t *address, u16 port, const struct iperf_parameters *parameters,
-                          struct iperf_report *report)
+status_t iperf_run_client(struct netif *netif, const ip_addr_t *address, u16 port,
+                          const struct iperf_parameters *parameters, struct iperf_report *report)
 {
     struct tcp_pcb *pcb = tcp_new();
 
@@ -518,11 +520,13 @@ status_t iperf_run_client(const ip_addr_t *address, u16 port, const struct iperf
     memset(&test, 0, sizeof(test));
     test.parameters = *parameters;
     test.sender = !parameters->reverse;
+    test.netif = netif;
     test.address = *address;
     test.port = port;
     expect(STEP_STATE, 1);
     make_cookie();
     attach_control(pcb);
+    tcp_bind_netif(pcb, netif);
     status_t status = tcp_connect(pcb, address, port, on_control_connected) == ERR_OK ? drive_client() : ERR_NOT_FOUND;
     fill_report(report);
     close_all();

@@ -17,9 +17,10 @@ struct iperf_report {
     u64 peer_bytes; /* as the peer counts them */
 };
 
-/* Run a test with the server at `address`. ERR_DENIED: refused or busy. ERR_IO: broken off. ERR_STATE: Ctrl-C. */
-NODISCARD status_t iperf_run_client(const ip_addr_t *address, u16 port, const struct iperf_parameters *parameters,
-                                    struct iperf_report *report);
+/* Run a test with the server at `address`, over this card (NULL: lwIP routes). ERR_DENIED: refused or busy. ERR_IO:
+ * broken off. ERR_STATE: Ctrl-C. */
+NODISCARD status_t iperf_run_client(struct netif *netif, const ip_addr_t *address, u16 port,
+                                    const struct iperf_parameters *parameters, struct iperf_report *report);
 
 /* Be a server for one test. Also ERR_BUSY: the port is in use; ERR_UNSUPPORTED: the client wants what this cannot. */
 NODISCARD status_t iperf_run_server(u16 port, struct iperf_report *report);

@@ -4,11 +4,10 @@
 #include "guestos/kernel/arch/interrupt.h"
 #include "guestos/kernel/background.h"
 #include "guestos/kernel/dev/uart.h"
-#include "guestos/kernel/dev/virtio_net.h"
+#include "guestos/kernel/dev/virtio_pci.h"
 #include "guestos/kernel/mm/arena.h"
 #include "guestos/kernel/net/interface.h"
 #include "guestos/kernel/net/support.h"
-#include "guestos/kernel/net/transmit.h"
 #include "guestos/kernel/shell/pattern.h"
 
 #define RESOLVE_US 15000000u
@@ -23,7 +22,7 @@ static void poll(void)
 {
     interface_poll();
     sys_check_timeouts();
-    transmit_flush();
+    interface_flush();
 }
 
 /* Also makes sure that the next frame wakes the thread, which is about to sleep. */
@@ -31,7 +30,7 @@ static void work_in_background(void)
 {
     do {
         poll();
-    } while (nic_enable_interrupts() && !uart_interrupted());
+    } while (interface_enable_interrupts() && !uart_interrupted());
 }
 
 /* Buffers that last: they are taken once, before any command marks the arena. */
@@ -51,10 +50,9 @@ static status_t allocate(void)
 
 void net_init(void)
 {
-    struct virtio_device found;
     u64 mark = arena_mark();
 
-    error = virtio_find(VIRTIO_ID_NET, &found);
+    error = virtio_count(VIRTIO_ID_NET) > 0 ? OK : ERR_NOT_FOUND;
     if (error == OK)
         error = allocate();
     if (error == OK) {
@@ -87,7 +85,7 @@ enum net_wait_result net_wait(bool (*done)(void *context), void *context, u64 us
         u64 serial = interrupt_serial();
         poll();
         bool is_done = done(context);
-        transmit_flush();
+        interface_flush();
         if (is_done)
             return NET_DONE;
         if (uart_interrupted())
@@ -95,35 +93,36 @@ enum net_wait_result net_wait(bool (*done)(void *context), void *context, u64 us
         u64 now = clock_us();
         if (now >= deadline)
             return NET_TIMEOUT;
-        if (nic_enable_interrupts())
+        if (interface_enable_interrupts())
             continue;
         u64 wake = now + sys_timeouts_sleeptime() * 1000ull;
         clock_wait_until(serial, wake < deadline ? wake : deadline);
     }
 }
 
-void net_set_address(ip4_addr_t address, u32 prefix, ip4_addr_t gateway, ip4_addr_t dns)
+void net_set_address(struct netif *netif, ip4_addr_t address, u32 prefix, ip4_addr_t gateway, ip4_addr_t dns)
 {
     ip4_addr_t mask = {lwip_htonl(prefix == 0 ? 0 : ~0u << (32 - prefix))};
     ip_addr_t server = dns;
 
-    dhcp_release_and_stop(interface_get());
-    netif_set_addr(interface_get(), &address, &mask, &gateway);
-    dns_setserver(0, &server);
+    dhcp_release_and_stop(netif);
+    netif_set_addr(netif, &address, &mask, &gateway);
+    /* Another card's name server stays when this one has none to offer. */
+    if (!ip4_addr_isany_val(dns) || netif == netif_default)
+        dns_setserver(0, &server);
 }
 
 static bool has_address(void *context)
 {
-    (void)context;
-    return dhcp_supplied_address(interface_get()) != 0;
+    return dhcp_supplied_address(context) != 0;
 }
 
-status_t net_use_dhcp(u64 us)
+status_t net_use_dhcp(struct netif *netif, u64 us)
 {
-    dhcp_release_and_stop(interface_get());
-    if (dhcp_start(interface_get()) != ERR_OK)
+    dhcp_release_and_stop(netif);
+    if (dhcp_start(netif) != ERR_OK)
         return ERR_NO_MEMORY;
-    switch (net_wait(has_address, NULL, us)) {
+    switch (net_wait(has_address, netif, us)) {
     case NET_DONE:
         return OK;
     case NET_TIMEOUT:

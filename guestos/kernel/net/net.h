@@ -17,21 +17,21 @@ enum net_wait_result {
     NET_INTERRUPTED, /* Ctrl-C */
 };
 
-/* Find a device and set everything up, without an address. Without a device nothing happens and nothing is used. */
+/* Find the devices and set everything up, without addresses. Without a device nothing happens and nothing is used. */
 void net_init(void);
 bool net_is_present(void);
-status_t net_error(void); /* why it is not present */
+status_t net_error(void); /* why none is present */
 
 /*
  * Poll until done(context) or us microseconds are over. done is called after each poll; it may send.
  */
 enum net_wait_result net_wait(bool (*done)(void *context), void *context, u64 us);
 
-/* Set a fixed address and forget DHCP's; dns may be 0.0.0.0. */
-void net_set_address(ip4_addr_t address, u32 prefix, ip4_addr_t gateway, ip4_addr_t dns);
+/* Set a fixed address and forget DHCP's; dns may be 0.0.0.0. The name server is the one that was set last. */
+void net_set_address(struct netif *netif, ip4_addr_t address, u32 prefix, ip4_addr_t gateway, ip4_addr_t dns);
 
 /* Ask for an address by DHCP and wait for it. ERR_TIMEOUT, ERR_STATE (Ctrl-C), ERR_NO_MEMORY. */
-NODISCARD status_t net_use_dhcp(u64 us);
+NODISCARD status_t net_use_dhcp(struct netif *netif, u64 us);
 
 /* The IPv4 address of a name or of an address in text, by DNS. ERR_NOT_FOUND, ERR_TIMEOUT, ERR_STATE (Ctrl-C). */
 NODISCARD status_t net_resolve(const char *host, ip_addr_t *address);

@@ -96,6 +96,7 @@ status_t ping_run(struct ping *ping)
 
     if (pcb == NULL)
         return status;
+    raw_bind_netif(pcb, ping->netif);
     raw_recv(pcb, on_packet, &request);
     while (ping->sent < ping->count && status == OK) {
         request.sequence++;

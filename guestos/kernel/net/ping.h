@@ -9,6 +9,7 @@
 struct ping {
     /* set by the caller */
     ip_addr_t address;
+    struct netif *netif; /* the card to use; NULL: lwIP routes */
     u64 count;
     u64 size;        /* bytes of payload, at most PING_MAX_SIZE; what does not fit one frame goes in fragments */
     u64 interval_us; /* 0: a second */

@@ -4,19 +4,20 @@
  */
 #pragma once
 
+#include "guestos/kernel/dev/virtio_net.h"
 #include "guestos/kernel/net/lwip.h"
 
-/* After nic_init: by the features that were negotiated. Whether the device completes TCP checksums. */
-bool transmit_init(void);
+/* For a usable card, by the features that were negotiated. Whether the device completes TCP checksums. */
+bool transmit_init(struct nic *nic);
 
 /* A frame from lwIP, which keeps its own reference. ERR_MEM: no room, and transmit_was_full will say so. */
-err_t transmit_frame(struct pbuf *p);
+err_t transmit_frame(struct nic *nic, struct pbuf *p);
 
-/* Hand over what is held, and tell the device. */
-void transmit_flush(void);
+/* Hand over what is held, and tell the device: of this card. */
+void transmit_flush(struct nic *nic);
 
 /* The device has done with what nic_send was given as owner. */
-void transmit_done(void *owner);
+void transmit_done(struct nic *nic, void *owner);
 
-/* Whether a frame was refused since the last call. */
+/* Whether a frame was refused since the last call, on any card. */
 bool transmit_was_full(void);

@@ -44,6 +44,14 @@ static void take_out(struct args *args, int at, int count)
         args->value[i] = args->value[i + count];
 }
 
+char *args_shift(struct args *args)
+{
+    char *first = args->value[0];
+
+    take_out(args, 0, 1);
+    return first;
+}
+
 bool args_take_flag(struct args *args, const char *name)
 {
     int at = find(args, name);
@@ -54,17 +62,33 @@ bool args_take_flag(struct args *args, const char *name)
     return true;
 }
 
-bool args_take_number(struct args *args, const char *name, u64 *out)
+bool args_take_text(struct args *args, const char *name, const char **out)
 {
     int at = find(args, name);
 
     if (at < 0)
         return false;
-    if (at + 1 >= args->count || !args_parse_number(args->value[at + 1], out)) {
+    if (at + 1 >= args->count) {
         args->bad = true;
         return false;
     }
+    *out = args->value[at + 1];
     take_out(args, at, 2);
+    return true;
+}
+
+bool args_take_number(struct args *args, const char *name, u64 *out)
+{
+    const char *text;
+    u64 value;
+
+    if (!args_take_text(args, name, &text))
+        return false;
+    if (!args_parse_number(text, &value)) {
+        args->bad = true;
+        return false;
+    }
+    *out = value;
     return true;
 }
 

@@ -21,6 +21,12 @@ bool args_take_flag(struct args *args, const char *name);
 /* Take `name VALUE` out and store the value; *out keeps its default when the option is absent. Whether it was there. */
 bool args_take_number(struct args *args, const char *name, u64 *out);
 
+/* The same for `name TEXT`. */
+bool args_take_text(struct args *args, const char *name, const char **out);
+
+/* Take the first positional out. There must be one. */
+char *args_shift(struct args *args);
+
 /* Positional number `index` into *out. False when there is none or it is malformed. */
 NODISCARD bool args_number(const struct args *args, int index, u64 *out);
 

@@ -6,16 +6,13 @@
 #include "guestos/kernel/mm/arena.h"
 #include "guestos/kernel/mm/mix.h"
 #include "guestos/kernel/shell/commands.h"
+#include "guestos/kernel/shell/latency.h"
 #include "guestos/kernel/shell/shell.h"
 #include "guestos/kernel/shell/stream.h"
 #include "shared/lib/string.h"
 
 #define BENCH_MAX_DEPTH 128u
 #define BENCH_MAX_SIZE MIB(1)
-/* Latencies in ns: 32 buckets for each power of two, so a percentile is exact to about 3 %. */
-#define BUCKET_BITS 5u
-#define BUCKETS (64u << BUCKET_BITS)
-
 struct bench_mode {
     const char *name;
     bool write, random;
@@ -30,11 +27,13 @@ struct bench_slot {
 };
 
 struct bench {
+    struct blk *disk;
     const struct bench_mode *mode;
     u64 size, depth, seconds, count, random;
     u64 next_sector;
     u64 issued, completed, errors;
-    u64 elapsed_us, total_ns, max_ns;
+    u64 elapsed_us;
+    struct latency latency;
 };
 
 static const struct bench_mode modes[] = {
@@ -44,50 +43,22 @@ static const struct bench_mode modes[] = {
     {"randwrite", true, true, KIB(4)},
 };
 static struct bench_slot slots[BENCH_MAX_DEPTH];
-static u32 histogram[BUCKETS];
 static struct bench bench;
-
-static u32 bucket_of(u64 ns)
-{
-    if (ns < 1u << BUCKET_BITS)
-        return (u32)ns;
-    u32 shift = 63 - (u32)__builtin_clzll(ns) - BUCKET_BITS;
-    return ((shift + 1) << BUCKET_BITS) + (u32)(ns >> shift & ((1u << BUCKET_BITS) - 1));
-}
-
-/* The lower edge of the bucket in which the p-th thousandth of all latencies lies. */
-static u64 percentile_ns(u64 thousandth)
-{
-    u64 wanted = (bench.completed * thousandth + 999) / 1000, seen = 0;
-
-    for (u32 i = 0; i < BUCKETS; i++) {
-        seen += histogram[i];
-        if (seen < wanted || seen == 0)
-            continue;
-        u32 shift = i >> BUCKET_BITS;
-        u64 low = i & ((1u << BUCKET_BITS) - 1);
-        return shift == 0 ? low : (low | 1u << BUCKET_BITS) << (shift - 1);
-    }
-    return 0;
-}
 
 static void on_done(struct blk_request *request)
 {
     struct bench_slot *slot = request->context;
-    u64 ns = clock_tsc_to_ns(request->completed_tsc - request->submitted_tsc);
 
     slot->idle = true;
     bench.completed++;
     bench.errors += request->result != BLK_OK;
-    bench.total_ns += ns;
-    bench.max_ns = ns > bench.max_ns ? ns : bench.max_ns;
-    histogram[bucket_of(ns)]++;
+    latency_add(&bench.latency, clock_tsc_to_ns(request->completed_tsc - request->submitted_tsc));
 }
 
 static status_t submit(struct bench_slot *slot)
 {
-    u64 sectors = bench.size / VIRTIO_BLK_SECTOR, places = blk_get_info()->sectors / sectors;
-    u32 limit = blk_get_info()->max_segment_bytes & ~(VIRTIO_BLK_SECTOR - 1), count = 0;
+    u64 sectors = bench.size / VIRTIO_BLK_SECTOR, places = blk_get_info(bench.disk)->sectors / sectors;
+    u32 limit = blk_get_info(bench.disk)->max_segment_bytes & ~(VIRTIO_BLK_SECTOR - 1), count = 0;
     u64 place = bench.mode->random ? mix_next(&bench.random) % places : bench.next_sector++ % places;
 
     for (u64 at = 0; at < bench.size && count < BLK_MAX_SEGMENTS; count++) {
@@ -102,7 +73,7 @@ static status_t submit(struct bench_slot *slot)
                                          .segments = count,
                                          .done = on_done,
                                          .context = slot};
-    status_t status = blk_submit(&slot->request);
+    status_t status = blk_submit(bench.disk, &slot->request);
     slot->idle = status != OK;
     bench.issued += status == OK;
     return status;
@@ -118,7 +89,7 @@ static int run(void)
         for (u32 i = 0; i < bench.depth && more; i++)
             if (slots[i].idle && (bench.count == 0 || bench.issued < bench.count) && submit(&slots[i]) != OK)
                 break;
-        blk_kick();
+        blk_kick(bench.disk);
         if (bench.issued == bench.completed)
             break;
         u64 before = bench.completed;
@@ -144,29 +115,33 @@ static void report(void)
 {
     u64 rate = stream_rate_tenths((bench.completed - bench.errors) * bench.size, bench.elapsed_us);
     u64 iops = bench.elapsed_us == 0 ? 0 : bench.completed * 1000000 / bench.elapsed_us;
-    u64 p50 = percentile_ns(500) / 1000, p99 = percentile_ns(990) / 1000;
-    u64 mean = bench.completed == 0 ? 0 : bench.total_ns / bench.completed / 1000;
+    u64 p50 = latency_percentile(&bench.latency, 500) / 1000, p99 = latency_percentile(&bench.latency, 990) / 1000;
+    u64 mean = latency_mean(&bench.latency) / 1000, max = bench.latency.max_ns / 1000;
 
     console_print(
         "%s, %llu bytes, depth %llu: %llu.%llu MB/s, %llu IOPS, latency p50 %llu us, p99 %llu us, max %llu us\n",
         bench.mode->name, (unsigned long long)bench.size, (unsigned long long)bench.depth,
         (unsigned long long)rate / 10, (unsigned long long)rate % 10, (unsigned long long)iops, (unsigned long long)p50,
-        (unsigned long long)p99, (unsigned long long)bench.max_ns / 1000);
-    console_print("json {\"mode\":\"%s\",\"size\":%llu,\"depth\":%llu,\"requests\":%llu,\"errors\":%llu,"
-                  "\"elapsed_us\":%llu,\"mb_per_s\":%llu.%llu,\"iops\":%llu,\"mean_us\":%llu,\"p50_us\":%llu,"
-                  "\"p99_us\":%llu,\"max_us\":%llu}\n",
-                  bench.mode->name, (unsigned long long)bench.size, (unsigned long long)bench.depth,
-                  (unsigned long long)bench.completed, (unsigned long long)bench.errors,
-                  (unsigned long long)bench.elapsed_us, (unsigned long long)rate / 10, (unsigned long long)rate % 10,
-                  (unsigned long long)iops, (unsigned long long)mean, (unsigned long long)p50, (unsigned long long)p99,
-                  (unsigned long long)bench.max_ns / 1000);
+        (unsigned long long)p99, (unsigned long long)max);
+    console_print(
+        "json {\"disk\":\"%s\",\"mode\":\"%s\",\"size\":%llu,\"depth\":%llu,\"requests\":%llu,\"errors\":%llu,"
+        "\"elapsed_us\":%llu,\"mb_per_s\":%llu.%llu,\"iops\":%llu,\"mean_us\":%llu,\"p50_us\":%llu,"
+        "\"p99_us\":%llu,\"max_us\":%llu}\n",
+        blk_get_info(bench.disk)->name, bench.mode->name, (unsigned long long)bench.size,
+        (unsigned long long)bench.depth, (unsigned long long)bench.completed, (unsigned long long)bench.errors,
+        (unsigned long long)bench.elapsed_us, (unsigned long long)rate / 10, (unsigned long long)rate % 10,
+        (unsigned long long)iops, (unsigned long long)mean, (unsigned long long)p50, (unsigned long long)p99,
+        (unsigned long long)max);
 }
 
 static bool parse(struct args *args)
 {
     u64 seed = 1;
 
-    bench = (struct bench){.mode = &modes[0], .depth = 32, .seconds = 5};
+    memset(&bench, 0, sizeof(bench));
+    bench.mode = &modes[0];
+    bench.depth = 32;
+    bench.seconds = 5;
     bool sized = args_take_number(args, "--size", &bench.size);
     args_take_number(args, "--depth", &bench.depth);
     args_take_number(args, "--seconds", &bench.seconds);
@@ -191,11 +166,13 @@ static bool parse(struct args *args)
 
 int command_blk_bench(struct args *args)
 {
+    const char *name = stream_take_disk(args);
+
     if (!parse(args))
         return SHELL_USAGE;
-    if (!stream_check_range(0, bench.size / VIRTIO_BLK_SECTOR))
+    bench.disk = stream_find_disk(name);
+    if (bench.disk == NULL || !stream_check_range(bench.disk, 0, bench.size / VIRTIO_BLK_SECTOR))
         return SHELL_FAILED;
-    memset(histogram, 0, sizeof(histogram));
     for (u32 i = 0; i < bench.depth; i++) {
         slots[i].idle = true;
         slots[i].buffer = arena_alloc(bench.size, PAGE_SIZE);

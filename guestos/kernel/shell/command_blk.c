@@ -1,4 +1,4 @@
-/* blk and sha256: reading, writing, verifying, and the small requests. */
+/* blk and sha256: what the disks are; reading, writing, verifying. */
 #include "guestos/kernel/arch/clock.h"
 #include "guestos/kernel/dev/console.h"
 #include "guestos/kernel/dev/virtio_blk.h"
@@ -15,7 +15,7 @@
 #define SHOW_MISMATCHES 8u
 
 static const struct shell_command subcommands[] = {
-    {"info", "blk [info]", "what the device says of itself", command_blk_info},
+    {"info", "blk [info]", "what the disks say of themselves", command_blk_info},
     {"read", "blk read LBA COUNT [qd N] [size N] [--sha256]", "read COUNT sectors", command_blk_read},
     {"write", "blk write --seed S LBA SECTORS", "write the pattern of pattern.h, generation 0, then flush",
      command_blk_write},
@@ -23,8 +23,13 @@ static const struct shell_command subcommands[] = {
     {"bench",
      "blk bench [read|write|randread|randwrite] [--size BYTES] [--depth N] [--seconds N | --count N] [--seed S]",
      "measure; writing destroys what is on the disk", command_blk_bench},
-    {"load", "blk load --seed S [--depth N] [--seconds N | --count N] [--lba L] [--sectors N] [--final] [--quiet]",
-     "random mixed requests, every byte verified; destroys the region", command_blk_load},
+    {"load",
+     "blk load --seed S [--disk vda,vdb...] [--depth N] [--size BYTES] [--seconds N | --count N] [--lba L] "
+     "[--sectors N] [--final] [--quiet]",
+     "random mixed requests, every byte verified; destroys the region; several disks at once", command_blk_load},
+    {"discard", "blk discard LBA SECTORS", "the disk may forget what is there", command_blk_discard},
+    {"zero", "blk zero LBA SECTORS [--unmap]", "make it read as zeroes, by giving the space back if that helps",
+     command_blk_zero},
     {"id", "blk id", "the device's serial number", command_blk_id},
     {"flush", "blk flush", "make what was written durable", command_blk_flush},
     {"unsupported", "blk unsupported", "send an unknown request type; the device must say UNSUPP",
@@ -33,37 +38,56 @@ static const struct shell_command subcommands[] = {
 
 int command_blk(struct args *args)
 {
-    if (args->count == 0)
+    const char *disk;
+
+    if (args->count < ARGS_MAX &&
+        args_take_text(args, "--disk", &disk)) { /* may stand first; the subcommand takes it */
+        args->value[args->count++] = "--disk";
+        args->value[args->count++] = (char *)disk;
+    }
+    if (args->count == 0 || strcmp(args->value[0], "--disk") == 0)
         return command_blk_info(args);
     for (u32 i = 0; i < ARRAY_SIZE(subcommands); i++) {
         if (strcmp(args->value[0], subcommands[i].name) != 0)
             continue;
-        args->count--;
-        memmove(args->value, args->value + 1, (size_t)args->count * sizeof(args->value[0]));
+        args_shift(args);
         args->usage = subcommands[i].usage;
         return subcommands[i].run(args);
     }
     for (u32 i = 0; i < ARRAY_SIZE(subcommands); i++)
         console_print("%s\n           %s\n", subcommands[i].usage, subcommands[i].help);
+    console_print("All take --disk NAME; without it the disk is vda.\n");
     return strcmp(args->value[0], "help") == 0 ? SHELL_OK : SHELL_USAGE;
 }
 
-int command_blk_info(struct args *args)
+static void show_disk(const struct blk_info *info)
 {
-    const struct blk_info *info = blk_get_info();
-
-    if (!args_check(args, 0, 0))
-        return SHELL_USAGE;
-    if (!stream_check_range(0, 0))
-        return SHELL_FAILED;
-    console_print("/dev/vda: virtio-blk at %02x:%02x.%x, %llu sectors (%llu MiB), features 0x%llx%s\n", info->bdf >> 8,
-                  info->bdf >> 3 & 31, info->bdf & 7, (unsigned long long)info->sectors,
+    console_print("/dev/%s: virtio-blk at %02x:%02x.%x, %llu sectors (%llu MiB), features 0x%llx%s%s%s\n", info->name,
+                  info->bdf >> 8, info->bdf >> 3 & 31, info->bdf & 7, (unsigned long long)info->sectors,
                   (unsigned long long)info->sectors >> 11, (unsigned long long)info->features,
-                  (info->features & VIRTIO_BLK_F_RO) != 0 ? ", read-only" : "");
+                  (info->features & VIRTIO_BLK_F_RO) != 0 ? ", read-only" : "",
+                  (info->features & VIRTIO_BLK_F_DISCARD) != 0 ? ", discard" : "",
+                  (info->features & VIRTIO_BLK_F_WRITE_ZEROES) != 0 ? ", write zeroes" : "");
     console_print("queue of %u, segments: at most %u of %u bytes, block size %u\n", info->queue_size,
                   info->max_segments, info->max_segment_bytes,
                   (info->features & VIRTIO_BLK_F_BLK_SIZE) != 0 ? info->config.blk_size : VIRTIO_BLK_SECTOR);
-    return SHELL_OK;
+}
+
+/* All disks, or the one that --disk names. */
+int command_blk_info(struct args *args)
+{
+    const char *name = NULL;
+
+    args_take_text(args, "--disk", &name);
+    if (!args_check(args, 0, 0))
+        return SHELL_USAGE;
+    for (u32 i = 0; name == NULL && i < blk_count(); i++)
+        if (blk_get_info(blk_get(i))->present)
+            show_disk(blk_get_info(blk_get(i)));
+    const struct blk *disk = stream_find_disk(name == NULL ? "vda" : name);
+    if (disk != NULL && name != NULL)
+        show_disk(blk_get_info(disk));
+    return disk != NULL ? SHELL_OK : SHELL_FAILED;
 }
 
 static void report(const struct stream *stream, int status)
@@ -73,101 +97,6 @@ static void report(const struct stream *stream, int status)
     if (status == SHELL_OK)
         console_print("%s: %llu bytes, %llu.%llu MB/s\n", stream->name, (unsigned long long)stream->bytes,
                       (unsigned long long)rate / 10, (unsigned long long)rate % 10);
-}
-
-static void mark_done(struct blk_request *request)
-{
-    *(bool *)request->context = true;
-}
-
-/* One request without the stream's machinery, waited for. *request must outlive the command: it may never come back. */
-static int run_single(u32 type, u8 *buffer, u32 bytes, bool *finished, struct blk_request *request)
-{
-    static struct blk_segment segment;
-
-    *finished = false;
-    segment = (struct blk_segment){(u64)buffer, bytes};
-    *request = (struct blk_request){.type = type,
-                                    .device_writes = true,
-                                    .segment = &segment,
-                                    .segments = bytes != 0,
-                                    .done = mark_done,
-                                    .context = finished};
-    status_t status = blk_submit(request);
-    if (status != OK) {
-        console_print("blk: %s\n", status_text(status));
-        return SHELL_FAILED;
-    }
-    blk_kick();
-    for (u64 since = clock_us(); !*finished;) {
-        int waited = stream_wait("blk", since);
-        if (waited != SHELL_OK)
-            return waited;
-    }
-    return SHELL_OK;
-}
-
-static int flush(void)
-{
-    static struct blk_request request;
-    static bool finished;
-
-    if ((blk_get_info()->features & VIRTIO_BLK_F_FLUSH) == 0)
-        return SHELL_OK; /* 5.2.6.2: without the feature, writes are stable when they complete */
-    int status = run_single(VIRTIO_BLK_T_FLUSH, NULL, 0, &finished, &request);
-    if (status == SHELL_OK && request.result != BLK_OK) {
-        console_print("flush: %s\n", stream_result_text(request.result));
-        return SHELL_FAILED;
-    }
-    return status;
-}
-
-int command_blk_flush(struct args *args)
-{
-    if (!args_check(args, 0, 0))
-        return SHELL_USAGE;
-    return stream_check_range(0, 0) ? flush() : SHELL_FAILED;
-}
-
-int command_blk_id(struct args *args)
-{
-    static struct blk_request request;
-    static bool finished;
-    char id[VIRTIO_BLK_ID_BYTES + 1] = {0};
-
-    if (!args_check(args, 0, 0))
-        return SHELL_USAGE;
-    u8 *buffer = arena_alloc(VIRTIO_BLK_ID_BYTES, PAGE_SIZE);
-    if (buffer == NULL || !stream_check_range(0, 0))
-        return SHELL_FAILED;
-    memset(buffer, 0, VIRTIO_BLK_ID_BYTES);
-    int status = run_single(VIRTIO_BLK_T_GET_ID, buffer, VIRTIO_BLK_ID_BYTES, &finished, &request);
-    if (status != SHELL_OK)
-        return status;
-    if (request.result != BLK_OK) {
-        console_print("id: %s\n", stream_result_text(request.result));
-        return SHELL_FAILED;
-    }
-    for (u32 i = 0; i < VIRTIO_BLK_ID_BYTES && buffer[i] != 0; i++)
-        id[i] = buffer[i] >= ' ' && buffer[i] < 0x7f ? (char)buffer[i] : '?';
-    console_print("id: '%s'\n", id);
-    return SHELL_OK;
-}
-
-int command_blk_unsupported(struct args *args)
-{
-    static struct blk_request request;
-    static bool finished;
-
-    if (!args_check(args, 0, 0))
-        return SHELL_USAGE;
-    if (!stream_check_range(0, 0))
-        return SHELL_FAILED;
-    int status = run_single(0x7ffffff0, NULL, 0, &finished, &request); /* even and of no meaning in 5.2.6 */
-    if (status != SHELL_OK)
-        return status;
-    console_print("unsupported: the device said: %s\n", stream_result_text(request.result));
-    return request.result == BLK_UNSUPPORTED ? SHELL_OK : SHELL_FAILED;
 }
 
 struct reading {
@@ -193,6 +122,7 @@ int command_blk_read(struct args *args)
 {
     static struct reading reading;
     char hex[2 * SHA256_SIZE + 1];
+    const char *name = stream_take_disk(args);
     u64 lba, count, depth = 8, size = KIB(128);
 
     reading = (struct reading){.hashing = args_take_flag(args, "--sha256")};
@@ -203,10 +133,12 @@ int command_blk_read(struct args *args)
         console_print("blk read: depth 1 to %u, size a multiple of 512 up to 1M\n", STREAM_MAX_DEPTH);
         return SHELL_USAGE;
     }
-    if (!stream_check_range(lba, count))
+    struct blk *disk = stream_find_disk(name);
+    if (disk == NULL || !stream_check_range(disk, lba, count))
         return SHELL_FAILED;
     sha256_init(&reading.hash);
     struct stream stream = {.name = "read",
+                            .disk = disk,
                             .lba = lba,
                             .sectors = count,
                             .request_bytes = (u32)size,
@@ -249,6 +181,7 @@ static void check_data(void *context, u64 sector, u8 *buffer, u32 sectors)
 static int run_pattern(struct args *args, struct stream *stream)
 {
     struct checking checking = {0};
+    const char *name = stream_take_disk(args);
     u64 size = KIB(256);
 
     bool seeded = args_take_number(args, "--seed", &checking.seed);
@@ -257,14 +190,15 @@ static int run_pattern(struct args *args, struct stream *stream)
         console_print("%s: --seed, LBA and SECTORS must be numbers\n", stream->name);
         return SHELL_USAGE;
     }
-    if (!stream_check_range(stream->lba, stream->sectors))
+    stream->disk = stream_find_disk(name);
+    if (stream->disk == NULL || !stream_check_range(stream->disk, stream->lba, stream->sectors))
         return SHELL_FAILED;
     stream->request_bytes = (u32)size;
     stream->depth = STREAM_DEPTH;
     stream->context = &checking;
     int status = stream_run(stream);
     if (status == SHELL_OK && stream->write)
-        status = flush();
+        status = command_flush(stream->disk);
     report(stream, status);
     if (checking.mismatches != 0)
         console_print("%s: %llu sectors differ\n", stream->name, (unsigned long long)checking.mismatches);
@@ -306,20 +240,26 @@ int command_sha256(struct args *args)
 {
     static struct hashing hashing;
     char hex[2 * SHA256_SIZE + 1];
-    u64 bytes = blk_get_info()->sectors * VIRTIO_BLK_SECTOR;
+    u64 bytes;
 
     if (!args_check(args, 1, 2))
         return SHELL_USAGE;
-    if (strcmp(args->value[0], "/dev/vda") != 0 || (args->count == 2 && !args_number(args, 1, &bytes))) {
+    if (strncmp(args->value[0], "/dev/", 5) != 0 || (args->count == 2 && !args_number(args, 1, &bytes))) {
         console_print("usage: %s\n", args->usage);
         return SHELL_USAGE;
     }
+    struct blk *disk = stream_find_disk(args->value[0]);
+    if (disk == NULL)
+        return SHELL_FAILED;
+    if (args->count == 1)
+        bytes = blk_get_info(disk)->sectors * VIRTIO_BLK_SECTOR;
     u64 sectors = bytes / VIRTIO_BLK_SECTOR + (bytes % VIRTIO_BLK_SECTOR != 0);
-    if (!stream_check_range(0, sectors))
+    if (!stream_check_range(disk, 0, sectors))
         return SHELL_FAILED;
     hashing.left = bytes;
     sha256_init(&hashing.hash);
     struct stream stream = {.name = "sha256",
+                            .disk = disk,
                             .sectors = sectors,
                             .request_bytes = (u32)KIB(256),
                             .depth = STREAM_DEPTH,
@@ -329,6 +269,6 @@ int command_sha256(struct args *args)
     if (status != SHELL_OK)
         return status;
     sha256_finish_hex(&hashing.hash, hex);
-    console_print("%s  /dev/vda\n", hex);
+    console_print("%s  %s\n", hex, args->value[0]);
     return SHELL_OK;
 }

@@ -13,6 +13,7 @@
 #define CHECK_SECTORS 8u
 
 static u8 reference[CHECK_SECTORS * VIRTIO_BLK_SECTOR]; /* what the start of the disk holds */
+static struct blk *disk;
 static u32 passed, failed;
 
 static void keep_data(void *context, u64 sector, u8 *buffer, u32 sectors)
@@ -23,8 +24,9 @@ static void keep_data(void *context, u64 sector, u8 *buffer, u32 sectors)
 static bool read_start(u8 *into)
 {
     u64 mark = arena_mark();
-    u64 sectors = blk_get_info()->sectors < CHECK_SECTORS ? blk_get_info()->sectors : CHECK_SECTORS;
+    u64 sectors = blk_get_info(disk)->sectors < CHECK_SECTORS ? blk_get_info(disk)->sectors : CHECK_SECTORS;
     struct stream stream = {.name = "hostile",
+                            .disk = disk,
                             .sectors = sectors,
                             .request_bytes = VIRTIO_BLK_SECTOR,
                             .depth = CHECK_SECTORS,
@@ -40,7 +42,7 @@ static bool read_start(u8 *into)
 static const char *check_works(void)
 {
     static u8 now[sizeof(reference)];
-    status_t status = blk_restart();
+    status_t status = blk_restart(disk);
 
     if (status != OK)
         return status_text(status);
@@ -56,7 +58,7 @@ static void run_probe(const struct probe_entry *entry)
     u64 mark = arena_mark();
     const char *why = "no device or no arena memory";
 
-    if (probe_open(&probe))
+    if (probe_open(&probe, disk))
         why = entry->run != NULL ? entry->run(&probe) : entry->expect(&probe, entry->break_rule);
     const char *after = check_works();
     arena_release(mark);
@@ -100,13 +102,15 @@ int command_hostile(struct args *args)
 {
     if (args_take_flag(args, "cpu"))
         return command_hostile_cpu(args);
+    const char *name = stream_take_disk(args);
     if (!args_check(args, 1, ARGS_MAX))
         return SHELL_USAGE;
     if (strcmp(args->value[0], "list") == 0) {
         list_all();
         return SHELL_OK;
     }
-    if (!stream_check_range(0, 1) || !read_start(reference))
+    disk = stream_find_disk(name);
+    if (disk == NULL || !stream_check_range(disk, 0, 1) || !read_start(reference))
         return SHELL_FAILED;
     passed = failed = 0;
     for (int i = 0; i < args->count && !uart_interrupted(); i++) {

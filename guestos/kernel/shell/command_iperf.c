@@ -19,7 +19,7 @@ typedef unsigned long long number; /* what %llu takes */
 /* What the test cost the device's side: of the counters, the differences. */
 static void report_test(const struct iperf_report *report, const struct nic_counters *before)
 {
-    const struct nic_counters *after = nic_get_counters();
+    struct nic_counters after = nic_sum_counters();
     u64 rate = stream_rate_tenths(report->bytes, report->us);
 
     console_print("iperf3: %s %llu bytes in %llu ms, %llu.%llu MB/s, %u stream%s; the peer counts %llu\n",
@@ -31,22 +31,23 @@ static void report_test(const struct iperf_report *report, const struct nic_coun
                   report->sender ? "true" : "false", (number)report->bytes, (number)report->peer_bytes,
                   (number)report->us, (number)rate / 10, (number)rate % 10, report->streams);
     console_print("\"rx_frames\":%llu,\"tx_frames\":%llu,\"notified\":%llu,\"interrupts\":%llu}\n",
-                  (number)(after->rx_frames - before->rx_frames), (number)(after->tx_frames - before->tx_frames),
-                  (number)(after->notified - before->notified), (number)(after->interrupts - before->interrupts));
+                  (number)(after.rx_frames - before->rx_frames), (number)(after.tx_frames - before->tx_frames),
+                  (number)(after.notified - before->notified), (number)(after.interrupts - before->interrupts));
 }
 
-static int run_client(const char *name, const ip_addr_t *address, u16 port, const struct iperf_parameters *parameters)
+static int run_client(const char *name, struct netif *netif, const ip_addr_t *address, u16 port,
+                      const struct iperf_parameters *parameters)
 {
-    struct nic_counters before = *nic_get_counters();
+    struct nic_counters before = nic_sum_counters();
     struct iperf_report report;
-    status_t status = iperf_run_client(address, port, parameters, &report);
+    status_t status = iperf_run_client(netif, address, port, parameters, &report);
 
     /* A server that has just finished a test does not listen for a moment. */
     for (u32 i = 0; i < RETRIES && status == ERR_DENIED; i++) {
         if (!console_sleep(RETRY_US))
             return SHELL_INTERRUPTED;
-        before = *nic_get_counters();
-        status = iperf_run_client(address, port, parameters, &report);
+        before = nic_sum_counters();
+        status = iperf_run_client(netif, address, port, parameters, &report);
     }
     if (status != OK)
         return command_failed(name, "test", status);
@@ -61,7 +62,7 @@ static int run_server(u16 port, bool once)
 
     console_print("iperf3: serving on port %u, Ctrl-C ends it\n", port);
     do {
-        struct nic_counters before = *nic_get_counters();
+        struct nic_counters before = nic_sum_counters();
         status = iperf_run_server(port, &report);
         if (status == OK)
             report_test(&report, &before);
@@ -91,7 +92,10 @@ int command_iperf3(struct args *args)
     bool good = take_parameters(args, &parameters, &port);
     bool server = args_take_flag(args, "-s"), client = args_take_flag(args, "-c"), once = args_take_flag(args, "-1");
 
+    struct netif *netif;
     parameters.reverse = args_take_flag(args, "-R");
+    if (!command_take_card(args, &netif))
+        return SHELL_FAILED;
     if (!args_check(args, client, client))
         return SHELL_USAGE;
     if (!good || server == client) {
@@ -106,12 +110,13 @@ int command_iperf3(struct args *args)
     status_t status = net_resolve(args->value[0], &address);
     if (status != OK)
         return command_failed("iperf3", args->value[0], status);
-    return run_client("iperf3", &address, (u16)port, &parameters);
+    return run_client("iperf3", netif, &address, (u16)port, &parameters);
 }
 
-static int bench_latency(const ip_addr_t *address)
+static int bench_latency(struct netif *netif, const ip_addr_t *address)
 {
-    struct ping ping = {.address = *address, .count = BENCH_PINGS, .size = 56, .interval_us = BENCH_INTERVAL_US};
+    struct ping ping = {
+        .address = *address, .netif = netif, .count = BENCH_PINGS, .size = 56, .interval_us = BENCH_INTERVAL_US};
     status_t status = ping_run(&ping);
 
     if (status != OK || ping.received == 0)
@@ -125,8 +130,11 @@ static int command_net_bench(struct args *args)
     struct iperf_parameters parameters;
     u64 port = IPERF_PORT;
     bool good = take_parameters(args, &parameters, &port);
+    struct netif *netif;
     ip_addr_t address;
 
+    if (!command_take_card(args, &netif))
+        return SHELL_FAILED;
     if (!args_check(args, 1, 1))
         return SHELL_USAGE;
     if (!good) {
@@ -136,10 +144,10 @@ static int command_net_bench(struct args *args)
     status_t status = net_resolve(args->value[0], &address);
     if (status != OK)
         return command_failed("net", args->value[0], status);
-    int result = bench_latency(&address);
+    int result = bench_latency(netif, &address);
     for (u32 i = 0; i < 2 && result == SHELL_OK; i++) {
         parameters.reverse = i == 1;
-        result = run_client("net", &address, (u16)port, &parameters);
+        result = run_client("net", netif, &address, (u16)port, &parameters);
     }
     return result;
 }
@@ -147,7 +155,7 @@ static int command_net_bench(struct args *args)
 int command_net(struct args *args)
 {
     static const struct shell_command subcommands[] = {
-        {"bench", "net bench HOST [-t SECONDS] [-P STREAMS] [-p PORT]",
+        {"bench", "net bench HOST [--if net1] [-t SECONDS] [-P STREAMS] [-p PORT]",
          "latency, and throughput both ways with an iperf3 server", command_net_bench},
     };
 

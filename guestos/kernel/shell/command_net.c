@@ -37,8 +37,7 @@ int command_run_sub(struct args *args, const struct shell_command *subcommand, u
     for (u32 i = 0; i < count && args->count > 0; i++) {
         if (strcmp(args->value[0], subcommand[i].name) != 0)
             continue;
-        args->count--;
-        memmove(args->value, args->value + 1, (size_t)args->count * sizeof(args->value[0]));
+        args_shift(args);
         args->usage = subcommand[i].usage;
         return command_has_network() ? subcommand[i].run(args) : SHELL_FAILED;
     }
@@ -53,14 +52,14 @@ static int usage(const struct args *args)
     return SHELL_USAGE;
 }
 
-static void show_interface(void)
+static void show_interface(const struct netif *netif)
 {
-    const struct nic_info *nic = nic_get_info();
-    const struct netif *netif = interface_get();
+    const struct nic_info *nic = nic_get_info(interface_nic(netif));
     char address[16], gateway[16], mask[16];
 
-    console_print("en0: virtio-net at %02x:%02x.%x, features 0x%llx, queues of %u and %u\n", nic->bdf >> 8,
-                  nic->bdf >> 3 & 31, nic->bdf & 7, (number)nic->features, nic->rx_size, nic->tx_size);
+    console_print("%s: virtio-net at %02x:%02x.%x, features 0x%llx, queues of %u and %u%s\n", nic->name, nic->bdf >> 8,
+                  nic->bdf >> 3 & 31, nic->bdf & 7, (number)nic->features, nic->rx_size, nic->tx_size,
+                  netif == netif_default ? ", default" : "");
     console_print("  ether %02x:%02x:%02x:%02x:%02x:%02x, link %s%s%s\n", nic->mac[0], nic->mac[1], nic->mac[2],
                   nic->mac[3], nic->mac[4], nic->mac[5], nic->link_up ? "up" : "down",
                   nic->promiscuous ? ", promiscuous" : "", nic->all_multicast ? ", all multicast" : "");
@@ -71,22 +70,90 @@ static void show_interface(void)
                   dhcp_supplied_address(netif) ? " (by DHCP)" : "");
 }
 
-static void show_counters(void)
+/* The members of an object, without its braces. */
+static void print_counters(bool link, const struct nic_counters *nic)
 {
-    const struct nic_counters *nic = nic_get_counters();
-
-    console_print("json {\"link\":%s,\"rx_frames\":%llu,\"rx_bytes\":%llu,\"tx_frames\":%llu,\"tx_bytes\":%llu,"
+    console_print("\"link\":%s,\"rx_frames\":%llu,\"rx_bytes\":%llu,\"tx_frames\":%llu,\"tx_bytes\":%llu,"
                   "\"tx_full\":%llu,",
-                  nic_get_info()->link_up ? "true" : "false", (number)nic->rx_frames, (number)nic->rx_bytes,
-                  (number)nic->tx_frames, (number)nic->tx_bytes, (number)nic->tx_full);
+                  link ? "true" : "false", (number)nic->rx_frames, (number)nic->rx_bytes, (number)nic->tx_frames,
+                  (number)nic->tx_bytes, (number)nic->tx_full);
     console_print("\"protocol\":%llu,\"unknown\":%llu,\"notified\":%llu,\"not_notified\":%llu,\"interrupts\":%llu,"
-                  "\"resets\":%llu}\n",
+                  "\"resets\":%llu",
                   (number)nic->protocol, (number)nic->unknown, (number)nic->notified, (number)nic->notify_suppressed,
                   (number)nic->interrupts, (number)nic->resets);
 }
 
+static void print_card(const struct netif *netif)
+{
+    const struct nic *card = interface_nic(netif);
+    const struct nic_info *nic = nic_get_info(card);
+    struct nic_counters counters = nic_get_counters(card);
+    char address[16];
+
+    ip4addr_ntoa_r(netif_ip4_addr(netif), address, sizeof(address));
+    console_print("\"address\":\"%s\",\"mac\":\"%02x:%02x:%02x:%02x:%02x:%02x\",", address, nic->mac[0], nic->mac[1],
+                  nic->mac[2], nic->mac[3], nic->mac[4], nic->mac[5]);
+    print_counters(nic->link_up, &counters);
+}
+
+/* The sums over all cards, and whether all links are up; then each card's own. */
+static void print_all_cards(void)
+{
+    struct nic_counters sum = nic_sum_counters();
+    bool link = true;
+
+    for (u32 i = 0; i < nic_count(); i++)
+        link = link && nic_get_info(nic_get(i))->link_up;
+    print_counters(link, &sum);
+    console_print(",\"cards\":{");
+    for (u32 i = 0, printed = 0; i < nic_count(); i++) {
+        if (interface_get(i) == NULL)
+            continue;
+        console_print("%s\"%s\":{", printed++ == 0 ? "" : ",", nic_get_info(nic_get(i))->name);
+        print_card(interface_get(i));
+        console_print("}");
+    }
+    console_print("}");
+}
+
+/* netif: NULL for all. */
+static int show(const struct netif *netif, bool json)
+{
+    if (json) {
+        console_print("json {");
+        if (netif != NULL)
+            print_card(netif);
+        else
+            print_all_cards();
+        console_print("}\n");
+        return SHELL_OK;
+    }
+    for (u32 i = 0; i < nic_count(); i++) {
+        const struct nic_info *nic = nic_get_info(nic_get(i));
+        const struct netif *other = interface_get(i);
+        if (other != NULL && (netif == NULL || netif == other))
+            show_interface(other);
+        else if (other == NULL && netif == NULL)
+            console_print("%s: not usable: %s\n", nic->name, status_text(nic->error));
+    }
+    return SHELL_OK;
+}
+
+bool command_take_card(struct args *args, struct netif **netif)
+{
+    const char *name = NULL;
+
+    *netif = NULL;
+    if (!args_take_text(args, "--if", &name))
+        return true;
+    *netif = interface_find(name);
+    if (*netif == NULL)
+        console_print("no usable network card is called %s\n", name);
+    return *netif != NULL;
+}
+
 /* ADDRESS/PREFIX GATEWAY DNS; the last two may be left out. */
-static int set_address(struct args *args)
+static int set_address(struct netif *netif, struct args *args)
 {
     ip4_addr_t address, gateway = {0}, dns = {0};
     char *slash = strchr(args->value[0], '/');
@@ -100,45 +167,52 @@ static int set_address(struct args *args)
     if (!ip4addr_aton(args->value[0], &address) || (args->count > 1 && !ip4addr_aton(args->value[1], &gateway)) ||
         (args->count > 2 && !ip4addr_aton(args->value[2], &dns)))
         return usage(args);
-    net_set_address(address, (u32)prefix, gateway, dns);
+    net_set_address(netif, address, (u32)prefix, gateway, dns);
     return SHELL_OK;
 }
 
-static int set_mode(const struct args *args)
+static int set_mode(const struct netif *netif, const struct args *args)
 {
     bool on = strcmp(args->value[1], "on") == 0;
 
     if (!on && strcmp(args->value[1], "off") != 0)
         return usage(args);
-    status_t status = nic_set_receive_mode(on, false);
+    status_t status = nic_set_receive_mode(interface_nic(netif), on, false);
     return status == OK ? SHELL_OK : command_failed("ifconfig", "promisc", status);
+}
+
+/* Do what the words after the card's name say. */
+static int configure(struct netif *netif, struct args *args)
+{
+    if (args->count == 2 && strcmp(args->value[0], "promisc") == 0)
+        return set_mode(netif, args);
+    if (args->count != 1 || strcmp(args->value[0], "dhcp") != 0)
+        return set_address(netif, args);
+    status_t status = net_use_dhcp(netif, DHCP_US);
+    return status == OK ? SHELL_OK : command_failed("ifconfig", "dhcp", status);
 }
 
 int command_ifconfig(struct args *args)
 {
-    bool json = args_take_flag(args, "--json");
+    bool json = args_take_flag(args, "--json"), named;
+    const char *name = "net0";
 
-    if (!args_check(args, 0, 3))
+    if (!args_check(args, 0, 4))
         return SHELL_USAGE;
     if (!command_has_network())
         return SHELL_FAILED;
-    int result = SHELL_OK;
-    if (args->count == 2 && strcmp(args->value[0], "promisc") == 0) {
-        result = set_mode(args);
-    } else if (args->count == 1 && strcmp(args->value[0], "dhcp") == 0) {
-        status_t status = net_use_dhcp(DHCP_US);
-        if (status != OK)
-            return command_failed("ifconfig", "dhcp", status);
-    } else if (args->count != 0) {
-        result = set_address(args);
+    named = args->count > 0 && strncmp(args->value[0], "net", 3) == 0;
+    if (named)
+        name = args_shift(args);
+    if (args->count == 0 && !named)
+        return show(NULL, json);
+    struct netif *netif = interface_find(name);
+    if (netif == NULL) {
+        console_print("no usable network card is called %s\n", name);
+        return SHELL_FAILED;
     }
-    if (result != SHELL_OK)
-        return result;
-    if (json)
-        show_counters();
-    else
-        show_interface();
-    return SHELL_OK;
+    int result = args->count == 0 ? SHELL_OK : configure(netif, args);
+    return result == SHELL_OK ? show(netif, json) : result;
 }
 
 static void show_reply(u32 sequence, u64 us)
@@ -163,6 +237,8 @@ int command_ping(struct args *args)
         ping.interval_us = 1;
         ping.reply = NULL;
     }
+    if (!command_take_card(args, &ping.netif))
+        return SHELL_FAILED;
     if (!args_check(args, 1, 2) || (args->count == 2 && !args_number(args, 1, &ping.count)) ||
         ping.size > PING_MAX_SIZE)
         return usage(args);
@@ -253,14 +329,17 @@ int command_nc(struct args *args)
 {
     static struct connection connection;
     bool listen = args_take_flag(args, "-l");
+    struct netif *netif;
     u64 port;
 
+    if (!command_take_card(args, &netif))
+        return SHELL_FAILED;
     if (!args_check(args, listen ? 1 : 2, listen ? 1 : 2) || !args_number(args, listen ? 0 : 1, &port) || port == 0 ||
         port > 65535)
         return usage(args);
     if (!command_has_network())
         return SHELL_FAILED;
-    connection = (struct connection){.received = print_received};
+    connection = (struct connection){.received = print_received, .netif = netif};
     status_t status =
         listen ? connection_accept(&connection, (u16)port) : connection_open(&connection, args->value[0], (u16)port);
     if (status != OK)

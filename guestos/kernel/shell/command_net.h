@@ -1,6 +1,7 @@
 /* What the commands of the network share. */
 #pragma once
 
+#include "guestos/kernel/net/interface.h"
 #include "guestos/kernel/net/ping.h"
 #include "guestos/kernel/shell/shell.h"
 #include "shared/lib/status.h"
@@ -14,6 +15,10 @@ int command_failed(const char *name, const char *what, status_t status);
 
 /* The result as a line for programs. */
 void command_report_ping(const struct ping *ping);
+
+/* Take `--if NAME` out: the card through which connections are to leave; NULL without the option, then lwIP routes.
+ * False, and says so: there is no such card. */
+bool command_take_card(struct args *args, struct netif **netif);
 
 /* Run the one of `count` subcommands that the first argument names; needs the network. */
 int command_run_sub(struct args *args, const struct shell_command *subcommand, u32 count);

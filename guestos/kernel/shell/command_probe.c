@@ -31,7 +31,7 @@ static const char *start(void)
 {
     u64 features;
 
-    found = virtio_find(VIRTIO_ID_ENTROPY, &device) == OK;
+    found = virtio_find(VIRTIO_ID_ENTROPY, 0, &device) == OK;
     if (!found)
         return "there is no entropy device";
     if (virtio_reset(&device) != OK || virtio_negotiate(&device, VIRTIO_F_VERSION_1, &features) != OK)

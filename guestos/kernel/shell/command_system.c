@@ -10,6 +10,7 @@
 #include "guestos/kernel/mm/frames.h"
 #include "guestos/kernel/shell/commands.h"
 #include "guestos/kernel/shell/shell.h"
+#include "shared/lib/printf.h"
 #include "shared/lib/string.h"
 
 typedef unsigned long long number; /* what %llu takes */
@@ -19,23 +20,50 @@ struct figure {
     u64 value;
 };
 
-static void print_figures(const struct figure *figure, u32 count, bool json)
+/* The members of an object, without its braces, or lines that begin with `prefix`. */
+static void print_figures(const struct figure *figure, u32 count, const char *prefix, bool json)
 {
-    if (json)
-        console_print("json {");
     for (u32 i = 0; i < count; i++) {
         if (json)
             console_print("%s\"%s\":%llu", i == 0 ? "" : ",", figure[i].name, (number)figure[i].value);
         else
-            console_print("%-20s %llu\n", figure[i].name, (number)figure[i].value);
+            console_print("%s%-20s %llu\n", prefix, figure[i].name, (number)figure[i].value);
     }
-    if (json)
-        console_print("}\n");
+}
+
+static void print_disks(bool json)
+{
+    for (u32 i = 0; i < blk_count(); i++) {
+        const struct blk *disk = blk_get(i);
+        struct blk_counters blk = blk_get_counters(disk);
+        char prefix[16];
+        const struct figure figures[] = {
+            {"requests", blk.requests},
+            {"completions", blk.completions},
+            {"in_flight", blk_in_flight(disk)},
+            {"interrupts", blk.interrupts},
+            {"missed_interrupts", blk.missed_interrupts},
+            {"notified", blk.notified},
+            {"not_notified", blk.notify_suppressed},
+            {"io_errors", blk.io_errors},
+            {"unsupported", blk.unsupported},
+            {"protocol", blk.protocol},
+            {"unknown", blk.unknown},
+            {"doubled", blk.doubled},
+            {"resets", blk.resets},
+        };
+        bh_snprintf(prefix, sizeof(prefix), "%s_", blk_get_info(disk)->name);
+        if (json)
+            console_print("%s\"%s\":{", i == 0 ? "" : ",", blk_get_info(disk)->name);
+        print_figures(figures, ARRAY_SIZE(figures), prefix, json);
+        if (json)
+            console_print("}");
+    }
 }
 
 int command_stat(struct args *args)
 {
-    const struct blk_counters *blk = blk_get_counters();
+    struct blk_counters blk = blk_sum_counters();
     struct frames_info memory = frames_get_info();
     bool json = args_take_flag(args, "--json");
 
@@ -50,23 +78,30 @@ int command_stat(struct args *args)
         {"arena_free_bytes", arena_free()},
         {"timer_interrupts", interrupt_count(VECTOR_TIMER)},
         {"uart_interrupts", interrupt_count(VECTOR_UART)},
-        {"blk_interrupts", interrupt_count(VECTOR_BLK_QUEUE)},
-        {"blk_config_interrupts", interrupt_count(VECTOR_BLK_CONFIG)},
+        {"blk_interrupts", blk.interrupts},
+        {"blk_config_interrupts", blk.config_interrupts},
         {"spurious_interrupts", interrupt_count(VECTOR_SPURIOUS)},
-        {"blk_missed_interrupts", blk->missed_interrupts},
-        {"blk_requests", blk->requests},
-        {"blk_completions", blk->completions},
-        {"blk_in_flight", blk_in_flight()},
-        {"blk_notified", blk->notified},
-        {"blk_not_notified", blk->notify_suppressed},
-        {"blk_io_errors", blk->io_errors},
-        {"blk_unsupported", blk->unsupported},
-        {"blk_protocol", blk->protocol},
-        {"blk_unknown", blk->unknown},
-        {"blk_doubled", blk->doubled},
-        {"blk_resets", blk->resets},
+        {"blk_missed_interrupts", blk.missed_interrupts},
+        {"blk_requests", blk.requests},
+        {"blk_completions", blk.completions},
+        {"blk_in_flight", blk_sum_in_flight()},
+        {"blk_notified", blk.notified},
+        {"blk_not_notified", blk.notify_suppressed},
+        {"blk_io_errors", blk.io_errors},
+        {"blk_unsupported", blk.unsupported},
+        {"blk_protocol", blk.protocol},
+        {"blk_unknown", blk.unknown},
+        {"blk_doubled", blk.doubled},
+        {"blk_resets", blk.resets},
     };
-    print_figures(figures, ARRAY_SIZE(figures), json);
+    if (json)
+        console_print("json {");
+    print_figures(figures, ARRAY_SIZE(figures), "", json);
+    if (json)
+        console_print(",\"disks\":{");
+    print_disks(json);
+    if (json)
+        console_print("}}\n");
     return SHELL_OK;
 }
 

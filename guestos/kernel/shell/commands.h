@@ -3,16 +3,22 @@
 
 #include "guestos/kernel/shell/args.h"
 
-/* command_blk.c: the block device by hand */
+/* command_blk.c: the disks by hand */
 int command_blk(struct args *args);
 int command_blk_info(struct args *args);
 int command_blk_read(struct args *args);
 int command_blk_write(struct args *args);
 int command_blk_verify(struct args *args);
+int command_sha256(struct args *args);
+
+/* command_blk_single.c: requests that go alone */
 int command_blk_id(struct args *args);
 int command_blk_flush(struct args *args);
+int command_blk_discard(struct args *args);
+int command_blk_zero(struct args *args);
 int command_blk_unsupported(struct args *args);
-int command_sha256(struct args *args);
+struct blk;
+int command_flush(struct blk *disk); /* the request itself; nothing where writes are stable anyway */
 
 /* command_bench.c, command_load.c, command_hostile.c, command_hostile_cpu.c */
 int command_blk_bench(struct args *args);

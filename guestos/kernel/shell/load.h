@@ -1,5 +1,5 @@
 /*
- * The verifying load: random reads, writes and flushes on one region of the disk, each byte that is read compared with
+ * The verifying load: random reads, writes and flushes on one region of a disk, each byte that is read compared with
  * what was written last. load_plan.c decides what to do and knows what the disk must hold; command_load.c does it.
  */
 #pragma once
@@ -17,8 +17,9 @@ enum load_kind { LOAD_READ, LOAD_WRITE, LOAD_FLUSH };
 struct load_slot {
     struct blk_request request;
     struct blk_segment segment[LOAD_SEGMENTS];
-    u8 *buffer; /* LOAD_SLOT_BYTES of the arena */
-    u8 *data;   /* somewhere in it, at a multiple of 4 */
+    u8 *buffer;              /* LOAD_SLOT_BYTES of the arena */
+    u8 *data;                /* somewhere in it, at a multiple of 4 */
+    struct load_disk *owner; /* command_load.c's */
     enum load_kind kind;
     u64 sector; /* relative to the region */
     u32 sectors;
@@ -30,6 +31,7 @@ struct load_slot {
 #define LOAD_SLOT_BYTES(sectors) PAGE_UP((u64)(sectors)*VIRTIO_BLK_SECTOR + PAGE_SIZE + 2 * LOAD_GUARD)
 
 struct load_region {
+    const struct blk *disk;
     u64 seed, lba, sectors;
     u32 largest; /* sectors of one request at most */
     u64 random;  /* state of the generator */

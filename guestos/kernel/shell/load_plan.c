@@ -70,7 +70,7 @@ static u32 random_size(struct load_region *region)
 static void place_data(struct load_region *region, struct load_slot *slot)
 {
     static const u32 step[3] = {PAGE_SIZE, 512, 4};
-    const struct blk_info *info = blk_get_info();
+    const struct blk_info *info = blk_get_info(region->disk);
     u32 unit = step[random_below(region, 3)];
     u32 offset = (u32)random_below(region, PAGE_SIZE / unit) * unit;
     u32 bytes = slot->sectors * VIRTIO_BLK_SECTOR, at = 0, count = 0;
@@ -169,11 +169,11 @@ static void show_mismatch(const struct load_region *region, u64 sector, u64 gene
         return;
     memcpy(found, data, sizeof(found));
     console_print(
-        "load: sector %llu generation %llu: word %d is 0x%llx instead of 0x%llx; the sector calls itself %llu, "
+        "load: %s: sector %llu generation %llu: word %d is 0x%llx instead of 0x%llx; the sector calls itself %llu, "
         "generation %llu\n",
-        (unsigned long long)sector, (unsigned long long)generation, word, (unsigned long long)found[word],
-        (unsigned long long)pattern_word(region->seed, sector, generation, (u32)word), (unsigned long long)found[0],
-        (unsigned long long)found[1]);
+        blk_get_info(region->disk)->name, (unsigned long long)sector, (unsigned long long)generation, word,
+        (unsigned long long)found[word], (unsigned long long)pattern_word(region->seed, sector, generation, (u32)word),
+        (unsigned long long)found[0], (unsigned long long)found[1]);
 }
 
 static bool compare_sector(const struct load_region *region, const struct load_slot *slot, u32 index)
@@ -211,8 +211,8 @@ u64 load_finish(struct load_region *region, struct load_slot *slot)
     if (!guards_hold(slot)) {
         mismatches++;
         if (shown++ < SHOW_MISMATCHES)
-            console_print("load: sector %llu: bytes outside the buffer were overwritten\n",
-                          (unsigned long long)slot->request.sector);
+            console_print("load: %s: sector %llu: bytes outside the buffer were overwritten\n",
+                          blk_get_info(region->disk)->name, (unsigned long long)slot->request.sector);
     }
     for (u32 i = 0; i < slot->sectors; i++) {
         u32 *state = &region->state[slot->sector + i];

@@ -9,7 +9,7 @@
 #define STATUS_STARTED (VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_FEATURES_OK)
 #define MAX_SIZE 1024u
 
-bool probe_open(struct probe *probe)
+bool probe_open(struct probe *probe, struct blk *disk)
 {
     *probe = (struct probe){0};
     probe->table = arena_alloc(MAX_SIZE * sizeof(struct virtq_desc), PAGE_SIZE);
@@ -21,7 +21,7 @@ bool probe_open(struct probe *probe)
     probe->data = arena_alloc(PROBE_DATA_SIZE, PAGE_SIZE);
     if (probe->data == NULL)
         return false;
-    probe->device = blk_release_device();
+    probe->device = blk_release_device(disk);
     return probe->device != NULL;
 }
 

@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "guestos/kernel/dev/virtio_pci.h"
+#include "guestos/kernel/dev/virtio_blk.h"
 #include "shared/virtio/blk.h"
 
 #define PROBE_DATA_SIZE KIB(64)
@@ -37,8 +37,8 @@ struct probe_entry {
     void (*break_rule)(struct probe *probe);
 };
 
-/* Take arena memory and the device. False: no room or no device. */
-NODISCARD bool probe_open(struct probe *probe);
+/* Take arena memory and the disk's device. False: no room, or the disk is not usable. */
+NODISCARD bool probe_open(struct probe *probe, struct blk *disk);
 
 /* Reset, accept VERSION_1 and INDIRECT_DESC, FEATURES_OK, describe queue 0 (not enabled). NULL or why not. */
 const char *probe_start(struct probe *probe);

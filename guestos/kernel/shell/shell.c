@@ -79,9 +79,13 @@ static int run_command(int count, char **word)
     uart_clear_interrupted();
     int status = command->run(&args);
     /* The command's buffers end here; a device that still holds a request must not write to them later. */
-    if (blk_in_flight() != 0) {
-        status_t restarted = blk_restart();
-        console_print("shell: requests were left in flight, device reset: %s\n", status_text(restarted));
+    for (u32 i = 0; i < blk_count(); i++) {
+        struct blk *disk = blk_get(i);
+        if (blk_in_flight(disk) == 0)
+            continue;
+        status_t restarted = blk_restart(disk);
+        console_print("shell: requests were left in flight, %s reset: %s\n", blk_get_info(disk)->name,
+                      status_text(restarted));
     }
     arena_release(mark);
     return status;

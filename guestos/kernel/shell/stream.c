@@ -36,20 +36,34 @@ u64 stream_rate_tenths(u64 bytes, u64 elapsed_us)
     return elapsed_us == 0 ? 0 : bytes * 10 / elapsed_us; /* bytes per microsecond are megabytes per second */
 }
 
-bool stream_check_range(u64 lba, u64 sectors)
+struct blk *stream_find_disk(const char *name)
 {
-    const struct blk_info *info = blk_get_info();
+    struct blk *disk = blk_find(name);
 
-    if (!info->present) {
-        console_print("no block device: %s\n", status_text(info->error));
-        return false;
-    }
-    if (!range_inside(lba, sectors, 0, info->sectors)) {
-        console_print("sectors %llu + %llu are beyond the disk's %llu\n", (unsigned long long)lba,
-                      (unsigned long long)sectors, (unsigned long long)info->sectors);
-        return false;
-    }
-    return true;
+    if (disk != NULL && blk_get_info(disk)->present)
+        return disk;
+    console_print("no block device%s%s: %s\n", blk_count() == 0 ? "" : " ", blk_count() == 0 ? "" : name,
+                  status_text(disk != NULL ? blk_get_info(disk)->error : ERR_NOT_FOUND));
+    return NULL;
+}
+
+const char *stream_take_disk(struct args *args)
+{
+    const char *name = "vda";
+
+    args_take_text(args, "--disk", &name);
+    return name;
+}
+
+bool stream_check_range(const struct blk *disk, u64 lba, u64 sectors)
+{
+    const struct blk_info *info = blk_get_info(disk);
+
+    if (range_inside(lba, sectors, 0, info->sectors))
+        return true;
+    console_print("sectors %llu + %llu are beyond %s's %llu\n", (unsigned long long)lba, (unsigned long long)sectors,
+                  info->name, (unsigned long long)info->sectors);
+    return false;
 }
 
 int stream_wait(const char *name, u64 since_us)
@@ -72,7 +86,7 @@ static void on_done(struct blk_request *request)
 static status_t submit(const struct stream *stream, struct stream_slot *slot, u64 sector, u64 left)
 {
     u32 most = stream->request_bytes / VIRTIO_BLK_SECTOR;
-    u32 limit = blk_get_info()->max_segment_bytes & ~(VIRTIO_BLK_SECTOR - 1);
+    u32 limit = blk_get_info(stream->disk)->max_segment_bytes & ~(VIRTIO_BLK_SECTOR - 1);
     u32 count = 0;
 
     slot->sectors = left < most ? (u32)left : most;
@@ -91,7 +105,7 @@ static status_t submit(const struct stream *stream, struct stream_slot *slot, u6
                                          .context = slot};
     if (stream->write)
         stream->data(stream->context, sector, slot->buffer, slot->sectors);
-    return blk_submit(&slot->request);
+    return blk_submit(stream->disk, &slot->request);
 }
 
 /* Account for one finished request; readers get their data here. */
@@ -110,7 +124,8 @@ static void retire(struct stream *stream, struct stream_slot *slot)
 
 static bool prepare(struct stream *stream)
 {
-    u32 room = blk_get_info()->queue_size / (blk_get_info()->features & VIRTIO_F_INDIRECT_DESC ? 1 : 8);
+    u32 room = blk_get_info(stream->disk)->queue_size /
+               (blk_get_info(stream->disk)->features & VIRTIO_F_INDIRECT_DESC ? 1 : 8);
 
     if (stream->depth > room)
         stream->depth = room;
@@ -149,7 +164,7 @@ static status_t fill_queue(struct stream *stream, u64 *next, u32 *issued, u32 re
         *next += slot->sectors;
         ++*issued;
     }
-    blk_kick();
+    blk_kick(stream->disk);
     return status == ERR_NO_SPACE && *issued != retired ? OK : status;
 }
 

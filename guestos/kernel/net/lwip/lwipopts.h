@@ -36,6 +36,10 @@
 #define DHCP_DOES_ARP_CHECK 0
 #define LWIP_DNS 1
 #define LWIP_NETIF_HOSTNAME 1
+#define LWIP_NETIF_STATUS_CALLBACK 1
+/* What belongs to an address leaves through its card, also when two cards are in one network, or beyond the gateway. */
+#define LWIP_HOOK_FILENAME "guestos/kernel/net/lwip/hooks.h"
+#define LWIP_HOOK_IP4_ROUTE_SRC(source, destination) interface_of_source(source)
 #define IP_REASS_MAX_PBUFS 32
 /* The device checks and completes checksums where it offers to, frame by frame (interface.c). */
 #define LWIP_CHECKSUM_CTRL_PER_NETIF 1
