@@ -1,6 +1,7 @@
 """Arguments and dispatch: one row a subcommand."""
 
 import argparse
+import os
 import signal
 import sys
 
@@ -121,6 +122,8 @@ def _add_test(test):
 
 
 def _add_bench(bench):
+    # With two CPUs and the emulator's own thread, a host of two or three has none left for anything else.
+    bench.set_defaults(cpus=2 if (os.cpu_count() or 1) >= 4 else 1)
     bench.add_argument("what", choices=("blk", "net"))
     bench.add_argument("--device", default="all", metavar="LIST", help="between commas; blk: ahci,nvme,virtio-blk; net: e1000,e1000e,virtio-net (default: all)")
     bench.add_argument("--seconds", type=int, default=2, help="of each measurement (default: %(default)s)")

@@ -11,13 +11,13 @@ BARE = "virtio-blk"
 BARE_DEVICE = "virtio-blk-pci,drive=backend,disable-legacy=on,romfile="
 DISK_BYTES = 256 << 20
 BLOCK_BYTES = 4 << 20
-# Name: the guest's command, the figure whose ratio counts, and how many requests a second of --icount stands for.
+# Name: the guest's command, and the figure whose ratio counts.
 WORKLOADS = {
-    "sequential read 1 MiB": ("blk bench read --size 1M --depth 8", "MB/s", 500),
-    "sequential write 1 MiB": ("blk bench write --size 1M --depth 8", "MB/s", 500),
-    "random read 4 KiB, depth 1": ("blk bench randread --size 4K --depth 1", "IOPS", 2000),
-    "random read 4 KiB, depth 32": ("blk bench randread --size 4K --depth 32", "IOPS", 10000),
-    "random write 4 KiB, depth 32": ("blk bench randwrite --size 4K --depth 32", "IOPS", 10000),
+    "sequential read 1 MiB": ("blk bench read --size 1M --depth 8", "MB/s"),
+    "sequential write 1 MiB": ("blk bench write --size 1M --depth 8", "MB/s"),
+    "random read 4 KiB, depth 1": ("blk bench randread --size 4K --depth 1", "IOPS"),
+    "random read 4 KiB, depth 32": ("blk bench randread --size 4K --depth 32", "IOPS"),
+    "random write 4 KiB, depth 32": ("blk bench randwrite --size 4K --depth 32", "IOPS"),
 }
 
 
@@ -49,24 +49,18 @@ def measure(setting, model, modes, progress):
     finally:
         for side in sides:
             (side.folder / "bench.img").unlink(missing_ok=True)
-    key = {name: "instructions" if setting.icount else figure for name, (_, figure, _) in WORKLOADS.items()}
     return [{"device": model, "grants": mode, "bare": BARE, "same_device": model == BARE,
-             "workloads": [{"workload": name, **figures.compare(samples[mode][name], samples["bare"][name], key[name])}
-                           for name in WORKLOADS]} for mode in modes]
+             "workloads": [{"workload": name, **figures.compare(samples[mode][name], samples["bare"][name], setting.figure(figure))}
+                           for name, (_, figure) in WORKLOADS.items()]} for mode in modes]
 
 
 def _sample(side, name):
-    command, _, count = WORKLOADS[name]
-    setting = side.setting
+    command, _ = WORKLOADS[name]
     if name not in side.overhead:
         side.overhead[name] = rounds.counted(side, lambda: _run(side, f"{command} --count 1"))
-    # Seconds of a clock that jumps over all waiting say nothing: a fixed number of requests.
-    amount = f"--count {count * setting.seconds}" if setting.icount else f"--seconds {setting.seconds}"
-    result, delta = rounds.counted(side, lambda: _run(side, f"{command} {amount}"))
-    sample = {}
-    if not setting.icount:
-        sample = {"MB/s": float(result["mb_per_s"]), "IOPS": result["iops"], "p50_us": result["p50_us"], "p99_us": result["p99_us"]}
-    return sample | figures.costs(delta, result["requests"], side.overhead[name][1], 1)
+    result, delta = rounds.counted(side, lambda: _run(side, f"{command} --seconds {side.setting.seconds}"))
+    return {"MB/s": float(result["mb_per_s"]), "IOPS": result["iops"], "p50_us": result["p50_us"], "p99_us": result["p99_us"],
+            **figures.costs(delta, result["requests"], side.overhead[name][1], 1)}
 
 
 def _run(side, command):

@@ -2,9 +2,7 @@
 
 import statistics
 
-# The host's counters, beside those of the hypervisor: CPU time of the whole emulator, and with --icount what it executed.
-CPU = "machine cpu_us"
-INSTRUCTIONS = "machine instructions"
+CPU = "machine cpu_us"  # the host's counter, beside those of the hypervisor: CPU time of the whole emulator
 
 
 def difference(after, before):
@@ -19,13 +17,14 @@ def costs(delta, items, base=None, base_items=0):
     shares = time_shares(delta)
     if base is not None and items > base_items:
         delta, items = difference(delta, base), items - base_items
-    found = {}
-    for name, counter in (("cpu_us", CPU), ("instructions", INSTRUCTIONS)):
-        if items > 0 and counter in delta:
-            found[name] = round(max(0, delta[counter]) / items, 2)
-    exits = {key.replace(" exits_", " "): max(0, value) / items for key, value in delta.items() if " exits_" in key and items > 0}
-    if exits:
-        found |= {"exits": round(sum(exits.values()), 3), "exits_by": {key: round(value, 3) for key, value in exits.items() if value >= 0.001}}
+    if items <= 0:
+        return {}
+    found = {"cpu_us": round(max(0, delta[CPU]) / items, 2)}
+    for figure, words in (("instructions", " instructions"), ("exits", " exits_")):
+        parts = {key.replace(words, " ").strip(): max(0, value) / items for key, value in delta.items() if words in key}
+        if parts:
+            found |= {figure: round(sum(parts.values()), 3),
+                      f"{figure}_by": {key: round(value, 3) for key, value in parts.items() if value >= 0.001}}
     return found | ({"time_percent": shares} if shares else {})
 
 

@@ -58,7 +58,7 @@ def measure(setting, model, modes, progress):
                      PING: _pings}
         samples = rounds.measure(setting, sides, workloads, progress, model)
     return [{"device": model, "grants": mode, "bare": BARE, "same_device": model == BARE,
-             "workloads": [{"workload": name, **figures.compare(samples[mode][name], samples["bare"][name], figure)}
+             "workloads": [{"workload": name, **figures.compare(samples[mode][name], samples["bare"][name], setting.figure(figure))}
                            for name, figure in FIGURES.items()]} for mode in modes]
 
 

@@ -32,18 +32,17 @@ class Steps:
         self.progress.done()
 
 
-# Headers of a table for each figure whose ratio counts: what stands beside the rates, and where it is in a sample.
+# For each figure whose ratio may count: the other columns that say the same for both sides, {header: figure}.
 BESIDE = {
-    "MB/s": {},
-    "IOPS": {"p50 us": "p50_us", "p99 us": "p99_us"},
-    "round trips/s": {"mean us": "mean_us", "max us": "max_us"},
+    "MB/s": {"CPU us": "cpu_us"},
+    "IOPS": {"p50 us": "p50_us", "p99 us": "p99_us", "CPU us": "cpu_us"},
+    "round trips/s": {"mean us": "mean_us", "CPU us": "cpu_us"},
     "instructions": {},
 }
-TITLES = {"instructions": "instructions/IO"}
 
 
 def show(result, verbose):
-    item = "IO" if result["what"] == "blk" else "packet"
+    item = "I/O" if result["what"] == "blk" else "packet"
     for figure in BESIDE:
         rows = [row(entry, workload, item) for entry in result["devices"] for workload in entry["workloads"]
                 if workload["figure"] == figure]
@@ -51,30 +50,41 @@ def show(result, verbose):
             table(rows)
             print()
     if verbose:
-        for title, key in ((f"exits/{item} by VM and kind", "exits_by"), ("percent of the CPUs' time", "time_percent")):
-            print(f"{title}:")
-            table([{"device": entry["device"], "grants": entry["grants"], "workload": workload["workload"],
-                    **workload["bulkhead"].get(key, {})} for entry in result["devices"] for workload in entry["workloads"]])
-            print()
+        _details(result, item)
     sys.stdout.flush()
-    say("bare: the same guest on QEMU's virtio device, no hypervisor; *: Bulkhead's driver VM has the same device\n"
-        f"ratio: Bulkhead / bare, median of {result['rounds']} rounds, with its range")
+    what = "instructions" if result["icount"] else "rates"
+    say("bare: the same guest on QEMU's VirtIO device, no hypervisor; *: that very device is what the driver VM drives, too\n"
+        f"ratio: of the {what}, Bulkhead to bare: median of {result['rounds']} rounds, and their range; CPU us: the host's CPU time "
+        f"for a{'n' if item == 'I/O' else ''} {item}")
 
 
 def row(entry, workload, item):
     ours, bare, figure = workload["bulkhead"], workload["bare"], workload["figure"]
-    title = TITLES.get(figure, figure)
     cells = {"device": entry["device"] + ("*" if entry["same_device"] else ""), "grants": entry["grants"],
-             "workload": workload["workload"], title: rate(ours[figure]), "bare": rate(bare[figure]),
-             "ratio": two(workload["ratio"]), "range": f"{two(workload['ratio_lowest'])}-{two(workload['ratio_highest'])}"}
+             "workload": workload["workload"], f"{figure}/{item}" if figure == "instructions" else figure: number(ours[figure]),
+             "bare": number(bare[figure]), "ratio": number(workload["ratio"]),
+             "range": f"{number(workload['ratio_lowest'])}-{number(workload['ratio_highest'])}"}
     for header, key in BESIDE[figure].items():
-        cells |= {header: rate(ours[key]), "bare " + header.split()[0]: rate(bare[key])}
-    return cells | {f"CPU us/{item}": rate(ours["cpu_us"]), "bare CPU": rate(bare["cpu_us"]), f"exits/{item}": two(ours.get("exits"))}
+        cells |= {header: number(ours[key]), "bare" + " " * len(cells): number(bare[key])}
+    for key, value in ours.get("instructions_by", {}).items():
+        cells[key] = number(value)
+    return cells | {f"exits/{item}": number(ours.get("exits"))}
 
 
-def rate(value):
-    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+def _details(result, item):
+    """What the exits were, and who had the CPUs: a line for each workload, without what is next to nothing."""
+    for title, key, least in ((f"exits/{item}", "exits_by", 0.005), ("percent of the CPUs' time", "time_percent", 0)):
+        print(f"{title}:")
+        for entry in result["devices"]:
+            for workload in entry["workloads"]:
+                parts = sorted(workload["bulkhead"].get(key, {}).items(), key=lambda part: -part[1])
+                text = ", ".join(f"{name} {number(value)}" for name, value in parts if value >= least)
+                print(f"  {entry['device']}, {entry['grants']}, {workload['workload']}: {text}")
+        print()
 
 
-def two(value):
-    return "-" if value is None else f"{value:.2f}"
+def number(value):
+    """Three digits or more; columns of them are aligned by ui.table."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"

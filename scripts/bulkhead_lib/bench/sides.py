@@ -9,7 +9,7 @@ from .. import devices, machine, paths, qemu
 from ..bare import BareMachine
 from ..debug import qmp
 from ..ui import Failure, say
-from . import figures
+from . import figures, instructions
 
 GUEST_MIB = 256  # of the guest under Bulkhead, and of the machine without it
 HEAD = "[hypervisor]\ncontrol = com2\nexit_port = 0xf4\n\n"
@@ -30,7 +30,7 @@ class Setting:
     cpus: int
     memory: int  # MiB, of the machine under the hypervisor
     iommu: bool
-    icount: bool
+    icount: bool  # count instructions
     qemu_args: tuple
     seconds: int
     rounds: int
@@ -39,9 +39,16 @@ class Setting:
         return {"accelerator": self.accel, "cpus": self.cpus, "guest_mib": GUEST_MIB, "icount": self.icount,
                 "seconds": self.seconds, "rounds": self.rounds}
 
+    def figure(self, rate):
+        """The figure whose ratio counts, where it would be this rate if time counted."""
+        return "instructions" if self.icount else rate
+
     def options(self, folder, memory, extra):
+        # Instructions are counted while time runs as it does: with QEMU's -icount it would jump whenever the CPU is idle,
+        # and all timers of the guest and the hypervisor would fire while the host reads a block.
+        counting = instructions.arguments(folder) if self.icount else []
         return qemu.Options(folder=folder, accel=self.accel, cpus=self.cpus, memory=memory, iommu=self.iommu,
-                            icount=self.icount, sata_disk=False, extra=[*extra, *self.qemu_args])
+                            sata_disk=False, extra=[*extra, *counting, *self.qemu_args])
 
 
 class Side:
@@ -88,7 +95,8 @@ class Side:
 
     def counters(self):
         """What has been counted so far, {"NAME COUNTER": number}: by the host here, by the hypervisor in a BulkheadSide."""
-        return {figures.CPU: cpu_us(self.machine.process.pid)}
+        counted = instructions.read(self.folder) if self.setting.icount else {}
+        return {figures.CPU: cpu_us(self.machine.process.pid), **counted}
 
 
 class BulkheadSide(Side):
