@@ -50,7 +50,8 @@ def measure(setting, model, modes, progress):
         for side in sides:
             (side.folder / "bench.img").unlink(missing_ok=True)
     return [{"device": model, "grants": mode, "bare": BARE, "same_device": model == BARE,
-             "workloads": [{"workload": name, **figures.compare(samples[mode][name], samples["bare"][name], setting.figure(figure))}
+             "workloads": [{"workload": name, "item": "I/O",
+                            **figures.compare(samples[mode][name], samples["bare"][name], setting.figure(figure))}
                            for name, (_, figure) in WORKLOADS.items()]} for mode in modes]
 
 

@@ -18,7 +18,8 @@ GATEWAY = "10.0.2.2"  # QEMU's user network; connections to it arrive at the hos
 ADDRESS = f"ifconfig 10.0.2.15/24 {GATEWAY} 10.0.2.3"
 PINGS = 1000  # for each second that was asked for
 TO, FROM, PING = "TCP to the guest", "TCP from the guest", "ping, one at a time"
-FIGURES = {TO: "MB/s", FROM: "MB/s", PING: "round trips/s"}
+# The figure whose ratio counts, and of what CPU time and instructions are told.
+FIGURES = {TO: ("MB/s", "KiB"), FROM: ("MB/s", "KiB"), PING: ("round trips/s", "packet")}
 
 
 def steps(setting, modes):
@@ -58,8 +59,9 @@ def measure(setting, model, modes, progress):
                      PING: _pings}
         samples = rounds.measure(setting, sides, workloads, progress, model)
     return [{"device": model, "grants": mode, "bare": BARE, "same_device": model == BARE,
-             "workloads": [{"workload": name, **figures.compare(samples[mode][name], samples["bare"][name], setting.figure(figure))}
-                           for name, figure in FIGURES.items()]} for mode in modes]
+             "workloads": [{"workload": name, "item": item,
+                            **figures.compare(samples[mode][name], samples["bare"][name], setting.figure(figure))}
+                           for name, (figure, item) in FIGURES.items()]} for mode in modes]
 
 
 def _transfer(side, command):
@@ -68,8 +70,11 @@ def _transfer(side, command):
     packets = result["rx_frames"] + result["tx_frames"]
     # What the receiver counts: the sender's last bytes may not have arrived when the time was over.
     arrived = result["peer_bytes"] if result["sender"] else result["bytes"]
+    # A packet is what the guest's driver puts into its queue: up to 64 KiB where the device cuts them. So work is
+    # told for a KiB, exits for a packet.
+    exits = {key: value for key, value in figures.costs(delta, packets).items() if key in ("exits", "exits_by")}
     return {"MB/s": arrived / result["elapsed_us"], "packets/s": packets * 1e6 / result["elapsed_us"],
-            **figures.costs(delta, packets)}
+            "packet_bytes": arrived / max(1, packets), **figures.costs(delta, arrived / 1024), **exits}
 
 
 def _pings(side):

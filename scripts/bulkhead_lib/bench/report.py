@@ -32,54 +32,50 @@ class Steps:
         self.progress.done()
 
 
-# For each figure whose ratio may count: the other columns that say the same for both sides, {header: figure}.
+# For each figure whose ratio may count: what else of both sides stands beside it, {header: figure}.
 BESIDE = {
-    "MB/s": {"CPU us": "cpu_us"},
-    "IOPS": {"p50 us": "p50_us", "p99 us": "p99_us", "CPU us": "cpu_us"},
-    "round trips/s": {"mean us": "mean_us", "CPU us": "cpu_us"},
+    "MB/s": {"CPU us/{item}": "cpu_us"},
+    "IOPS": {"p50 us": "p50_us", "p99 us": "p99_us", "CPU us/{item}": "cpu_us"},
+    "round trips/s": {"mean us": "mean_us", "CPU us/{item}": "cpu_us"},
     "instructions": {},
 }
 
 
 def show(result, verbose):
-    item = "I/O" if result["what"] == "blk" else "packet"
-    for figure in BESIDE:
-        rows = [row(entry, workload, item) for entry in result["devices"] for workload in entry["workloads"]
-                if workload["figure"] == figure]
-        if rows:
-            table(rows)
-            print()
+    rows = [(entry, workload) for entry in result["devices"] for workload in entry["workloads"]]
+    unit = "I/O" if result["what"] == "blk" else "packet"
+    for figure, item in dict.fromkeys((workload["figure"], workload["item"]) for _, workload in rows):
+        table([_row(entry, workload, unit) for entry, workload in rows if (workload["figure"], workload["item"]) == (figure, item)])
+        print()
     if verbose:
-        _details(result, item)
+        _details(rows, unit)
     sys.stdout.flush()
-    what = "instructions" if result["icount"] else "rates"
-    say("bare: the same guest on QEMU's VirtIO device, no hypervisor; *: that very device is what the driver VM drives, too\n"
-        f"ratio: of the {what}, Bulkhead to bare: median of {result['rounds']} rounds, and their range; CPU us: the host's CPU time "
-        f"for a{'n' if item == 'I/O' else ''} {item}")
+    what = "instructions, of which less is better" if result["icount"] else "rates"
+    say(f"bare, and what stands in parentheses: the same guest on QEMU's {result['devices'][0]['bare']}, no hypervisor; "
+        "*: the driver VM has that device, too\n"
+        f"ratio, range: of the {what}; median and ends of {result['rounds']} round(s). CPU us: of the host, emulation included")
 
 
-def row(entry, workload, item):
-    ours, bare, figure = workload["bulkhead"], workload["bare"], workload["figure"]
+def _row(entry, workload, unit):
+    ours, bare, figure, item = workload["bulkhead"], workload["bare"], workload["figure"], workload["item"]
     cells = {"device": entry["device"] + ("*" if entry["same_device"] else ""), "grants": entry["grants"],
              "workload": workload["workload"], f"{figure}/{item}" if figure == "instructions" else figure: number(ours[figure]),
              "bare": number(bare[figure]), "ratio": number(workload["ratio"]),
              "range": f"{number(workload['ratio_lowest'])}-{number(workload['ratio_highest'])}"}
-    for header, key in BESIDE[figure].items():
-        cells |= {header: number(ours[key]), "bare" + " " * len(cells): number(bare[key])}
-    for key, value in ours.get("instructions_by", {}).items():
-        cells[key] = number(value)
-    return cells | {f"exits/{item}": number(ours.get("exits"))}
+    cells |= {header.format(item=item): f"{number(ours[key])} ({number(bare[key])})" for header, key in BESIDE[figure].items()}
+    if figure == "instructions":
+        cells |= {who: number(value) for who, value in ours["instructions_by"].items()}
+    return cells | {f"exits/{unit}": number(ours.get("exits"))}
 
 
-def _details(result, item):
+def _details(rows, unit):
     """What the exits were, and who had the CPUs: a line for each workload, without what is next to nothing."""
-    for title, key, least in ((f"exits/{item}", "exits_by", 0.005), ("percent of the CPUs' time", "time_percent", 0)):
+    for title, key, least in ((f"exits/{unit}", "exits_by", 0.005), ("percent of the CPUs' time", "time_percent", 0)):
         print(f"{title}:")
-        for entry in result["devices"]:
-            for workload in entry["workloads"]:
-                parts = sorted(workload["bulkhead"].get(key, {}).items(), key=lambda part: -part[1])
-                text = ", ".join(f"{name} {number(value)}" for name, value in parts if value >= least)
-                print(f"  {entry['device']}, {entry['grants']}, {workload['workload']}: {text}")
+        for entry, workload in rows:
+            parts = sorted(workload["bulkhead"].get(key, {}).items(), key=lambda part: -part[1])
+            text = ", ".join(f"{name} {number(value)}" for name, value in parts if value >= least)
+            print(f"  {entry['device']}, {entry['grants']}, {workload['workload']}: {text}")
         print()
 
 
