@@ -115,8 +115,9 @@ static void fill_info(struct driver *driver)
     for (u32 i = 0; i < 6; i++) {
         const struct pci_bar *bar = &driver->pci->bar[i];
         if (bar->size)
-            info->bar[i] = (struct driver_bar){
-                .address = bar->address, .size = bar->size, .kind = bar->memory ? DRIVER_BAR_MEMORY : DRIVER_BAR_PORTS};
+            info->bar[i] = (struct driver_bar){.address = driver_bar_address(driver->pci, i),
+                                               .size = bar->size,
+                                               .kind = bar->memory ? DRIVER_BAR_MEMORY : DRIVER_BAR_PORTS};
     }
 }
 

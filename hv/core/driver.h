@@ -29,7 +29,7 @@ struct driver {
     enum driver_state state;
     u32 generation;
     struct pci_device *pci;
-    struct iommu_domain *domain; /* NULL: dma = none, or unprotected and no IOMMU */
+    struct iommu_domain *domain; /* NULL: dma = none, or unprotected and no IOMMU that holds it */
     const char *isolation;       /* for boot log and status: "iommu", "no DMA" or "UNPROTECTED DMA" */
     struct relay *relay;
     struct recovery recovery;
@@ -60,6 +60,14 @@ extern u32 driver_count;
 
 /* The driver VM that owns this source id; NULL. */
 struct driver *driver_by_bdf(u16 bdf);
+
+/* Where the driver VM finds that BAR: guest-physical, or its first port. */
+u64 driver_bar_address(const struct pci_device *dev, u32 index);
+/*
+ * Open the device's BARs to the driver VM, less the pages of its MSI-X table. Boot, once; memory BARs have at most
+ * DRIVER_BAR_MOST bytes. ERR_NO_MEMORY.
+ */
+NODISCARD status_t driver_map_bars(struct driver *driver);
 
 /* Load the image into the pristine copy of the VM's RAM. Boot, once. */
 void driver_create_pristine(struct driver *driver);

@@ -71,11 +71,15 @@ static void check_device(const struct manifest_vm *config)
         refuse(config, config->line_device,
                "this machine has no IOMMU, so the device could reach all memory; 'dma = unprotected' accepts that, "
                "'dma = none' is for drivers that need no DMA");
+    if (dev->past_iommu && config->dma == MANIFEST_DMA_ISOLATED)
+        refuse(config, config->line_device,
+               "device pci:" BDF_FORMAT " is a VirtIO device without ACCESS_PLATFORM (QEMU: iommu_platform=on is "
+               "missing): its DMA would go past the IOMMU to all memory",
+               BDF_PARTS(dev->bdf));
     for (u32 i = 0; i < ARRAY_SIZE(dev->bar); i++)
-        if (dev->bar[i].size && dev->bar[i].memory &&
-            !range_inside(dev->bar[i].address, dev->bar[i].size, config->memory, DRIVER_AREA - config->memory))
-            refuse(config, config->line_device, "registers at %lx, where a driver VM has other things",
-                   dev->bar[i].address);
+        if (dev->bar[i].memory && dev->bar[i].size > DRIVER_BAR_MOST)
+            refuse(config, config->line_device, "BAR %u has %luM of registers: a driver VM has room for %lluM", i,
+                   dev->bar[i].size >> 20, DRIVER_BAR_MOST >> 20);
     dev->assigned = true; /* for the duplicates check of those that follow */
 }
 

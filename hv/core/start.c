@@ -47,25 +47,6 @@ static void map_page(struct driver *driver, u64 at, hpa_t *page, u32 rights)
     must(page_table_map(&driver->vm->npt, at, *page, PAGE_SIZE, rights), driver->vm, "contract page");
 }
 
-/* The device's registers, page by page: the MSI-X table stays out of the driver VM's reach. */
-static void map_bars(struct driver *driver)
-{
-    for (u32 i = 0; i < 6; i++) {
-        const struct pci_bar *bar = &driver->pci->bar[i];
-        if (!bar->size)
-            continue;
-        if (!bar->memory) {
-            vcpu_allow_ports(&driver->vm->vcpu, (u16)bar->address, (u32)bar->size);
-            continue;
-        }
-        for (u64 page = PAGE_DOWN(bar->address); page < bar->address + bar->size; page += PAGE_SIZE)
-            if (!pci_is_msix_page(driver->pci, HPA(page)))
-                must(page_table_map(&driver->vm->npt, page, HPA(page), PAGE_SIZE,
-                                    PAGE_READ | PAGE_WRITE | PAGE_UNCACHED),
-                     driver->vm, "device registers");
-    }
-}
-
 static void assign_device(struct driver *driver)
 {
     struct vm *vm = driver->vm;
@@ -75,9 +56,9 @@ static void assign_device(struct driver *driver)
     driver->pci->assigned = true;
     if (driver->config->dma == MANIFEST_DMA_NONE)
         pci_withhold_dma(driver->pci);
-    map_bars(driver);
+    must(driver_map_bars(driver), vm, "device registers");
     driver->isolation = driver->config->dma == MANIFEST_DMA_NONE ? "no DMA" : "UNPROTECTED DMA";
-    if (iommu_present() && driver->config->dma != MANIFEST_DMA_NONE) {
+    if (iommu_present() && driver->config->dma != MANIFEST_DMA_NONE && !driver->pci->past_iommu) {
         must(iommu_domain_create(&driver->domain), vm, "DMA domain");
         must(iommu_map(driver->domain, IOVA(0), vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE), vm, "DMA domain");
         driver->isolation = "iommu";

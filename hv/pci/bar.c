@@ -1,4 +1,5 @@
 /* Base address registers: size, and which of them may be given to a driver VM. */
+#include "hv/arch/x86/paging/paging.h"
 #include "hv/core/hypervisor.h"
 #include "hv/pci/internal.h"
 #include "shared/lib/checked.h"
@@ -74,6 +75,8 @@ static const char *bar_flaw(const struct pci_bar *bar, hpa_t ecam, u64 ecam_size
     }
     if (!add_u64(bar->address, bar->size, &end) || bar->address & (bar->size - 1))
         return "is not aligned to its size";
+    if (end > paging_physical_end()) /* a page table would take the bits above for others */
+        return "is beyond what the CPU reaches";
     if (ranges_overlap(bar->address, bar->size, ecam.v, ecam_size))
         return "covers configuration space";
     if (ranges_overlap(bar->address, bar->size, CHIPSET_BASE, CHIPSET_SIZE))

@@ -51,14 +51,23 @@ static void read_msix(struct pci_device *dev)
     }
 }
 
+u32 pci_capability_first(const struct pci_device *dev)
+{
+    return pci_read(dev, PCI_STATUS, 2) & PCI_STATUS_CAPABILITIES ? pci_read(dev, PCI_CAPABILITIES, 1) : 0;
+}
+
+u32 pci_capability_find(const struct pci_device *dev, u32 at, u32 id, u32 size)
+{
+    return find(dev, &standard, at & (standard.end - 4), id, size);
+}
+
 void pci_capabilities_read(struct pci_device *dev)
 {
-    bool any = pci_read(dev, PCI_STATUS, 2) & PCI_STATUS_CAPABILITIES;
-    u32 first = any ? pci_read(dev, PCI_CAPABILITIES, 1) & 0xfc : 0;
+    u32 first = pci_capability_first(dev);
 
-    dev->cap_msi = (u8)find(dev, &standard, first, PCI_CAP_MSI, 24);
-    dev->cap_msix = (u8)find(dev, &standard, first, PCI_CAP_MSIX, 12);
-    dev->cap_express = (u8)find(dev, &standard, first, PCI_CAP_EXPRESS, 12);
+    dev->cap_msi = (u8)pci_capability_find(dev, first, PCI_CAP_MSI, 24);
+    dev->cap_msix = (u8)pci_capability_find(dev, first, PCI_CAP_MSIX, 12);
+    dev->cap_express = (u8)pci_capability_find(dev, first, PCI_CAP_EXPRESS, 12);
     if (dev->cap_msix)
         read_msix(dev);
     if (!dev->cap_express)

@@ -79,6 +79,7 @@ status_t pci_enumerate(hpa_t ecam, u8 first_bus, u8 last_bus, const struct boot_
     pci_bars_check(HPA(ecam.v + first_bus * MIB(1)), window, map, map_count);
     for (u32 i = 0; i < pci_device_count; i++) {
         pci_capabilities_read(&pci_devices[i]);
+        pci_devices[i].past_iommu = pci_virtio_is_past_iommu(&pci_devices[i]);
         pci_message_restore(&pci_devices[i]); /* firmware may have left one on */
     }
     return pci_device_count ? OK : ERR_NOT_FOUND;

@@ -51,6 +51,13 @@ void pci_ide_bars(struct pci_device *dev);
 
 /* capability.c. Fill in the cap_*, has_flr and msix_* fields; access control of bridges goes on. Wants the BARs. */
 void pci_capabilities_read(struct pci_device *dev);
+/* Where the list of standard capabilities begins; 0: there is none. */
+u32 pci_capability_first(const struct pci_device *dev);
+/* The first one with that id from `at` on, which may be anything. 0: none, or its `size` bytes stick out. */
+u32 pci_capability_find(const struct pci_device *dev, u32 at, u32 id, u32 size);
+
+/* virtio_platform.c. Is it a VirtIO device that does not say that the platform translates its DMA? */
+bool pci_virtio_is_past_iommu(const struct pci_device *dev);
 
 /* enumerate.c: some function did not fit into pci_devices[]: nobody can tell what lives behind a bridge. */
 extern bool pci_devices_left_out;

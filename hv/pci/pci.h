@@ -37,7 +37,8 @@ struct pci_device {
     struct pci_bar bar[6];
     u8 cap_msi, cap_msix, cap_express; /* offsets; 0: absent */
     bool has_flr;
-    bool assigned; /* to a driver VM */
+    bool past_iommu; /* it says itself that its DMA is not translated, see virtio_platform.c */
+    bool assigned;   /* to a driver VM */
 
     /* Taken once at enumeration, so that the device cannot change its mind later. */
     u32 bar_raw[6];      /* what firmware wrote into the BAR registers */

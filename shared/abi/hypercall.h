@@ -14,7 +14,8 @@
  *   DRIVER_EVENTS_ADDRESS                struct driver_events, read-only
  *   DRIVER_STASH_ADDRESS                 DRIVER_STASH_SIZE bytes, read-write; survives restarts once `stash` accepted it
  *   ring addresses from driver_info      see request_ring.h
- *   bar[i].address                       the device's memory BARs (host addresses), uncached; port BARs: through in/out
+ *   bar[i].address                       the device's memory BARs, uncached; port BARs: through in/out. What configuration
+ *                                        space says is where the host has them: no address of this VM
  *   DRIVER_WINDOW_BASE + guest address   the guest pages that requests in flight name, with their rights
  *
  * Call. VMMCALL or VMCALL (driver_info.vendor_call says which): RAX = enum hypercall, arguments RDI, RSI, RDX, R10; result in RAX:
@@ -27,7 +28,10 @@
 
 #define DRIVER_ABI_VERSION 1u
 #define DRIVER_LOAD_ADDRESS 0x10000ull
-#define DRIVER_AREA 0x0f00000000ull /* 60 GiB: pages that belong to the contract, above any BAR window of small machines */
+#define DRIVER_BARS_ADDRESS 0x0300000000ull /* 12 GiB, above all RAM: BAR i begins in the page at + i * DRIVER_BAR_STRIDE */
+#define DRIVER_BAR_STRIDE 0x0200000000ull
+#define DRIVER_BAR_MOST (2 * DRIVER_BAR_STRIDE) /* more than 4 GiB take two registers, so the next one's room is free */
+#define DRIVER_AREA 0x0f00000000ull /* 60 GiB, behind the BARs: pages that belong to the contract */
 #define DRIVER_INFO_ADDRESS (DRIVER_AREA)
 #define DRIVER_EVENTS_ADDRESS (DRIVER_AREA + 0x1000)
 #define DRIVER_STASH_ADDRESS (DRIVER_AREA + 0x2000)
@@ -47,7 +51,7 @@ enum driver_bar_kind { DRIVER_BAR_NONE = 0, DRIVER_BAR_MEMORY = 1, DRIVER_BAR_PO
  * the third of four. bar[4], the bus master's, is absent with `dma = none`.
  */
 struct driver_bar {
-    u64 address; /* guest-physical = host-physical, or the first port */
+    u64 address; /* guest-physical, or the first port */
     u64 size;    /* bytes or ports */
     u32 kind;
     u32 reserved;

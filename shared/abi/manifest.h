@@ -16,8 +16,8 @@
  *   grants    = sticky | strict     # default sticky
  *   grant_pages = 16384             # sticky cache limit in 4 KiB pages, 256..1048576; default 16384
  *   dma       = isolated | unprotected | none   # default isolated
- *                                   # isolated: by an IOMMU, and refused without one. unprotected: where there is no IOMMU the
- *                                   # device may reach ALL memory. none: no DMA at all, hence isolated on any machine: for
+ *                                   # isolated: by an IOMMU, and refused without one, or for a VirtIO device that goes past it.
+ *                                   # unprotected: where no IOMMU holds the device it may reach ALL memory. none: no DMA at all, hence isolated on any machine: for
  *                                   # drivers that move data by port or register I/O
  *   heartbeat = 20ms                # us, ms, s; default 20ms; 1ms..10s
  *   misses    = 3                   # 1..100, default 3

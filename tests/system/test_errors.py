@@ -105,6 +105,16 @@ def no_iommu_but_allowed(lab):
 
 
 @case
+def virtio_past_the_iommu(lab):
+    """QEMU's VirtIO devices use host addresses unless told otherwise; a legacy interface knows nothing else."""
+    for model in ("virtio-blk-pci,disable-legacy=on", "virtio-blk-pci,disable-modern=on,disable-legacy=off"):
+        text = manifest(driver(image="virtio_blk.elf", device="pci:00:10.0"), guest())
+        refused(lab, text, f"manifest.ini:{line_of(text, 'device')}:", "pci:00:10.0", "iommu_platform=on",
+                devices=[f"{model},drive=past,addr=10.0,romfile="],
+                extra=["-drive", "if=none,id=past,format=raw,read-zeroes=on,driver=null-co"])
+
+
+@case
 def driver_that_keeps_dying(lab):
     """Past the policy's limit the device answers with I/O errors, and the guest lives."""
     text = manifest(driver(limit="5", window="60s", give_up="errors"), guest())

@@ -1,5 +1,5 @@
 /* SOURCES: hv/pci/bar.c hv/pci/capability.c hv/pci/driver_view.c hv/pci/enumerate.c hv/pci/legacy.c
-            hv/pci/message.c hv/pci/reset.c tests/unit/pci_fake.c */
+            hv/pci/message.c hv/pci/reset.c hv/pci/virtio_platform.c tests/unit/pci_fake.c */
 /* INCLUDE_FAKES */
 /* An enumerated device in use: the driver VM's view, messages, resets. */
 #include "tests/unit/pci_fake.h"

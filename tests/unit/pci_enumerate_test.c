@@ -1,5 +1,5 @@
 /* SOURCES: hv/pci/bar.c hv/pci/capability.c hv/pci/driver_view.c hv/pci/enumerate.c hv/pci/legacy.c
-            hv/pci/message.c hv/pci/reset.c tests/unit/pci_fake.c */
+            hv/pci/message.c hv/pci/reset.c hv/pci/virtio_platform.c tests/unit/pci_fake.c */
 /* INCLUDE_FAKES */
 /* The scan: hierarchy, functions, what is refused of bridges and BARs, capability lists that lie. */
 #include "tests/unit/pci_fake.h"
@@ -269,6 +269,10 @@ static void bars_in_the_wrong_place(void **state)
     assert_false(bar_accepted(GIB(1) - MIB(1), MIB(1), 0)); /* the last of RAM */
     assert_false(bar_accepted(GIB(5), MIB(1), PCI_BAR_WIDE));
     assert_true(bar_accepted(GIB(8), MIB(1), PCI_BAR_WIDE));
+    assert_true(bar_accepted(FAKE_PHYSICAL_END - GIB(1), GIB(1), PCI_BAR_WIDE));
+    assert_false(bar_accepted(FAKE_PHYSICAL_END, GIB(1), PCI_BAR_WIDE)); /* nobody can name it */
+    assert_false(bar_accepted(FAKE_PHYSICAL_END / 2, FAKE_PHYSICAL_END, PCI_BAR_WIDE));
+    assert_false(bar_accepted((1ull << 52) + GIB(5), MIB(1), PCI_BAR_WIDE)); /* RAM, to a table that keeps 52 bits */
     assert_true(bar_accepted(0xfd000000, MIB(1), 0)); /* firmware lists device windows as reserved */
     assert_false(bar_accepted(ECAM + MIB(15), MIB(1), 0));
     assert_true(bar_accepted(ECAM + MIB(16), MIB(1), 0));
@@ -430,8 +434,9 @@ static void random_configuration_space(void **state)
                 f->space[j] = (u8)random_u64(&random);
                 f->writable[j] = (u8)(random_u64(&random) | random_u64(&random));
             }
-            fake_pci_put(f, PCI_VENDOR, 2, i + 1);
-            f->writable[PCI_VENDOR] = f->writable[PCI_VENDOR + 1] = f->writable[PCI_HEADER_TYPE] = 0;
+            fake_pci_put(f, PCI_VENDOR, 4, i == 3 ? 0x10421af4 : i + 1); /* the last one is VirtIO's */
+            memset(f->writable + PCI_VENDOR, 0, 4);
+            f->writable[PCI_HEADER_TYPE] = 0;
             f->writable[PCI_COMMAND] = 0x07;
             fake_pci_put(f, PCI_HEADER_TYPE, 1, (u32)random_u64(&random) & 0x83);
         }
@@ -443,6 +448,7 @@ static void random_configuration_space(void **state)
                     continue;
                 assert_int_equal(bar->size & (bar->size - 1), 0);
                 assert_true(bar->memory ? bar->address >= GIB(1) : bar->fixed || bar->address >= 0x400);
+                assert_true(bar->address + bar->size <= FAKE_PHYSICAL_END);
             }
     }
 }

@@ -19,6 +19,11 @@ void *paging_map_device(hpa_t at, u64 size)
     return fake_msix_page;
 }
 
+u64 paging_physical_end(void)
+{
+    return FAKE_PHYSICAL_END;
+}
+
 void fake_pci_clear(void)
 {
     memset(functions, 0, sizeof(functions));
@@ -124,7 +129,9 @@ u32 pci_read(const struct pci_device *dev, u32 offset, u32 width)
         f->silent -= f->silent != ~0u;
         f = NULL;
     }
-    if (f != NULL)
+    if (f != NULL && f->window && offset == f->window)
+        value = f->window_access(f, false, 0);
+    else if (f != NULL)
         value = fake_pci_get(f, offset, width);
     return width == 4 ? value : value & ((1u << width * 8) - 1);
 }
@@ -145,6 +152,8 @@ void pci_write(const struct pci_device *dev, u32 offset, u32 width, u32 value)
     assert_true(offset % width == 0 && offset + width <= PCI_CONFIG_SIZE);
     if (f == NULL)
         return;
+    if (f->window && offset == f->window)
+        (void)f->window_access(f, true, value);
     check_probe(f, offset, value);
     if (f->space[PCI_HEADER_TYPE] == 1)
         bridge_control = fake_pci_get(f, PCI_BRIDGE_CONTROL, 2);

@@ -18,6 +18,8 @@ struct fake_function {
     u32 resets;
     u32 silent; /* so many vendor reads give 0xffff; ~0: for ever */
     u32 silent_after_reset;
+    u32 window; /* offset of a register that leads elsewhere: accesses to it go through window_access; 0: none */
+    u32 (*window_access)(struct fake_function *f, bool write, u32 value);
 };
 
 /* Remove all functions. */
@@ -33,6 +35,9 @@ void fake_pci_bar(struct fake_function *f, u32 index, u64 address, u64 size, u32
 void fake_pci_capability(struct fake_function *f, u8 id, u8 offset, u32 size, bool open);
 /* What a reset leaves: the present registers with BARs, command and open capability registers zeroed. */
 void fake_pci_power_on(struct fake_function *f);
+
+/* As of a CPU with 40 bits of physical address. */
+#define FAKE_PHYSICAL_END (1ull << 40)
 
 /* Where paging_map_device() leads: one page of MSI-X table. */
 extern u32 fake_msix_page[1024];

@@ -113,6 +113,14 @@ u64 paging_root(void)
     return tables.root.v;
 }
 
+u64 paging_physical_end(void)
+{
+    u32 leaf[4];
+
+    cpuid(0x80000008, 0, leaf);
+    return 1ull << (leaf[0] & 0xff);
+}
+
 void *paging_map_device(hpa_t at, u64 size)
 {
     u64 first = PAGE_DOWN(at.v), bytes = PAGE_UP(at.v + size) - first;

@@ -22,6 +22,9 @@ NODISCARD status_t paging_init(const struct boot_info *boot);
  * only; panics when out of space. */
 void *paging_map_device(hpa_t at, u64 size);
 
+/* The first address that no page-table entry can hold (SDM 3A 4.1.4). No lock needed. */
+u64 paging_physical_end(void);
+
 /* A stack for a CPU with a guard page below it; returns its top. ERR_NO_MEMORY. */
 NODISCARD status_t paging_create_stack(u32 cpu, void **top);
 
