@@ -146,14 +146,19 @@ static void ports_and_what_is_not_used(void **state)
     assert_int_equal(host_of(driver_bar_address(&pci, 1)), 0);
 }
 
-static void no_frames_left(void **state)
+/* The first page takes a table of each level, and of the last there is none left; what follows would take none. */
+static void frames_run_out(void **state)
 {
     hpa_t frame;
 
-    pci.bar[0] = (struct pci_bar){.address = HIGH, .size = KIB(4), .memory = true};
-    while (frame_alloc(&frame) == OK)
-        ;
+    pci.bar[0] = (struct pci_bar){.address = HIGH, .size = MIB(4), .memory = true};
+    pci.bar[1] = (struct pci_bar){.address = 0xc040, .size = 0x20};
+    msix_first = HIGH + PAGE_SIZE;
+    msix_size = MIB(2) - PAGE_SIZE;
+    while (frames_free_count > 2)
+        assert_int_equal(frame_alloc(&frame), OK);
     assert_int_equal(driver_map_bars(&driver), ERR_NO_MEMORY);
+    assert_int_equal(ports_count, 0);
 }
 
 int main(void)
@@ -165,7 +170,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(parts_of_a_page, setup, teardown),
         cmocka_unit_test_setup_teardown(largest, setup, teardown),
         cmocka_unit_test_setup_teardown(ports_and_what_is_not_used, setup, teardown),
-        cmocka_unit_test_setup_teardown(no_frames_left, setup, teardown),
+        cmocka_unit_test_setup_teardown(frames_run_out, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

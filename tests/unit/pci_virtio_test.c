@@ -111,6 +111,7 @@ static void command_is_restored(void **state)
 
 static void without_the_modern_interface(void **state)
 {
+    fake_pci_bar(function, 0, 0xfe800000, KIB(4), 2); /* where a window at 0 would read: the bit is set */
     set_capability(WINDOW, VIRTIO_PCI_CAP_NOTIFY, 0, 0);
     assert_true(is_past_iommu());
     set_capability(WINDOW, VIRTIO_PCI_CAP_PCI, 0, 0);
@@ -130,6 +131,7 @@ static void capabilities_that_lie(void **state)
     assert_true(is_past_iommu());
     fake_pci_put(function, COMMON + 1, 1, 0xf0); /* a window that sticks out */
     fake_pci_put(function, 0xf0, 4, PCI_CAP_VENDOR | VIRTIO_PCI_CAP_PCI << 24);
+    fake_pci_put(function, 0x100, 4, 2); /* what would be read there */
     assert_true(is_past_iommu());
     assert_int_equal(looks, 0);
     fake_pci_put(function, COMMON + 1, 1, WINDOW);
