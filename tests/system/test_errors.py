@@ -111,7 +111,7 @@ def virtio_past_the_iommu(lab):
         text = manifest(driver(image="virtio_blk.elf", device="pci:00:10.0"), guest())
         refused(lab, text, f"manifest.ini:{line_of(text, 'device')}:", "pci:00:10.0", "iommu_platform=on",
                 devices=[f"{model},drive=past,addr=10.0,romfile="],
-                extra=["-drive", "if=none,id=past,format=raw,read-zeroes=on,driver=null-co"])
+                extra=["-drive", "if=none,id=past,driver=null-co,read-zeroes=on"])
 
 
 @case
