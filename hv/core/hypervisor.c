@@ -19,22 +19,23 @@ u16 machine_exit_port;
 bool machine_ends;
 static bool panicking;
 
-/* A ticket lock: first come, first served, so that no CPU starves. */
-static struct {
-    u32 next, serving;
-} lock;
+/*
+ * Whoever finds it free takes it, no queue: where the CPUs below are themselves scheduled, the next in a queue may not
+ * be running, and all wait for it (Linux's virt_spin_lock() has the same reason). Nobody starves: it is not held in
+ * guest mode, nor while idle, and each CPU goes there between two stays.
+ */
+static bool lock;
 
 void hv_lock(void)
 {
-    u32 ticket = __atomic_fetch_add(&lock.next, 1, __ATOMIC_RELAXED);
-
-    while (__atomic_load_n(&lock.serving, __ATOMIC_ACQUIRE) != ticket)
-        cpu_pause();
+    while (__atomic_exchange_n(&lock, true, __ATOMIC_ACQUIRE))
+        while (__atomic_load_n(&lock, __ATOMIC_RELAXED))
+            cpu_pause();
 }
 
 void hv_unlock(void)
 {
-    __atomic_store_n(&lock.serving, lock.serving + 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&lock, false, __ATOMIC_RELEASE);
 }
 
 u64 tsc_now(void)
