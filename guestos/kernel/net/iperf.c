@@ -246,6 +246,27 @@ static void open_streams(void)
     }
 }
 
+static void close_pcb(struct tcp_pcb *pcb)
+{
+    if (pcb == NULL)
+        return;
+    tcp_arg(pcb, NULL);
+    tcp_err(pcb, NULL);
+    tcp_recv(pcb, NULL);
+    tcp_sent(pcb, NULL);
+    if (tcp_close(pcb) != ERR_OK)
+        tcp_abort(pcb);
+}
+
+/* A receiver may be in the middle of a block and hear nothing else before that is whole, or the stream ends. */
+static void end_streams(void)
+{
+    for (u32 i = 0; i < test.streams; i++) {
+        close_pcb(test.stream[i].pcb);
+        test.stream[i].pcb = NULL;
+    }
+}
+
 /* ---- the control connection ---- */
 
 static void take_parameters(void)
@@ -294,6 +315,8 @@ static void follow_client(u8 state)
 {
     if (state == TEST_END && test.running) {
         stop_running();
+        if (test.sender)
+            end_streams();
         send_state(EXCHANGE_RESULTS);
         expect(STEP_RESULTS_SIZE, 4);
     } else {
@@ -427,22 +450,9 @@ static err_t on_accepted(void *arg, struct tcp_pcb *pcb, err_t error)
 
 /* ---- a whole test ---- */
 
-static void close_pcb(struct tcp_pcb *pcb)
-{
-    if (pcb == NULL)
-        return;
-    tcp_arg(pcb, NULL);
-    tcp_err(pcb, NULL);
-    tcp_recv(pcb, NULL);
-    tcp_sent(pcb, NULL);
-    if (tcp_close(pcb) != ERR_OK)
-        tcp_abort(pcb);
-}
-
 static void close_all(void)
 {
-    for (u32 i = 0; i < test.streams; i++)
-        close_pcb(test.stream[i].pcb);
+    end_streams();
     close_pcb(test.control);
     test.control = NULL;
     test.streams = 0;
