@@ -18,11 +18,6 @@
 
 void kernel_main(u64 start_info); /* called by boot.S only */
 
-static const char *why(status_t error)
-{
-    return error == ERR_NO_MEMORY ? "the I/O arena is too small" : status_text(error);
-}
-
 static void report_disks(void)
 {
     for (u32 i = 0; i < blk_count(); i++) {
@@ -31,7 +26,7 @@ static void report_disks(void)
             console_print("guestos: /dev/%s: %llu sectors, queue of %u\n", disk->name,
                           (unsigned long long)disk->sectors, disk->queue_size);
         else
-            console_print("guestos: /dev/%s: not usable: %s\n", disk->name, why(disk->error));
+            console_print("guestos: /dev/%s: not usable: %s\n", disk->name, arena_status_text(disk->error));
     }
     if (blk_count() == 0)
         console_print("guestos: no block device\n");
@@ -47,10 +42,10 @@ static void report_cards(void)
             console_print("guestos: %s: %02x:%02x:%02x:%02x:%02x:%02x, queues of %u and %u\n", nic->name, nic->mac[0],
                           nic->mac[1], nic->mac[2], nic->mac[3], nic->mac[4], nic->mac[5], nic->rx_size, nic->tx_size);
         else
-            console_print("guestos: %s: not usable: %s\n", nic->name, why(nic->error));
+            console_print("guestos: %s: not usable: %s\n", nic->name, arena_status_text(nic->error));
     }
     if (!net_is_present() && net_error() != ERR_NOT_FOUND && nic_count() == 0)
-        console_print("guestos: no network: %s\n", why(net_error()));
+        console_print("guestos: no network: %s\n", arena_status_text(net_error()));
     if (nic_count() == NIC_MAX && virtio_count(VIRTIO_ID_NET) > NIC_MAX)
         console_print("guestos: network cards beyond these %u are not used\n", nic_count());
 }

@@ -237,6 +237,78 @@ def connect(port):
             check(time.monotonic() < deadline, "the guest does not listen")
 
 
+def two_networks(lab, extra=(), nets=("10.0.2.0/24", "10.0.3.0/24"), forward=("", "")):
+    """A machine with two cards, each on a user network of its own."""
+    arguments = list(extra)
+    for number, net in enumerate(nets):
+        arguments += ["-netdev", f"user,id=n{number},net={net}{forward[number]}",
+                      "-device", f"virtio-net-pci,disable-legacy=on,netdev=n{number}"]
+    return BareMachine(lab, arguments)
+
+
+@case
+def two_cards(lab):
+    """Two cards on two networks fetch at once, one of them to a disk; each serves; the default is the first with an address."""
+    data = lab.random.randbytes(8 * MIB + 333)
+    digest = hashlib.sha256(data).hexdigest()
+    files = pathlib.Path(lab.folder) / "files"
+    files.mkdir()
+    (files / "data").write_bytes(data)
+    image = lab.folder / "disk.img"
+    image.write_bytes(b"\xff" * (16 * MIB))
+    ports = [free_port() for _ in range(2)]
+    drive = ["-drive", f"if=none,id=d,format=raw,file={image}", "-device", "virtio-blk-pci,disable-legacy=on,drive=d"]
+    forward = [f",hostfwd=tcp:127.0.0.1:{port}-:80" for port in ports]
+    with HostFiles(files) as server, two_networks(lab, drive, forward=forward) as machine:
+        machine.boot()
+        check("net1: " in (output := machine.run("ifconfig net1 dhcp")) and ", default" in output, f"no default: {output}")
+        check("no address" in machine.run(f"ping {GATEWAY} 1 --if net0", status=1), "net0 has no address")
+        machine.run("ifconfig net0 10.0.2.15/24 10.0.2.2 10.0.2.3")
+        default = [line.split(":")[0] for line in machine.run("ifconfig").splitlines() if ", default" in line]
+        check(default == ["net0"], f"the default is {default}")
+        before = counters(machine)["cards"]
+        urls = [f"http://{host}:{server.port}/data" for host in (GATEWAY, "10.0.3.2")]
+        result = find_json(machine.run(f"http get {urls[0]} {urls[1]}", 120))
+        check([file["sha256"] for file in result["files"]] == [digest] * 2, f"got {result}")
+        after = counters(machine)["cards"]
+        for name in ("net0", "net1"):
+            check(after[name]["rx_bytes"] - before[name]["rx_bytes"] > len(data), f"{name} did not carry its file: {after}")
+        result = find_json(machine.run(f"http get {urls[1]} --if net1 --to /dev/vda", 120))
+        check(result["sha256"] == digest, f"got {result}")
+        check(digest in machine.run(f"sha256 /dev/vda {len(data)}"), "the disk holds something else")
+        machine.run(f"http get {urls[0]}/none --to /dev/vda", status=1)
+        machine.run("http serve 80")
+        for port in ports:
+            check(host_run("curl", "-sS", f"http://127.0.0.1:{port}/1M") == served_file(MIB), "the file arrived otherwise")
+        counters(machine)
+    written = image.read_bytes()
+    end = -(-len(data) // 512) * 512
+    check(written[:len(data)] == data and not any(written[len(data):end]), "the file on the disk is another")
+    check(written[end:] == b"\xff" * (16 * MIB - end), "the disk was written beyond the file")
+    (files / "data").unlink()
+    image.unlink()
+
+
+@case
+def two_cards_in_one_network(lab):
+    """What belongs to an address leaves through its card, also where both networks have the same name."""
+    port = free_port()
+    with two_networks(lab, nets=("10.0.2.0/24",) * 2, forward=("", f",hostfwd=tcp:127.0.0.1:{port}-10.0.2.16:80")) as machine:
+        machine.boot()
+        machine.run("ifconfig net0 10.0.2.15/24 10.0.2.2")
+        machine.run("ifconfig net1 10.0.2.16/24 10.0.2.2")
+        machine.run("http serve 80")
+        for name in ("net0", "net1"):
+            before = counters(machine)["cards"]
+            machine.run(f"ping {GATEWAY} 2 --if {name}")
+            after = counters(machine)["cards"]
+            for other in ("net0", "net1"):
+                moved = after[other]["rx_frames"] - before[other]["rx_frames"]
+                check((moved >= 2) == (other == name), f"`ping --if {name}` over {other}: {moved} frames")
+        check(host_run("curl", "-sS", f"http://127.0.0.1:{port}/1M") == served_file(MIB), "the file arrived otherwise")
+        check(counters(machine)["cards"]["net1"]["tx_bytes"] > MIB, "the answer went out of the other card")
+
+
 @case
 def names_and_broken_frames(lab):
     """DNS; then frames of any kind and length, and damaged ICMP: none is answered, and the guest lives."""

@@ -221,6 +221,18 @@ u32 blk_sum_in_flight(void)
     return sum;
 }
 
+u32 blk_cut_segments(const struct blk *disk, const void *data, u32 bytes, struct blk_segment *segment)
+{
+    u32 limit = disk->info.max_segment_bytes & ~(VIRTIO_BLK_SECTOR - 1), count = 0;
+
+    for (u32 at = 0; at < bytes && count < BLK_MAX_SEGMENTS; count++) {
+        u32 length = bytes - at < limit ? bytes - at : limit;
+        segment[count] = (struct blk_segment){(u64)data + at, length};
+        at += length;
+    }
+    return count;
+}
+
 status_t blk_submit(struct blk *disk, struct blk_request *request)
 {
     struct virtqueue *queue = &disk->queue;

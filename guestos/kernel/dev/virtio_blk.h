@@ -95,6 +95,9 @@ struct blk_counters blk_sum_counters(void);
 u32 blk_in_flight(const struct blk *disk);
 u32 blk_sum_in_flight(void);
 
+/* Cut whole sectors into segments that the disk takes, at most BLK_MAX_SEGMENTS; their number. */
+u32 blk_cut_segments(const struct blk *disk, const void *data, u32 bytes, struct blk_segment *segment);
+
 /*
  * Put the request into the queue; blk_kick tells the device of all that were put since. ERR_NO_SPACE: the queue is
  * full, try again after a completion. ERR_RANGE: too many or empty segments. ERR_NOT_FOUND: the disk is not usable.

@@ -34,6 +34,11 @@ void *arena_alloc(u64 bytes, u64 align)
     return (void *)at;
 }
 
+const char *arena_status_text(status_t status)
+{
+    return status == ERR_NO_MEMORY ? "the I/O arena is too small" : status_text(status);
+}
+
 u64 arena_mark(void)
 {
     return next;

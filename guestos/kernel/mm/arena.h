@@ -14,6 +14,9 @@ NODISCARD status_t arena_init(void);
 /* `size` bytes aligned to `align` (a power of two); NULL when the arena is used up. Contents are undefined. */
 void *arena_alloc(u64 size, u64 align);
 
+/* Why a device is not usable, in English: what is out of memory has found no room in the arena. */
+const char *arena_status_text(status_t status);
+
 u64 arena_mark(void);
 void arena_release(u64 mark);
 

@@ -27,7 +27,10 @@ static err_t on_received(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t e
     }
     for (const struct pbuf *q = p; q != NULL; q = q->next)
         connection->received(connection->context, q->payload, q->len);
-    tcp_recved(pcb, p->tot_len);
+    if (connection->hold)
+        connection->held += p->tot_len;
+    else
+        tcp_recved(pcb, p->tot_len);
     pbuf_free(p);
     return ERR_OK;
 }
@@ -147,6 +150,16 @@ status_t connection_send(struct connection *connection, const void *data, u32 si
     status_t status = status_of_wait(net_wait(write_some, &writing, SEND_US));
 
     return status == OK && writing.left > 0 ? ERR_IO : status;
+}
+
+void connection_release(struct connection *connection)
+{
+    connection->hold = false;
+    while (connection->pcb != NULL && connection->held > 0) {
+        u16 part = connection->held < LARGEST_WRITE ? (u16)connection->held : LARGEST_WRITE;
+        tcp_recved(connection->pcb, part);
+        connection->held -= part;
+    }
 }
 
 void connection_finish(struct connection *connection)

@@ -58,14 +58,9 @@ static void on_done(struct blk_request *request)
 static status_t submit(struct bench_slot *slot)
 {
     u64 sectors = bench.size / VIRTIO_BLK_SECTOR, places = blk_get_info(bench.disk)->sectors / sectors;
-    u32 limit = blk_get_info(bench.disk)->max_segment_bytes & ~(VIRTIO_BLK_SECTOR - 1), count = 0;
     u64 place = bench.mode->random ? mix_next(&bench.random) % places : bench.next_sector++ % places;
 
-    for (u64 at = 0; at < bench.size && count < BLK_MAX_SEGMENTS; count++) {
-        u32 length = bench.size - at < limit ? (u32)(bench.size - at) : limit;
-        slot->segment[count] = (struct blk_segment){(u64)slot->buffer + at, length};
-        at += length;
-    }
+    u32 count = blk_cut_segments(bench.disk, slot->buffer, (u32)bench.size, slot->segment);
     slot->request = (struct blk_request){.type = bench.mode->write ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN,
                                          .device_writes = !bench.mode->write,
                                          .sector = place * sectors,

@@ -1,4 +1,4 @@
-/* http: fetch a file and say how fast and what it was; serve files in the background. */
+/* http: fetch files, several at once if wanted, and say how fast and what they were; serve files in the background. */
 #include "guestos/kernel/arch/clock.h"
 #include "guestos/kernel/dev/console.h"
 #include "guestos/kernel/net/connection.h"
@@ -7,6 +7,7 @@
 #include "guestos/kernel/net/url.h"
 #include "guestos/kernel/shell/command_net.h"
 #include "guestos/kernel/shell/commands.h"
+#include "guestos/kernel/shell/disk_writer.h"
 #include "guestos/kernel/shell/sha256.h"
 #include "guestos/kernel/shell/shell.h"
 #include "guestos/kernel/shell/stream.h"
@@ -14,30 +15,38 @@
 #include "shared/lib/string.h"
 
 #define HEAD_MAX 4096u
+#define MAX_TRANSFERS 4u
 #define IDLE_US 60000000u /* without a byte for so long, a transfer is given up */
 
 typedef unsigned long long number; /* what %llu takes */
 
 struct transfer {
+    struct url url;
     char head[HEAD_MAX];
     u32 head_size;
     bool has_head;
     status_t error; /* of the head */
     struct http_response response;
-    bool hashes;
+    bool hashes, writes; /* what is done with the body */
     struct sha256 hash;
+    char digest[2 * SHA256_SIZE + 1];
     u64 bytes; /* of the body */
-    u64 longest_gap_us, last_us;
+    u64 start_us, end_us, longest_gap_us, last_us;
     struct connection connection;
 };
 
-static struct transfer transfer;
+static struct transfer transfers[MAX_TRANSFERS];
+static u32 count; /* of them that take part */
 
 static void take_body(struct transfer *t, const u8 *data, u32 size)
 {
     t->bytes += size;
     if (t->hashes)
         sha256_update(&t->hash, data, size);
+    if (!t->writes || t->response.status != 200)
+        return;
+    disk_writer_add(data, size);
+    t->connection.hold = disk_writer_is_tight();
 }
 
 /* Collect the head; whatever follows it in the same piece is body. */
@@ -70,26 +79,52 @@ static void on_data(void *context, const u8 *data, u32 size)
         take_head(t, data, size);
 }
 
-static bool is_over(void *context)
+static bool is_over(const struct transfer *t)
 {
-    const struct transfer *t = context;
-
     return t->connection.finished ||
            (t->has_head && (t->error != OK || (t->response.has_length && t->bytes >= t->response.length)));
 }
 
+static bool all_are_over(void *context)
+{
+    bool over = true;
+
+    (void)context;
+    for (u32 i = 0; i < count; i++) {
+        struct transfer *t = &transfers[i];
+        if (t->connection.held > 0 && disk_writer_is_tight())
+            disk_writer_drain();
+        if (t->connection.held > 0 && !disk_writer_is_tight())
+            connection_release(&t->connection);
+        if (!is_over(t))
+            over = false;
+        else if (t->end_us == 0)
+            t->end_us = clock_us();
+    }
+    return over;
+}
+
+static u64 total_bytes(void)
+{
+    u64 bytes = 0;
+
+    for (u32 i = 0; i < count; i++)
+        bytes += transfers[i].bytes;
+    return bytes;
+}
+
 /* Wait for the end, patiently as long as something comes. */
-static status_t receive(struct transfer *t)
+static status_t receive(void)
 {
     for (;;) {
-        u64 before = t->bytes;
-        switch (net_wait(is_over, t, IDLE_US)) {
+        u64 before = total_bytes();
+        switch (net_wait(all_are_over, NULL, IDLE_US)) {
         case NET_DONE:
             return OK;
         case NET_INTERRUPTED:
             return ERR_STATE;
         default:
-            if (t->bytes == before)
+            if (total_bytes() == before)
                 return ERR_TIMEOUT;
         }
     }
@@ -106,65 +141,130 @@ static status_t judge(const struct transfer *t)
     return t->connection.lost ? ERR_IO : OK;
 }
 
-static void report(struct transfer *t, u64 us)
+/* The members of an object, without its braces. */
+static void print_members(const struct transfer *t)
 {
-    char digest[2 * SHA256_SIZE + 1] = "";
-    u64 rate = stream_rate_tenths(t->bytes, us);
+    u64 us = t->end_us - t->start_us, rate = stream_rate_tenths(t->bytes, us);
 
-    if (t->hashes)
-        sha256_finish_hex(&t->hash, digest);
-    console_print("http: status %u, %llu bytes in %llu ms, %llu.%llu MB/s%s%s\n", t->response.status, (number)t->bytes,
-                  (number)us / 1000, (number)rate / 10, (number)rate % 10, t->hashes ? ", sha256 " : "", digest);
-    console_print("json {\"status\":%u,\"bytes\":%llu,\"elapsed_us\":%llu,\"mb_per_s\":%llu.%llu,"
-                  "\"longest_gap_us\":%llu,\"sha256\":\"%s\"}\n",
+    console_print("\"status\":%u,\"bytes\":%llu,\"elapsed_us\":%llu,\"mb_per_s\":%llu.%llu,\"longest_gap_us\":%llu,"
+                  "\"sha256\":\"%s\"",
                   t->response.status, (number)t->bytes, (number)us, (number)rate / 10, (number)rate % 10,
-                  (number)t->longest_gap_us, digest);
+                  (number)t->longest_gap_us, t->digest);
 }
 
-static status_t fetch(struct transfer *t, const struct url *url)
+/* For people a line each; one object: that of the only file, or one with all of them. */
+static void report(void)
+{
+    for (u32 i = 0; i < count; i++) {
+        const struct transfer *t = &transfers[i];
+        u64 us = t->end_us - t->start_us, rate = stream_rate_tenths(t->bytes, us);
+        console_print("http: status %u, %llu bytes in %llu ms, %llu.%llu MB/s%s%s\n", t->response.status,
+                      (number)t->bytes, (number)us / 1000, (number)rate / 10, (number)rate % 10,
+                      t->hashes ? ", sha256 " : "", t->digest);
+    }
+    console_print("json {");
+    if (count > 1)
+        console_print("\"bytes\":%llu,\"files\":[{", (number)total_bytes());
+    for (u32 i = 0; i < count; i++) {
+        if (i > 0)
+            console_print("},{");
+        print_members(&transfers[i]);
+    }
+    console_print(count > 1 ? "}]}\n" : "}\n");
+}
+
+/* Connect and ask; the answer comes later. */
+static status_t ask(struct transfer *t)
 {
     char request[URL_PATH_MAX + URL_HOST_MAX + 64];
-    status_t status = connection_open(&t->connection, url->host, url->port);
 
+    t->start_us = clock_us();
+    status_t status = connection_open(&t->connection, t->url.host, t->url.port);
     if (status != OK)
         return status;
     /* Version 1.0: the answer then comes as it is, without chunks. */
     int size = bh_snprintf(request, sizeof(request), "GET %s HTTP/1.0\r\nHost: %s\r\nUser-Agent: guestos\r\n\r\n",
-                           url->path, url->host);
+                           t->url.path, t->url.host);
     t->last_us = clock_us();
-    status = connection_send(&t->connection, request, (u32)size);
-    if (status == OK)
-        status = receive(t);
-    connection_close(&t->connection);
-    return status == OK ? judge(t) : status;
+    return connection_send(&t->connection, request, (u32)size);
+}
+
+/* All transfers, from their beginning to their end. *failed: the one to which the status belongs. */
+static status_t fetch(u32 *failed)
+{
+    status_t status = OK;
+    bool reportable = true;
+
+    for (*failed = 0; *failed < count && status == OK; ++*failed)
+        status = ask(&transfers[*failed]);
+    *failed -= status != OK;
+    if (status == OK) {
+        *failed = 0;
+        status = receive();
+    }
+    for (u32 i = 0; i < count; i++) {
+        struct transfer *t = &transfers[i];
+        connection_close(&t->connection);
+        if (t->end_us == 0)
+            t->end_us = clock_us();
+        reportable = reportable && t->has_head && t->error == OK;
+        if (t->hashes)
+            sha256_finish_hex(&t->hash, t->digest);
+        if (status == OK && (status = judge(t)) != OK)
+            *failed = i;
+    }
+    if (reportable)
+        report();
+    return status;
+}
+
+/* The words that are left are URLs. */
+static bool prepare(struct args *args, struct netif *netif, bool hashes, bool writes)
+{
+    memset(transfers, 0, sizeof(transfers));
+    for (count = 0; count < (u32)args->count; count++) {
+        struct transfer *t = &transfers[count];
+        status_t status = url_parse(args->value[count], &t->url);
+        if (status != OK) {
+            console_print("http: not a URL that this understands: %s\n", status_text(status));
+            return false;
+        }
+        t->hashes = hashes;
+        t->writes = writes;
+        t->connection.received = on_data;
+        t->connection.context = t;
+        t->connection.netif = netif;
+        sha256_init(&t->hash);
+    }
+    return true;
 }
 
 static int command_http_get(struct args *args)
 {
-    static struct url url;
     bool hashes = args_take_flag(args, "sha256"), discards = args_take_flag(args, "discard");
+    const char *to = NULL;
+    struct netif *netif;
+    u32 failed;
 
-    if (!args_check(args, 1, 1) || (hashes && discards)) {
+    bool writes = args_take_text(args, "--to", &to);
+    if (!command_take_card(args, &netif))
+        return SHELL_FAILED;
+    if (!args_check(args, 1, writes ? 1 : MAX_TRANSFERS) || (hashes && discards)) {
         console_print("usage: %s\n", args->usage);
         return SHELL_USAGE;
     }
-    status_t status = url_parse(args->value[0], &url);
-    if (status != OK) {
-        console_print("http: not a URL that this understands: %s\n", status_text(status));
+    if (!prepare(args, netif, !discards, writes))
         return SHELL_USAGE;
-    }
-    memset(&transfer, 0, sizeof(transfer));
-    transfer.hashes = !discards;
-    transfer.connection.received = on_data;
-    transfer.connection.context = &transfer;
-    sha256_init(&transfer.hash);
-    u64 start = clock_us();
-    status = fetch(&transfer, &url);
-    if (transfer.has_head && transfer.error == OK)
-        report(&transfer, clock_us() - start);
+    struct blk *disk = writes ? stream_find_disk(to) : NULL;
+    if (writes && (disk == NULL || !disk_writer_open(disk)))
+        return SHELL_FAILED;
+    status_t status = fetch(&failed);
     if (status != OK)
-        return command_failed("http", args->value[0], status);
-    return transfer.response.status == 200 ? SHELL_OK : SHELL_FAILED;
+        return command_failed("http", args->value[failed], status);
+    for (u32 i = 0; i < count; i++)
+        if (transfers[i].response.status != 200)
+            return SHELL_FAILED;
+    return writes ? disk_writer_finish() : SHELL_OK;
 }
 
 static int command_http_serve(struct args *args)
@@ -198,7 +298,8 @@ static int command_http_stop(struct args *args)
 int command_http(struct args *args)
 {
     static const struct shell_command subcommands[] = {
-        {"get", "http get URL [sha256|discard]", "fetch, and print bytes, rate and SHA-256", command_http_get},
+        {"get", "http get URL... [sha256|discard] [--to /dev/vda] [--if net1]",
+         "fetch, several at once; print bytes, rate and SHA-256; --to: write to a disk", command_http_get},
         {"serve", "http serve [PORT]", "serve / and files like /100M in the background", command_http_serve},
         {"stop", "http stop", "serve no more", command_http_stop},
     };

@@ -4,6 +4,7 @@
 #include "guestos/kernel/dev/console.h"
 #include "guestos/kernel/dev/uart.h"
 #include "guestos/kernel/dev/virtio_net.h"
+#include "guestos/kernel/mm/arena.h"
 #include "guestos/kernel/net/connection.h"
 #include "guestos/kernel/net/interface.h"
 #include "guestos/kernel/net/net.h"
@@ -20,7 +21,7 @@ typedef unsigned long long number; /* what %llu takes */
 bool command_has_network(void)
 {
     if (!net_is_present())
-        console_print("no network device: %s\n", status_text(net_error()));
+        console_print("no network device: %s\n", arena_status_text(net_error()));
     return net_is_present();
 }
 
@@ -134,7 +135,7 @@ static int show(const struct netif *netif, bool json)
         if (other != NULL && (netif == NULL || netif == other))
             show_interface(other);
         else if (other == NULL && netif == NULL)
-            console_print("%s: not usable: %s\n", nic->name, status_text(nic->error));
+            console_print("%s: not usable: %s\n", nic->name, arena_status_text(nic->error));
     }
     return SHELL_OK;
 }
@@ -149,7 +150,11 @@ bool command_take_card(struct args *args, struct netif **netif)
     *netif = interface_find(name);
     if (*netif == NULL)
         console_print("no usable network card is called %s\n", name);
-    return *netif != NULL;
+    else if (ip4_addr_isany(netif_ip4_addr(*netif)))
+        console_print("%s has no address\n", name);
+    else
+        return true;
+    return false;
 }
 
 /* ADDRESS/PREFIX GATEWAY DNS; the last two may be left out. */

@@ -17,7 +17,7 @@ int command_failed(const char *name, const char *what, status_t status);
 void command_report_ping(const struct ping *ping);
 
 /* Take `--if NAME` out: the card through which connections are to leave; NULL without the option, then lwIP routes.
- * False, and says so: there is no such card. */
+ * False, and says so: there is no such card, or it has no address. */
 bool command_take_card(struct args *args, struct netif **netif);
 
 /* Run the one of `count` subcommands that the first argument names; needs the network. */

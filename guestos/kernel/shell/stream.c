@@ -43,7 +43,7 @@ struct blk *stream_find_disk(const char *name)
     if (disk != NULL && blk_get_info(disk)->present)
         return disk;
     console_print("no block device%s%s: %s\n", blk_count() == 0 ? "" : " ", blk_count() == 0 ? "" : name,
-                  status_text(disk != NULL ? blk_get_info(disk)->error : ERR_NOT_FOUND));
+                  arena_status_text(disk != NULL ? blk_get_info(disk)->error : ERR_NOT_FOUND));
     return NULL;
 }
 
@@ -86,16 +86,10 @@ static void on_done(struct blk_request *request)
 static status_t submit(const struct stream *stream, struct stream_slot *slot, u64 sector, u64 left)
 {
     u32 most = stream->request_bytes / VIRTIO_BLK_SECTOR;
-    u32 limit = blk_get_info(stream->disk)->max_segment_bytes & ~(VIRTIO_BLK_SECTOR - 1);
-    u32 count = 0;
 
     slot->sectors = left < most ? (u32)left : most;
     slot->done = false;
-    for (u32 at = 0, bytes = slot->sectors * VIRTIO_BLK_SECTOR; at < bytes && count < BLK_MAX_SEGMENTS; count++) {
-        u32 length = bytes - at < limit ? bytes - at : limit;
-        slot->segment[count] = (struct blk_segment){(u64)slot->buffer + at, length};
-        at += length;
-    }
+    u32 count = blk_cut_segments(stream->disk, slot->buffer, slot->sectors * VIRTIO_BLK_SECTOR, slot->segment);
     slot->request = (struct blk_request){.type = stream->write ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN,
                                          .device_writes = !stream->write,
                                          .sector = sector,
