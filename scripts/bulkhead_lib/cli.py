@@ -65,6 +65,8 @@ def parser():
     gdb = add("gdb", "a debugger on a running instance, with the symbols of a VM's image (or of `hv`)", running)
     gdb.add_argument("vm", metavar="VM")
     gdb.add_argument("--port", type=int, default=1234, help="of QEMU's gdbstub on localhost (default: %(default)s)")
+    netns = add("netns", "run a program of the host in the network namespace of an instance (run --net netns); without one: a shell", running)
+    netns.add_argument("program", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its arguments, e.g. iperf3 -c 10.77.0.2")
     commands.add_parser("help", help="this text")
     return top
 
@@ -96,7 +98,9 @@ def _add_run(run):
     run.add_argument("--disk-snapshot", action="store_true", help="leave the images as they are: writes are forgotten")
     run.add_argument("--disks", metavar="D,D", type=_names, help=f"which disks: {', '.join(devices.names('blk'))} (default: ahci), or none")
     run.add_argument("--nics", metavar="N,N", type=_names, help=f"which network cards: {', '.join(devices.names('net'))} (default: e1000e), or none")
-    run.add_argument("--net", choices=network.KINDS, help="user: QEMU's user network, no privileges (default); none: nobody at the other end")
+    run.add_argument("--net", choices=network.KINDS, help="user: QEMU's user network, no privileges (default); netns: a network namespace, for throughput, made and removed by "
+                          "this command, not connected to the host's network; tap: your TAP devices; none: nobody at the other end")
+    run.add_argument("--tap", metavar="NAME", action="append", default=[], help="with --net tap: a TAP device that exists, one for each card")
     run.add_argument("--forward", metavar="[NIC:]HOST:GUEST", action="append", default=[],
                      help="with --net user: TCP port HOST of 127.0.0.1 leads to the guest's port GUEST; 0 takes a free one; net1:0:80 is the second card's")
     run.add_argument("--manifest", metavar="FILE", help="which VMs there are, as it is (default: manifests/default.ini with a driver VM for each device; "
@@ -148,6 +152,7 @@ def _handlers():
         "loc": (loc.run, set()),
         "gdb": (debug.gdb, {"gdb"}),
         "doctor": (doctor.run, set()),
+        "netns": (network.netns, set()),
     }
 
 
@@ -165,6 +170,8 @@ def main(argv):
     boots_tests = arguments.command == "test" and not (arguments.label and set(arguments.label) <= {"unit", "fuzz"})
     if boots_tests or getattr(arguments, "accel", None) == "bochs":
         purposes = purposes | {"bochs"}
+    if getattr(arguments, "net", None) == "netns":
+        purposes = purposes | {"netns"}
     if arguments.command == "bench":
         purposes = purposes | {f"bench-{arguments.what}"}
     try:

@@ -22,10 +22,10 @@ def choose(arguments, kind):
         nics = arguments.nics
         if nics is None:
             nics = [] if arguments.net == "none" else [DEFAULT_NIC]
-        arguments.net = arguments.net or "user"
+        arguments.net = arguments.net or ("tap" if arguments.tap else "user")
         return devices.layout([DEFAULT_DISK] if arguments.disks is None else arguments.disks, nics)
     unfit = {"--disks": arguments.disks, "--nics": arguments.nics, "--net": arguments.net not in (None, "none"),
-             "--forward": arguments.forward}
+             "--forward": arguments.forward, "--tap": arguments.tap}
     given = [flag for flag, value in unfit.items() if value]
     if given:
         where = "Bochs" if kind == "bochs" else "--machine pc"

@@ -1,13 +1,23 @@
-"""What the network cards of a machine are plugged into: QEMU's user network, nothing, ..."""
+"""What the network cards of a machine are plugged into: QEMU's user network, TAP devices, a network namespace, nothing."""
 
 import dataclasses
 import errno
+import fcntl
+import os
 import re
+import shutil
 import socket
+import struct
+import subprocess
 
+from . import namespace, paths
+from .machine import Instance, die_with_parent
 from .ui import Failure
 
-KINDS = ("user", "none")
+KINDS = ("user", "netns", "tap", "none")
+PYTHON = "/usr/bin/python3"
+SIOCGIFFLAGS, IFF_UP = 0x8913, 1  # linux/sockios.h, linux/if.h
+HOLDER_SECONDS = 20
 FORWARD = re.compile(r"(?:(net\d+):)?(\d{1,5}):(\d{1,5})")
 LOCALHOST = "127.0.0.1"
 
@@ -24,7 +34,8 @@ class Network:
         return self
 
     def __exit__(self, *exc):
-        pass
+        for descriptor in self.descriptors:
+            os.close(descriptor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +102,132 @@ def unplugged(cards):
     return Network(args, [f"{card.vm}: {card.model}, nobody at the other end" for card in cards], [], {})
 
 
+def tap(cards, names):
+    """TAP devices that the user has made: opened, nothing more."""
+    if len(names) != len(cards):
+        raise Failure(f"--net tap: name a TAP device for each network card (--tap NAME); cards: {len(cards)}, named: {len(names)}")
+    descriptors, args, notes = [], [], []
+    for card, name in zip(cards, names):
+        descriptors.append(_open_existing(name))
+        args += _tap_argument(card, descriptors[-1])
+        notes.append(f"{card.vm}: {card.model} on your TAP device {name}" + ("" if _is_up(name) else f", which is down: ip link set {name} up"))
+    return Network(args, notes, [], {"taps": names}, descriptors)
+
+
+def _open_existing(name):
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        # Without this look the kernel would make one.
+        raise Failure(f"--tap {name}: there is none; to make it: ip tuntap add {name} mode tap user $USER") from None
+    try:
+        return namespace.open_tap(name)
+    except RuntimeError as error:
+        raise Failure(f"--tap {name}: {error}") from None
+
+
+def _is_up(name):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        reply = fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack("16sH22x", name.encode(), 0))
+    return bool(struct.unpack("16xH22x", reply)[0] & IFF_UP)
+
+
+def _tap_argument(card, descriptor):
+    return ["-netdev", f"tap,id={card.backend},fd={descriptor}"]
+
+
+class Namespace(Network):
+    """
+    A network namespace for the cards of one machine and for the host's programs that talk to its guest (`bulkhead netns`). A
+    process holds it that ends with us, and the namespace with it (namespace.py).
+    """
+
+    def __init__(self, cards, name, as_user=None):
+        rows = [(card, f"10.77.{number}") for number, card in enumerate(cards)]
+        # Root has all rights here already; others get them in a user namespace, over nothing but this network.
+        self.as_user = os.geteuid() != 0 if as_user is None else as_user
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            kind = ["--user", "--map-root-user", "--net"] if self.as_user else ["--net"]
+            self.holder = subprocess.Popen(["unshare", *kind, "--", PYTHON, namespace.__file__, str(theirs.fileno()),
+                                            *(f"{card.vm}={subnet}.1/24" for card, subnet in rows)],
+                                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                           pass_fds=[theirs.fileno()], preexec_fn=die_with_parent)
+        self.channel = ours
+        descriptors = self._descriptors(len(cards))
+        ways = [f"{card.vm}: {card.model} in a network namespace, host {subnet}.1; in the guest: "
+                f"ifconfig {card.vm + ' ' if len(cards) > 1 else ''}{subnet}.2/24 {subnet}.1" for card, subnet in rows]
+        option = "" if name == "default" else f"--name {name} "
+        ways.append(f"programs of the host that talk to the guest: scripts/bulkhead netns {option}COMMAND")
+        args = [argument for card, descriptor in zip(cards, descriptors) for argument in _tap_argument(card, descriptor)]
+        super().__init__(args, [], ways, {"namespace": {"pid": self.holder.pid, "user": self.as_user}}, descriptors)
+
+    def _descriptors(self, count):
+        self.channel.settimeout(HOLDER_SECONDS)
+        try:
+            answer, descriptors, _, _ = socket.recv_fds(self.channel, 4096, count)
+        except TimeoutError:
+            answer, descriptors = b"the namespace was not ready in time", []
+        except BaseException:
+            self.close([])
+            raise
+        if answer != b"ok":
+            reason = answer.decode() or self._why()
+            self.close(descriptors)
+            raise Failure(f"--net netns: {reason}")
+        return descriptors
+
+    def _why(self):
+        """unshare did not come as far as starting the holder."""
+        reason = self.holder.stderr.read().strip().rpartition(": ")[2].lower()
+        return (f"no network namespace can be made here ({reason or 'no reason given'}); that takes root"
+                + (", or a kernel that lets everybody make user namespaces" if self.as_user else " with CAP_SYS_ADMIN"))
+
+    def close(self, descriptors):
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.channel.close()
+        self.holder.stderr.close()
+        try:
+            self.holder.wait(5)
+        except subprocess.TimeoutExpired:
+            self.holder.kill()
+            self.holder.wait()
+
+    def __exit__(self, *exc):
+        self.close(self.descriptors)
+
+
+def netns(arguments):
+    """`netns`: a program of the host in the network namespace of a running instance; becomes that program."""
+    folder = paths.instance(arguments.name)
+    if not Instance.is_running(folder):
+        raise Failure(f"no instance named '{arguments.name}' is running (start one: scripts/bulkhead run --net netns)")
+    found = Instance(folder).description().get("namespace")
+    if not found:
+        raise Failure(f"the instance '{arguments.name}' has no network namespace (start it with --net netns)")
+    command = arguments.program[1:] if arguments.program[:1] == ["--"] else arguments.program
+    program = command or [os.environ.get("SHELL", "/bin/sh")]
+    if shutil.which(program[0]) is None:
+        raise Failure(f"{program[0]}: no such program")
+    os.execvp("nsenter", inside(found, program))
+
+
+def inside(place, program):
+    """The command line that runs a program in a namespace, of which Namespace.facts tells."""
+    kind = ["--user", "--preserve-credentials"] if place["user"] else []
+    return ["nsenter", "--target", str(place["pid"]), *kind, "--net", "--", *program]
+
+
 def plug(arguments, cards):
     """What `--net` asks for, for these cards. Use with `with`: what was made for it is gone afterwards."""
     forwards = [parse_forward(text) for text in arguments.forward]
     if forwards and arguments.net != "user":
-        raise Failure("--forward is for --net user")
+        raise Failure(f"--forward is for --net user, not for --net {arguments.net}")
+    if arguments.tap and arguments.net != "tap":
+        raise Failure(f"--tap is for --net tap, not for --net {arguments.net}")
     if arguments.net == "user":
         return user(cards, forwards)
-    return unplugged(cards)
+    if arguments.net == "none" or not cards:
+        return unplugged(cards)
+    return tap(cards, arguments.tap) if arguments.net == "tap" else Namespace(cards, arguments.name)

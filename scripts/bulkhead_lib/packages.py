@@ -27,7 +27,7 @@ PACKAGES = {
     "libclang-rt-14-dev": ("test", "libFuzzer and the sanitizers' runtime"),
     "iperf3": ("test bench-net", "the peer of the guest's TCP throughput tests"),
     "curl": ("test", "the peer of the guest's HTTP server"),
-    "iproute2": ("test", "the network device of the test that has a Linux kernel as the guest's peer"),
+    "iproute2": ("test netns", "addresses of the TAP devices of a network namespace"),
     "gdb": ("gdb", "the debugger"),
 }
 

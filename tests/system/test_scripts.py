@@ -1,9 +1,12 @@
 """scripts/bulkhead: its parts by themselves, and `run` as a user types it."""
 
+import glob
+import os
 import re
 import signal
 import socket
 import subprocess
+import time
 
 from harness import Lab, case, check, main, sha256_file
 from bulkhead_lib import accel, bochs, bochs_bridge, control, devices, doctor, faultlog, guest_output, loc, network, paths, qemu, session, ui
@@ -174,7 +177,8 @@ def run_refuses(lab):
     for flags, hint in (("--disks floppy", "there are: ahci, nvme, virtio-blk"), ("--nics e1000e,rtl8139", "there are: e1000, e1000e"),
                         ("--disks ahci,ahci", "take nvme"), (f"--disk {image} --disk {image}", "--disks ahci,nvme"),
                         ("--disk /nowhere.img", "no such disk image"), ("--machine pc --nics e1000", "no network card"),
-                        ("--accel bochs --disks nvme", "one IDE disk"), ("--net none --forward 0:80", "--net user")):
+                        ("--accel bochs --disks nvme", "one IDE disk"), ("--net none --forward 0:80", "--net user"),
+                        ("--net tap", "cards: 1, named: 0"), ("--net user --tap t", "--net tap")):
         code, out, err = bulkhead(lab, "run", *flags.split(), "--exec", "stat")
         lines = [line for line in err.splitlines() if line.startswith("bulkhead: ")]
         check(code == 1 and not out and len(lines) == 1 and hint in lines[0], f"`run {flags}` ended with {code}: {out}{err}")
@@ -210,12 +214,142 @@ def run_forwards_a_port(lab):
                 check(any("inet 10.0.2.15" in line for line in process.stdout), "the guest has no address")
             got = host_run("curl", "-sS", f"http://127.0.0.1:{port}/1M")
             check(got == served_file(1 << 20), "what the guest serves arrived otherwise")
-            emulator = session.machine.Instance(paths.instance(f"scripts-{lab.folder.name}")).description()["emulator"]
+            emulator = instance_of(lab).description()["emulator"]
             process.send_signal(signal.SIGTERM)
             equal(process.wait(20), 128 + signal.SIGTERM)
             check(not paths.pathlib.Path(f"/proc/{emulator}").exists(), "QEMU is still there")
         finally:
             process.kill()
+
+
+def instance_of(lab):
+    return session.machine.Instance(paths.instance(f"scripts-{lab.folder.name}"))
+
+
+def namespace_of(lab, process):
+    """(process that holds it, inode of the namespace) of a run that is starting."""
+    deadline = time.monotonic() + BOOT_SECONDS
+    while True:
+        check(process.poll() is None and time.monotonic() < deadline, "no namespace was made")
+        try:
+            holder = instance_of(lab).description()["namespace"]["pid"]
+            return holder, os.stat(f"/proc/{holder}/ns/net").st_ino
+        except (Failure, KeyError, OSError):
+            time.sleep(0.05)
+
+
+def users_of(inode):
+    """The processes that live in a network namespace."""
+    found = []
+    for path in glob.glob("/proc/[0-9]*/ns/net"):
+        try:
+            if os.stat(path).st_ino == inode:
+                found.append(path)
+        except OSError:
+            pass  # it has ended
+    return found
+
+
+def lists_of_host():
+    """What a namespace or TAP device could be left over as."""
+    return sorted(os.listdir("/sys/class/net")), sorted(glob.glob("/run/netns/*"))
+
+
+def namespaces_refused():
+    """Why no namespace with a TAP device can be made here; "" when it can. Asked of the system's own programs."""
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "/dev/net/tun"
+    kind = ["-n"] if os.geteuid() == 0 else ["-rn"]
+    done = subprocess.run(["unshare", *kind, "ip", "tuntap", "add", "t", "mode", "tap"], capture_output=True, check=False)
+    return "" if done.returncode == 0 else "no network namespace"
+
+
+@case
+def namespace_run(lab):
+    """--net netns: programs of the host and the guest talk over it, and nothing of it is left after SIGTERM."""
+    refusal = namespaces_refused()
+    if refusal:
+        lab.say("| namespace_run: no namespaces here, only the refusal is tested")
+        code, _, err = bulkhead(lab, "run", "--net", "netns", "--exec", "stat")
+        check(code == 1 and f"bulkhead: --net netns: {refusal}" in err, f"ended with {code}: {err}")
+        return
+    before = lists_of_host()
+    commands = "ifconfig 10.77.0.2/24 10.77.0.1; ping 10.77.0.1 2; http serve 80; iperf3 -s"
+    with subprocess.Popen(command_line(lab, "run", "--net", "netns", "--exec", commands), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent) as process:
+        try:
+            inode = namespace_of(lab, process)[1]
+            for text in ("2 received", "serving on port 80"):
+                check(any(text in line for line in process.stdout), f"the guest does not say '{text}'")
+            check(bulkhead(lab, "netns", "--", "curl", "-sS", "http://10.77.0.2/")[1].startswith("guestos"), "no page from the guest")
+            host_run(*command_line(lab, "netns", "iperf3", "-c", "10.77.0.2", "-t", "1", "--connect-timeout", "5000"))
+            # Nothing leads out of there.
+            routes = bulkhead(lab, "netns", "ip", "route")[1].split("\n")
+            check(len(routes) == 2 and routes[0].startswith("10.77.0.0/24 dev net0"), f"routes: {routes}")
+            equal(bulkhead(lab, "netns", "no-such-program")[0], 1)
+            process.send_signal(signal.SIGTERM)
+            equal(process.wait(20), 128 + signal.SIGTERM)
+            equal(users_of(inode), [])
+        finally:
+            process.kill()
+    equal(lists_of_host(), before)
+    code, _, err = bulkhead(lab, "netns", "true")
+    check(code == 1 and "is running" in err, f"a namespace of nobody: {err}")
+
+
+@case
+def namespace_always_goes(lab):
+    """However a run ends, interrupted or killed, before the guest is up: nobody lives in its namespace afterwards."""
+    if namespaces_refused():
+        lab.say("| namespace_always_goes: nothing was tested, no namespaces here")
+        return
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGKILL):
+        with subprocess.Popen(command_line(lab, "run", "--net", "netns", "--nics", "e1000e,e1000", "--exec", "stat"), stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent) as process:
+            inode = namespace_of(lab, process)[1]
+            check("net1" in bulkhead(lab, "netns", "ip", "-o", "link")[1], "the second card has no device")
+            check(users_of(inode), "nobody lives there")
+            process.send_signal(number)
+            process.wait(20)
+            # Who was killed says goodbye to nobody: the kernel then ends its children, a moment later.
+            deadline = time.monotonic() + (5 if number == signal.SIGKILL else 0)
+            while users_of(inode) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            equal(users_of(inode), [])
+
+
+@case
+def namespace_without_root(lab):
+    """What a user without privileges gets: a user namespace around it, in which the same works."""
+    if namespaces_refused() or subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode != 0:
+        lab.say("| namespace_without_root: nothing was tested, no user namespaces here")
+        return
+    with network.Namespace(devices.layout([], ["e1000e", "virtio-net"]), "x", as_user=True) as net:
+        holder = net.facts["namespace"]["pid"]
+        inode = os.stat(f"/proc/{holder}/ns/net").st_ino
+        shown = host_run(*network.inside(net.facts["namespace"], ["ip", "-o", "-4", "address"])).decode()
+        check("net0    inet 10.77.0.1/24" in shown and "net1    inet 10.77.1.1/24" in shown, shown)
+        equal(len(net.descriptors), 2)
+    equal(users_of(inode), [])
+
+
+TAP_SETUP = ("ip tuntap add bulkhead-tap mode tap && ip address add 10.9.0.1/24 dev bulkhead-tap && ip link set bulkhead-tap up && "
+             '"$@" && ip -o link show bulkhead-tap')
+
+
+@case
+def run_on_a_tap(lab):
+    """--net tap: a device that exists, and is still there afterwards; one that does not exist is not made."""
+    code, _, err = bulkhead(lab, "run", "--tap", "no-such-tap", "--exec", "stat")
+    check(code == 1 and "--tap no-such-tap: there is none" in err, f"ended with {code}: {err}")
+    if namespaces_refused() or os.geteuid() != 0:
+        lab.say("| run_on_a_tap: only the refusal was tested, TAP devices need privileges that are not there")
+        return
+    code, _, err = bulkhead(lab, "run", "--tap", "lo", "--exec", "stat")
+    check(code == 1 and "no TAP device" in err, f"ended with {code}: {err}")
+    run = command_line(lab, "run", "--net", "tap", "--tap", "bulkhead-tap", "--exec", "ifconfig 10.9.0.2/24 10.9.0.1; ping 10.9.0.1 2")
+    out = host_run("unshare", "-n", "sh", "-c", TAP_SETUP, "sh", *run, seconds=BOOT_SECONDS).decode()
+    check("2 received" in out and ": bulkhead-tap:" in out, f"no reply, or no device afterwards: {out}")
 
 
 class FakeHost:
