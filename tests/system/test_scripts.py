@@ -16,7 +16,7 @@ from bulkhead_lib.ui import Failure
 from host_network import host_run, served_file
 
 LABEL = "scripts"
-TIMEOUT = 400
+TIMEOUT = 600
 BOOT_SECONDS = 120
 
 
