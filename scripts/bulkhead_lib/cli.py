@@ -132,6 +132,7 @@ def _add_bench(bench):
     bench.add_argument("--device", default="all", metavar="LIST", help="between commas; blk: ahci,nvme,virtio-blk; net: e1000,e1000e,virtio-net (default: all)")
     bench.add_argument("--seconds", type=int, default=2, help="of each measurement (default: %(default)s)")
     bench.add_argument("--rounds", type=int, default=3, help="both sides measured by turns so many times (default: %(default)s)")
+    bench.add_argument("--svg", metavar="FILE", help="draw the ratios, too")
     bench.add_argument("--grants", choices=("sticky", "strict", "both"), default="sticky", help="(default: %(default)s)")
 
 
@@ -173,7 +174,7 @@ def main(argv):
     if getattr(arguments, "net", None) == "netns":
         purposes = purposes | {"netns"}
     if arguments.command == "bench":
-        purposes = purposes | {f"bench-{arguments.what}"}
+        purposes = purposes | {f"bench-{arguments.what}"} | ({"picture"} if arguments.svg else set())
     try:
         packages.ensure(purposes, arguments.no_install)
         return handler(arguments)

@@ -8,8 +8,8 @@ medians and ratios of the samples, `report.py` shows them.
 
 from .. import build, session
 from ..devices import MODELS
-from ..ui import Failure, print_json
-from . import blk, net, report
+from ..ui import Failure, print_json, warn
+from . import blk, net, picture, report
 from .sides import Setting
 
 ROLES = {"blk": blk, "net": net}
@@ -24,20 +24,33 @@ def run(arguments):
         raise Failure("--icount needs --accel tcg")
     if arguments.rounds < 1 or arguments.seconds < 1:
         raise Failure("at least one round of a second is needed")
+    if arguments.svg:
+        picture.check_path(arguments.svg)
     # Figures are of the release build: the debug build is compiled for the debugger.
     build.build("release", verbose=arguments.verbose)
     modes = ("sticky", "strict") if arguments.grants == "both" else (arguments.grants,)
     setting = Setting(kind, 1 if arguments.icount else arguments.cpus, arguments.memory, not arguments.no_iommu,
                       arguments.icount, tuple(arguments.qemu_arg), arguments.seconds, arguments.rounds)
     progress = report.Steps(f"bench {arguments.what}", len(models) * role.steps(setting, modes))
-    devices = [entry for model in models for entry in role.measure(setting, model, modes, progress)]
+    entries, failed = [], []
+    for number, model in enumerate(models):
+        try:
+            entries += role.measure(setting, model, modes, progress)
+        except Failure as failure:
+            # Minutes of measuring others must not be lost with this one.
+            failed.append({"device": model, "error": str(failure).removeprefix("bulkhead: ")})
+            progress.skip_to(number + 1, len(models))
     progress.done()
-    result = {"what": arguments.what, **setting.describe(), "devices": devices}
+    result = {"what": arguments.what, **setting.describe(), "devices": entries, "failed": failed}
+    if entries and arguments.svg:
+        picture.draw(result, arguments.svg)
     if arguments.json:
         print_json(result)
-    else:
+    elif entries:
         report.show(result, arguments.verbose)
-    return 0
+    for entry in failed:
+        warn(f"{entry['device']}: {entry['error']}")
+    return 1 if failed else 0
 
 
 def chosen_models(role, text):

@@ -2,7 +2,9 @@
 
 import statistics
 
-CPU = "machine cpu_us"  # the host's counter, beside those of the hypervisor: CPU time of the whole emulator
+# The host's counters, beside those of the hypervisor: the emulator's CPU time, and how long it waited for a CPU.
+CPU = "machine cpu_us"
+WAIT = "machine wait_us"
 
 
 def difference(after, before):
@@ -15,11 +17,13 @@ def costs(delta, items, base=None, base_items=0):
     that had next to nothing to do, so that what the shell and the console cost is left out.
     """
     shares = time_shares(delta)
+    wanted = delta[CPU] + max(0, delta[WAIT])
+    waited = round(100 * (wanted - delta[CPU]) / wanted, 1) if wanted else 0.0
     if base is not None and items > base_items:
         delta, items = difference(delta, base), items - base_items
     if items <= 0:
         return {}
-    found = {"cpu_us": round(max(0, delta[CPU]) / items, 2)}
+    found = {"cpu_us": round(max(0, delta[CPU]) / items, 2), "waited_percent": waited}
     for figure, words in (("instructions", " instructions"), ("exits", " exits_")):
         parts = {key.replace(words, " ").strip(): max(0, value) / items for key, value in delta.items() if words in key}
         if parts:

@@ -1,11 +1,13 @@
 """Progress and tables of a bench run; nothing wider than 120 columns."""
 
+import statistics
 import sys
 import time
 
 from ..ui import Progress, say, table
 
 BAR = 20
+WAITED_PERCENT = 10  # from here on the host is too busy for rates
 
 
 class Steps:
@@ -21,6 +23,10 @@ class Steps:
         """Another step begins."""
         self.say(text)
         self.number += 1
+
+    def skip_to(self, part, parts):
+        """Whatever was left of this part of the parts is not done."""
+        self.number = self.total * part // parts
 
     def say(self, text):
         full = BAR * self.number // self.total
@@ -51,9 +57,14 @@ def show(result, verbose):
         _details(rows, unit)
     sys.stdout.flush()
     what = "instructions, of which less is better" if result["icount"] else "rates"
-    say(f"bare, and what stands in parentheses: the same guest on QEMU's {result['devices'][0]['bare']}, no hypervisor; "
-        "*: the driver VM has that device, too\n"
-        f"ratio, range: of the {what}; median and ends of {result['rounds']} round(s). CPU us: of the host, emulation included")
+    say(f"bare, and in parentheses: the same guest on QEMU's {result['devices'][0]['bare']}, no hypervisor\n"
+        "*: the driver VM drives that device, too; the ratio of the others compares different devices\n"
+        f"ratio, range: of the {what}; median and ends of {result['rounds']} round(s)\n"
+        "CPU us: of the host, the emulation of devices included")
+    waited = {side: statistics.median(workload[side]["waited_percent"] for _, workload in rows) for side in ("bulkhead", "bare")}
+    if max(waited.values()) > WAITED_PERCENT and not result["icount"]:
+        say("This host was busy with something else: of the time in which they wanted a CPU, the emulators' threads had none\n"
+            f"for {waited['bulkhead']:.0f} % (bare: {waited['bare']:.0f} %). Rates suffer from that, and not alike; --icount counts what does not.")
 
 
 def _row(entry, workload, unit):

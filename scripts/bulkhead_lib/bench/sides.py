@@ -8,7 +8,7 @@ import pathlib
 from .. import devices, machine, paths, qemu
 from ..bare import BareMachine
 from ..debug import qmp
-from ..ui import Failure, say
+from ..ui import Failure
 from . import figures, instructions
 
 GUEST_MIB = 256  # of the guest under Bulkhead, and of the machine without it
@@ -20,6 +20,15 @@ def cpu_us(pid):
     """The CPU time that a process of the host has used, all of its threads."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * 1_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def wait_us(pid):
+    """How long the threads that the process has now were ready to run, but had no CPU."""
+    total = 0
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            total += int(path.read_text(encoding="ascii").split()[1])
+    return total // 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +105,8 @@ class Side:
     def counters(self):
         """What has been counted so far, {"NAME COUNTER": number}: by the host here, by the hypervisor in a BulkheadSide."""
         counted = instructions.read(self.folder) if self.setting.icount else {}
-        return {figures.CPU: cpu_us(self.machine.process.pid), **counted}
+        pid = self.machine.process.pid
+        return {figures.CPU: cpu_us(pid), figures.WAIT: wait_us(pid), **counted}
 
 
 class BulkheadSide(Side):
@@ -106,8 +116,7 @@ class BulkheadSide(Side):
         super().__init__(setting, grants)
         extra = [*backend(self.folder, device.backend), *devices.arguments([device])]
         manifest = "\n".join([HEAD + device.section(grants=grants), GUEST])
-        self.machine = machine.Machine(setting.options(self.folder, setting.memory, extra), paths.images("release"), manifest,
-                                       on_error=say)
+        self.machine = machine.Machine(setting.options(self.folder, setting.memory, extra), paths.images("release"), manifest)
 
     def counters(self):
         found = super().counters()
