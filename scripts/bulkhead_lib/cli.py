@@ -132,6 +132,9 @@ def _add_bench(bench):
     bench.add_argument("--device", default="all", metavar="LIST", help="between commas; blk: ahci,nvme,virtio-blk; net: e1000,e1000e,virtio-net (default: all)")
     bench.add_argument("--seconds", type=int, default=2, help="of each measurement (default: %(default)s)")
     bench.add_argument("--rounds", type=int, default=3, help="both sides measured by turns so many times (default: %(default)s)")
+    bench.add_argument("--net", choices=("user", "netns"), default="user",
+                       help="of `bench net`: QEMU's user network (default), or Linux in a network namespace, which is quicker")
+    bench.add_argument("--name", default="bench", help="what the names of its instances begin with (default: %(default)s)")
     bench.add_argument("--svg", metavar="FILE", help="draw the ratios, too")
     bench.add_argument("--grants", choices=("sticky", "strict", "both"), default="sticky", help="(default: %(default)s)")
 

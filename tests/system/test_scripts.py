@@ -2,6 +2,7 @@
 
 import glob
 import os
+import json
 import re
 import signal
 import socket
@@ -10,14 +11,16 @@ import time
 
 from harness import Lab, case, check, main, sha256_file
 from bulkhead_lib import accel, bochs, bochs_bridge, control, devices, doctor, faultlog, guest_output, loc, network, paths, qemu, session, ui
+from bulkhead_lib.bench import figures
 from bulkhead_lib.console import ConsoleFilter
 from bulkhead_lib.machine import die_with_parent, strip_echo
 from bulkhead_lib.ui import Failure
 from host_network import host_run, served_file
 
 LABEL = "scripts"
-TIMEOUT = 600
+TIMEOUT = 900
 BOOT_SECONDS = 120
+BENCH_SECONDS = 180
 
 
 def equal(got, expected):
@@ -494,6 +497,70 @@ def percentiles(lab):
 def disks_repeat_with_the_seed(lab):
     again = Lab(lab.folder, lab.seed, False)
     equal(sha256_file(lab.disk(1 << 20, 1 << 20)), sha256_file(again.disk(1 << 20, 1 << 20)))
+
+
+def run_bench(lab, *arguments):
+    """What `bench` prints as JSON, for one device, one round and one second; its shape is checked here."""
+    code, out, err = bulkhead(lab, "bench", *arguments, "--seconds", "1", "--rounds", "1", "--json", seconds=BENCH_SECONDS)
+    check(code == 0, f"ended with {code}: {out}{err}")
+    result = json.loads(out)
+    check(len(result["devices"]) == 1 and not result["failed"] and result["rounds"] == 1, f"another run: {result}")
+    for workload in result["devices"][0]["workloads"]:
+        ours, bare, figure = workload["bulkhead"], workload["bare"], workload["figure"]
+        check(ours[figure] > 0 and bare[figure] > 0, f"nothing happened: {workload}")
+        equal(workload["samples"], {"bulkhead": [ours[figure]], "bare": [bare[figure]]})
+        check(abs(workload["ratio"] - ours[figure] / bare[figure]) < 0.01 * workload["ratio"] + 0.001, f"not the ratio: {workload}")
+        check(0 < ours["exits"] < 20 and "exits" not in bare, f"exits: {workload}")
+        check(99 < sum(ours["time_percent"].values()) < 101, f"time is missing: {workload}")
+    return result
+
+
+@case
+def bench_of_a_disk(lab):
+    """Instructions are counted on both sides: more under the hypervisor, and nobody else's without it."""
+    result = run_bench(lab, "blk", "--device", "ahci", "--icount")
+    equal([workload["figure"] for workload in result["devices"][0]["workloads"]], ["instructions"] * 5)
+    for workload in result["devices"][0]["workloads"]:
+        ours, bare = workload["bulkhead"]["instructions_by"], workload["bare"]["instructions_by"]
+        equal((list(ours), list(bare)), (["hypervisor", "driver", "guest"], ["guest"]))
+        check(100 < bare["guest"] < 5000 and 0.5 < ours["guest"] / bare["guest"] < 2, f"not the same guest: {workload}")
+        check(200 < ours["hypervisor"] < 50000 and 200 < ours["driver"] < 20000, f"not what a request costs: {workload}")
+    one, many = (result["devices"][0]["workloads"][number]["bulkhead"]["exits"] for number in (2, 3))
+    check(many < one, f"{many} exits an I/O with 32 in flight, {one} with one")
+
+
+@case
+def bench_of_a_network_card(lab):
+    """Rates, against the very device that the driver VM has, and a picture."""
+    picture = lab.folder / "ratios.svg"
+    result = run_bench(lab, "net", "--device", "virtio-net", "--svg", str(picture))
+    check(result["devices"][0]["same_device"], f"not against the same device: {result}")
+    equal([workload["figure"] for workload in result["devices"][0]["workloads"]], ["MB/s", "MB/s", "round trips/s"])
+    check("<svg" in picture.read_text(encoding="utf-8"), "no picture")
+
+
+@case
+def bench_refuses(lab):
+    for flags, hint in (("blk --device floppy", "there are: ahci, nvme, virtio-blk"), ("net --device ahci", "there are: e1000"),
+                        ("blk --rounds 0", "at least one round"), ("blk --svg /nowhere/a.svg", "no such folder")):
+        code, out, err = bulkhead(lab, "bench", *flags.split())
+        check(code == 1 and not out and hint in err, f"`bench {flags}` ended with {code}: {out}{err}")
+
+
+@case
+def bench_figures(lab):
+    """The arithmetic: costs without the shell's own, medians, ratios within a round."""
+    delta = {"main exits_pio": 1100, "blk0 exits_hypercall": 500, "main run_us": 200, "blk0 run_us": 100, "0 idle_us": 600, "0 up_us": 1000,
+             figures.CPU: 5000, figures.WAIT: 5000}
+    base = {"main exits_pio": 101, "blk0 exits_hypercall": 1, figures.CPU: 0, figures.WAIT: 0}
+    cost = figures.costs(delta, 1000, base, 1)
+    equal(cost["exits_by"], {"main pio": 1.0, "blk0 hypercall": 0.499})
+    equal(cost["time_percent"], {"main": 20.0, "blk0": 10.0, "idle": 60.0, "hypervisor": 10.0})
+    equal((cost["cpu_us"], cost["waited_percent"]), (5.01, 50.0))
+    entry = figures.compare([{"IOPS": 10}, {"IOPS": 30}, {"IOPS": 80}], [{"IOPS": 100}, {"IOPS": 100}, {"IOPS": 160}], "IOPS")
+    equal([entry[key] for key in ("ratio", "ratio_lowest", "ratio_highest", "ratio_of_best")], [0.3, 0.1, 0.5, 0.5])
+    equal((entry["bulkhead"]["IOPS"], entry["bare"]["IOPS"]), (30, 100))
+    equal(figures.medians([{"a": {"x": 1}}, {"a": {"y": 4}}, {"a": {"x": 3, "y": 2}}]), {"a": {"x": 1, "y": 2}})
 
 
 @case

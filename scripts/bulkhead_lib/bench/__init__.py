@@ -13,7 +13,6 @@ from . import blk, net, picture, report
 from .sides import Setting
 
 ROLES = {"blk": blk, "net": net}
-DEFAULT_SECONDS = 2
 
 
 def run(arguments):
@@ -29,8 +28,9 @@ def run(arguments):
     # Figures are of the release build: the debug build is compiled for the debugger.
     build.build("release", verbose=arguments.verbose)
     modes = ("sticky", "strict") if arguments.grants == "both" else (arguments.grants,)
-    setting = Setting(kind, 1 if arguments.icount else arguments.cpus, arguments.memory, not arguments.no_iommu,
-                      arguments.icount, tuple(arguments.qemu_arg), arguments.seconds, arguments.rounds)
+    setting = Setting(arguments.name, kind, 1 if arguments.icount else arguments.cpus, arguments.memory,
+                      not arguments.no_iommu, arguments.icount, tuple(arguments.qemu_arg), arguments.seconds, arguments.rounds,
+                      arguments.net)
     progress = report.Steps(f"bench {arguments.what}", len(models) * role.steps(setting, modes))
     entries, failed = [], []
     for number, model in enumerate(models):

@@ -2,12 +2,12 @@
 
 import functools
 
-from .. import devices, hardware
+from .. import devices, hardware, qemu
 from ..guest_output import find_json
 from . import figures, rounds
-from .sides import BareSide, BulkheadSide
+from .sides import Backend, BareSide, BulkheadSide
 
-BARE = "virtio-blk"
+BARE_MODEL = "virtio-blk"
 BARE_DEVICE = "virtio-blk-pci,drive=backend,disable-legacy=on,romfile="
 DISK_BYTES = 256 << 20
 BLOCK_BYTES = 4 << 20
@@ -25,34 +25,29 @@ def steps(setting, modes):
     return len(WORKLOADS) * setting.rounds * (len(modes) + 1)
 
 
-def backend(folder, name):
+def backend(path, drive):
     """A disk image of its own for each machine, in the host's page cache: what is compared is the way there."""
-    path = folder / "bench.img"
     hardware.make_sparse(path, DISK_BYTES)
     block = bytes(range(256)) * (BLOCK_BYTES // 256)
     # Filled: a hole costs the host less than data.
     with open(path, "r+b") as file:
         for _ in range(DISK_BYTES // BLOCK_BYTES):
             file.write(block)
-    return ["-drive", f"if=none,id={name},format=raw,cache=writeback,file={str(path).replace(',', ',,')}"]
+    return Backend(["-drive", f"if=none,id={drive},format=raw,cache=writeback,file={qemu.quote(path)}"])
 
 
 def measure(setting, model, modes, progress):
     """One entry for each grant mode."""
-    sides = []
+    device = devices.layout([model], [])[0]
+    images = {name: setting.folder(name) / "bench.img" for name in (*modes, figures.BARE)}
     try:
-        for mode in modes:
-            sides.append(BulkheadSide(setting, mode, devices.layout([model], [])[0], backend))
-        sides.append(BareSide(setting, BARE_DEVICE, backend))
-        workloads = {name: functools.partial(_sample, name=name) for name in WORKLOADS}
-        samples = rounds.measure(setting, sides, workloads, progress, model)
+        sides = [BulkheadSide(setting, mode, device, backend(images[mode], device.backend)) for mode in modes]
+        sides.append(BareSide(setting, BARE_DEVICE, backend(images[figures.BARE], "backend")))
+        samples = rounds.measure(setting, sides, {name: functools.partial(_sample, name=name) for name in WORKLOADS}, progress, model)
     finally:
-        for side in sides:
-            (side.folder / "bench.img").unlink(missing_ok=True)
-    return [{"device": model, "grants": mode, "bare": BARE, "same_device": model == BARE,
-             "workloads": [{"workload": name, "item": "I/O",
-                            **figures.compare(samples[mode][name], samples["bare"][name], setting.figure(figure))}
-                           for name, (_, figure) in WORKLOADS.items()]} for mode in modes]
+        for image in images.values():
+            image.unlink(missing_ok=True)
+    return figures.entries(setting, samples, model, BARE_MODEL, {name: (figure, "I/O") for name, (_, figure) in WORKLOADS.items()})
 
 
 def _sample(side, name):

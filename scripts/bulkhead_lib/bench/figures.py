@@ -5,6 +5,7 @@ import statistics
 # The host's counters, beside those of the hypervisor: the emulator's CPU time, and how long it waited for a CPU.
 CPU = "machine cpu_us"
 WAIT = "machine wait_us"
+BARE = "bare"  # what the side without a hypervisor is called; the others have the name of their grant mode
 
 
 def difference(after, before):
@@ -46,15 +47,27 @@ def time_shares(delta):
 def compare(ours, bare, key):
     """
     Two lists of samples, one a round, as one entry. key: the figure whose ratio counts. It is taken within each round, where
-    both were measured one after the other; given are the median of these ratios and their range.
+    both were measured one after the other; given are the median of these ratios and their range, and the ratio of each
+    side's best round, which a host that is busy otherwise disturbs least.
     """
-    ratios = [mine[key] / theirs[key] for mine, theirs in zip(ours, bare) if theirs[key]]
-    entry = {"figure": key, "ratio": None, "ratio_lowest": None, "ratio_highest": None}
-    if ratios:
+    mine, theirs = ([round(sample[key], 3) for sample in side] for side in (ours, bare))
+    ratios = [one / other for one, other in zip(mine, theirs) if other]
+    entry = {"figure": key, "ratio": None, "ratio_lowest": None, "ratio_highest": None, "ratio_of_best": None}
+    if len(ratios) == len(mine):
+        best = min if key == "instructions" else max
         entry |= {"ratio": round(statistics.median(ratios), 3), "ratio_lowest": round(min(ratios), 3),
-                  "ratio_highest": round(max(ratios), 3)}
-    return entry | {"bulkhead": medians(ours), "bare": medians(bare),
-                    "samples": {"bulkhead": [sample[key] for sample in ours], "bare": [sample[key] for sample in bare]}}
+                  "ratio_highest": round(max(ratios), 3), "ratio_of_best": round(best(mine) / best(theirs), 3)}
+    return entry | {"bulkhead": medians(ours), "bare": medians(bare), "samples": {"bulkhead": mine, "bare": theirs}}
+
+
+def entries(setting, samples, model, bare_model, wanted):
+    """
+    One entry for each side of the samples that is not bare. wanted: {workload: (the rate whose ratio counts, of what its CPU
+    time and instructions are told)}.
+    """
+    return [{"device": model, "grants": mode, "bare": bare_model, "same_device": model == bare_model,
+             "workloads": [{"workload": name, "item": item, **compare(samples[mode][name], samples[BARE][name], setting.figure(rate))}
+                           for name, (rate, item) in wanted.items()]} for mode in samples if mode != BARE]
 
 
 def medians(samples):

@@ -59,7 +59,7 @@ def show(result, verbose):
     what = "instructions, of which less is better" if result["icount"] else "rates"
     say(f"bare, and in parentheses: the same guest on QEMU's {result['devices'][0]['bare']}, no hypervisor\n"
         "*: the driver VM drives that device, too; the ratio of the others compares different devices\n"
-        f"ratio, range: of the {what}; median and ends of {result['rounds']} round(s)\n"
+        f"ratio, range: of the {what}; median and ends of {result['rounds']} round(s); of best: of each side's best one\n"
         "CPU us: of the host, the emulation of devices included")
     waited = {side: statistics.median(workload[side]["waited_percent"] for _, workload in rows) for side in ("bulkhead", "bare")}
     if max(waited.values()) > WAITED_PERCENT and not result["icount"]:
@@ -72,7 +72,8 @@ def _row(entry, workload, unit):
     cells = {"device": entry["device"] + ("*" if entry["same_device"] else ""), "grants": entry["grants"],
              "workload": workload["workload"], f"{figure}/{item}" if figure == "instructions" else figure: number(ours[figure]),
              "bare": number(bare[figure]), "ratio": number(workload["ratio"]),
-             "range": f"{number(workload['ratio_lowest'])}-{number(workload['ratio_highest'])}"}
+             "range": f"{number(workload['ratio_lowest'])}-{number(workload['ratio_highest'])}",
+             "of best": number(workload["ratio_of_best"])}
     cells |= {header.format(item=item): f"{number(ours[key])} ({number(bare[key])})" for header, key in BESIDE[figure].items()}
     if figure == "instructions":
         cells |= {who: number(value) for who, value in ours["instructions_by"].items()}

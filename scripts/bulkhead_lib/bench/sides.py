@@ -35,6 +35,7 @@ def wait_us(pid):
 class Setting:
     """What all machines of a run have in common."""
 
+    name: str  # what the names of the instances begin with
     accel: str
     cpus: int
     memory: int  # MiB, of the machine under the hypervisor
@@ -43,21 +44,37 @@ class Setting:
     qemu_args: tuple
     seconds: int
     rounds: int
+    net: str  # what network cards are plugged into: a key of network.KINDS
 
     def describe(self):
-        return {"accelerator": self.accel, "cpus": self.cpus, "guest_mib": GUEST_MIB, "icount": self.icount,
+        return {"accelerator": self.accel, "cpus": self.cpus, "guest_mib": GUEST_MIB, "icount": self.icount, "net": self.net,
                 "seconds": self.seconds, "rounds": self.rounds}
+
+    def folder(self, side):
+        found = paths.instance(f"{self.name}-{side}")
+        found.mkdir(parents=True, exist_ok=True)
+        return found
 
     def figure(self, rate):
         """The figure whose ratio counts, where it would be this rate if time counted."""
         return "instructions" if self.icount else rate
 
-    def options(self, folder, memory, extra):
+    def options(self, folder, memory, backend, device):
+        """backend: QEMU's arguments for what the device stands on, and the descriptors that they name."""
         # Instructions are counted while time runs as it does: with QEMU's -icount it would jump whenever the CPU is idle,
         # and all timers of the guest and the hypervisor would fire while the host reads a block.
         counting = instructions.arguments(folder) if self.icount else []
         return qemu.Options(folder=folder, accel=self.accel, cpus=self.cpus, memory=memory, iommu=self.iommu,
-                            sata_disk=False, extra=[*extra, *counting, *self.qemu_args])
+                            sata_disk=False, extra=[*backend.arguments, *device, *counting, *self.qemu_args],
+                            descriptors=list(backend.descriptors))
+
+
+@dataclasses.dataclass
+class Backend:
+    """What a device stands on, for QEMU. A Network is one, too."""
+
+    arguments: list
+    descriptors: list = dataclasses.field(default_factory=list)
 
 
 class Side:
@@ -66,8 +83,7 @@ class Side:
     def __init__(self, setting, name):
         self.setting = setting
         self.name = name
-        self.folder = paths.instance(f"bench-{name}")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = setting.folder(name)
         self.overhead = {}  # of a workload, when it has next to nothing to do: (result, difference of the counters)
 
     def __enter__(self):
@@ -114,9 +130,9 @@ class BulkheadSide(Side):
 
     def __init__(self, setting, grants, device, backend):
         super().__init__(setting, grants)
-        extra = [*backend(self.folder, device.backend), *devices.arguments([device])]
+        options = setting.options(self.folder, setting.memory, backend, devices.arguments([device]))
         manifest = "\n".join([HEAD + device.section(grants=grants), GUEST])
-        self.machine = machine.Machine(setting.options(self.folder, setting.memory, extra), paths.images("release"), manifest)
+        self.machine = machine.Machine(options, paths.images("release"), manifest)
 
     def counters(self):
         found = super().counters()
@@ -130,6 +146,6 @@ class BareSide(Side):
     """The guest's device is QEMU's."""
 
     def __init__(self, setting, device, backend):
-        super().__init__(setting, "bare")
-        options = setting.options(self.folder, GUEST_MIB, [*backend(self.folder, "backend"), "-device", device])
+        super().__init__(setting, figures.BARE)
+        options = setting.options(self.folder, GUEST_MIB, backend, ["-device", device])
         self.machine = BareMachine(options, paths.images("release"))
