@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from . import devices
+from . import devices, network
 from .ui import Failure
 
 SCRATCH_BYTES = 256 << 20
@@ -72,7 +72,7 @@ def plug_in(options, found, disk_images, net, snapshot):
     options.facts = net.facts
 
 
-def describe(found, disk_images):
+def describe(found, given, scratch):
     """A line for each disk."""
-    names = ["blk0: IDE"] if found is None else [f"{device.vm}: {device.model}" for device in devices.disks(found)]
-    return [f"{name} disk, {path}" for name, path in zip(names, disk_images)]
+    places = [devices.Device("blk0", "ide", "", None)] if found is None else devices.disks(found)
+    return [network.line(place, path) for place, path in zip(places, [*given, *(f"scratch disk {path}" for path in scratch)])]

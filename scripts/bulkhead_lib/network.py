@@ -69,6 +69,16 @@ def take_port(forward):
         return dataclasses.replace(forward, host=probe.getsockname()[1])
 
 
+def line(device, text):
+    """What is said of a device when a machine starts."""
+    return f"{device.vm:<5} {device.model:<11} {text}"
+
+
+def _ifconfig(cards, card):
+    """The guest's command for this card, whose name may be left out for the first one."""
+    return "ifconfig" if card is cards[0] else f"ifconfig {card.vm}"
+
+
 def user(cards, forwards):
     """QEMU's user network: no privileges; the guest reaches what this user can reach. A subnet of its own for each card."""
     unknown = {forward.card for forward in forwards} - {card.vm for card in cards}
@@ -86,10 +96,9 @@ def user(cards, forwards):
         subnet = f"10.0.{2 + number}"
         rules = "".join(f",hostfwd=tcp:{LOCALHOST}:{forward.host}-:{forward.guest}" for forward in chosen if forward.card == card.vm)
         args += ["-netdev", f"user,id={card.backend},net={subnet}.0/24{rules}"]
-        notes.append(f"{card.vm}: {card.model} on QEMU's user network {subnet}.0/24, gateway {subnet}.2; the guest asks for its address: ifconfig dhcp")
+        notes.append(line(card, f"QEMU's user network {subnet}.0/24; at the prompt: {_ifconfig(cards, card)} dhcp"))
     for forward in chosen:
-        whose = "guest port" if len(cards) == 1 else f"guest's {forward.card}, port"
-        ways.append(f"{LOCALHOST}:{forward.host} -> {whose} {forward.guest}")
+        ways.append(f"{LOCALHOST}:{forward.host} -> guest port {forward.guest}" + (f" ({forward.card})" if len(cards) > 1 else ""))
     return Network(args, notes, ways, {"forwards": [dataclasses.asdict(forward) for forward in chosen]})
 
 
@@ -99,7 +108,7 @@ def unplugged(cards):
     for number, card in enumerate(cards):
         # A hub with one port: a card without any backend makes QEMU warn.
         args += ["-netdev", f"hubport,id={card.backend},hubid={number}"]
-    return Network(args, [f"{card.vm}: {card.model}, nobody at the other end" for card in cards], [], {})
+    return Network(args, [line(card, "nobody at the other end") for card in cards], [], {})
 
 
 def tap(cards, names):
@@ -110,7 +119,7 @@ def tap(cards, names):
     for card, name in zip(cards, names):
         descriptors.append(_open_existing(name))
         args += _tap_argument(card, descriptors[-1])
-        notes.append(f"{card.vm}: {card.model} on your TAP device {name}" + ("" if _is_up(name) else f", which is down: ip link set {name} up"))
+        notes.append(line(card, f"TAP device {name}" + ("" if _is_up(name) else f", which is down: ip link set {name} up")))
     return Network(args, notes, [], {"taps": names}, descriptors)
 
 
@@ -155,10 +164,10 @@ class Namespace(Network):
                                            pass_fds=[theirs.fileno()], preexec_fn=die_with_parent)
         self.channel = ours
         descriptors = self._descriptors(len(cards))
-        ways = [f"{card.vm}: {card.model} in a network namespace, host {subnet}.1; in the guest: "
-                f"ifconfig {card.vm + ' ' if len(cards) > 1 else ''}{subnet}.2/24 {subnet}.1" for card, subnet in rows]
+        ways = [line(card, f"the host is {subnet}.1; at the prompt: {_ifconfig(cards, card)} {subnet}.2/24 {subnet}.1")
+                for card, subnet in rows]
         option = "" if name == "default" else f"--name {name} "
-        ways.append(f"programs of the host that talk to the guest: scripts/bulkhead netns {option}COMMAND")
+        ways.append(f"programs of the host reach the guest by: scripts/bulkhead netns {option}COMMAND")
         args = [argument for card, descriptor in zip(cards, descriptors) for argument in _tap_argument(card, descriptor)]
         super().__init__(args, [], ways, {"namespace": {"pid": self.holder.pid, "user": self.as_user}}, descriptors)
 

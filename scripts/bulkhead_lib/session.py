@@ -37,7 +37,7 @@ def run(arguments):
                     say(line)
                 instance.release()
                 return _run_commands(arguments, options, manifest)
-            for line in hardware.describe(found, given + scratch) + net.notes + net.ways:
+            for line in hardware.describe(found, given, scratch) + net.notes + net.ways:
                 say(line)
             return _run_interactive(arguments, options, manifest, instance)
         finally:
