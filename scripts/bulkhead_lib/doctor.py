@@ -6,7 +6,7 @@ import pathlib
 import re
 import subprocess
 
-from . import accel, bochs, packages, qemu
+from . import accel, bochs, network, packages, qemu
 from .ui import Failure, print_json
 
 SECONDS = 20
@@ -42,6 +42,7 @@ class Host:
         except OSError:
             return ""
 
+    namespace_problem = staticmethod(network.namespace_problem)
     kvm_problem = staticmethod(accel.kvm_problem)
     nested_support = staticmethod(accel.nested_support)
 
@@ -130,6 +131,11 @@ def bochs_itself(host):
     return Finding("Bochs", ok, detail, "" if ok else _install("bochs"))
 
 
+def namespaces(host):
+    problem = host.namespace_problem()
+    return Finding("network namespaces", not problem, problem or "`run --net netns` works", "`run --net user` needs none" if problem else "")
+
+
 def tools(host, name, *purposes):
     try:
         lacking = host.missing(packages.needed(purposes))
@@ -143,7 +149,7 @@ def tools(host, name, *purposes):
 def examine(host):
     """(findings, accelerator that auto picks or None, why)."""
     findings = [cpu(host), kvm(host), nested(host), emulator(host), iommu(host), tcg(host), firmware(host), bochs_itself(host),
-                bochs_firmware(host), tools(host, "packages to build", "build"), tools(host, "packages to test", "test")]
+                bochs_firmware(host), namespaces(host), tools(host, "packages to build", "build"), tools(host, "packages to test", "test")]
     ok = {finding.check: finding.ok for finding in findings}
     kind, why = accel.choose("auto", host.nested_support())
     with_qemu = ok["QEMU"] and ok["OVMF for QEMU"] and (kind == "kvm" or ok["SVM in QEMU TCG"])

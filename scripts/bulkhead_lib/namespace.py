@@ -13,6 +13,7 @@ import array
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -51,7 +52,7 @@ def open_tap(name):
             _attach(descriptor, name, IFF_MULTI_QUEUE)
     except OSError as error:
         os.close(descriptor)
-        raise RuntimeError(REFUSALS.get(error.errno, error.strerror.lower())) from None
+        raise RuntimeError(REFUSALS.get(error.errno, f"{TUN}: {error.strerror.lower()}")) from None
     return descriptor
 
 
@@ -66,6 +67,8 @@ def send(channel, text, descriptors=()):
 
 
 def ip(*arguments):
+    if shutil.which("ip") is None:
+        raise RuntimeError("the program `ip` is missing (package iproute2)")
     done = subprocess.run(["ip", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"ip {' '.join(arguments)}: {done.stdout.strip() or done.returncode}")

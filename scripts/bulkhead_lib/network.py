@@ -10,7 +10,7 @@ import socket
 import struct
 import subprocess
 
-from . import namespace, paths
+from . import devices, namespace, paths
 from .machine import Instance, die_with_parent
 from .ui import Failure
 
@@ -205,6 +205,15 @@ class Namespace(Network):
 
     def __exit__(self, *exc):
         self.close(self.descriptors)
+
+
+def namespace_problem():
+    """Why --net netns cannot work here; "" when it can."""
+    try:
+        with Namespace(devices.layout([], ["e1000e"]), "default"):
+            return ""
+    except Failure as failure:
+        return str(failure).removeprefix("--net netns: ")
 
 
 def netns(arguments):

@@ -260,11 +260,11 @@ def lists_of_host():
 
 def namespaces_refused():
     """Why no namespace with a TAP device can be made here; "" when it can. Asked of the system's own programs."""
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        return "/dev/net/tun"
-    kind = ["-n"] if os.geteuid() == 0 else ["-rn"]
-    done = subprocess.run(["unshare", *kind, "ip", "tuntap", "add", "t", "mode", "tap"], capture_output=True, check=False)
-    return "" if done.returncode == 0 else "no network namespace"
+    kind = "-n" if os.geteuid() == 0 else "-rn"
+    if subprocess.run(["unshare", kind, "true"], capture_output=True, check=False).returncode != 0:
+        return "no network namespace"
+    done = subprocess.run(["unshare", kind, "ip", "tuntap", "add", "t", "mode", "tap"], capture_output=True, check=False)
+    return "" if done.returncode == 0 else "/dev/net/tun"
 
 
 @case
@@ -379,6 +379,9 @@ class FakeHost:
     def cpuinfo(self):
         return "vendor_id\t: GenuineIntel\nflags\t\t: fpu vmx sse\n"
 
+    def namespace_problem(self):
+        return self.lacks.get("namespaces", "")
+
     def kvm_problem(self):
         return "" if self.nested else "there is no /dev/kvm"
 
@@ -415,6 +418,8 @@ def doctor_decides(lab):
     equal(diagnosis(files=(str(qemu.OVMF_CODE), str(bochs.FIRMWARE)))[1], None)
     equal(diagnosis(packages=("gnu-efi",))[1], None)
     equal(diagnosis(packages=("clang",))[1], "tcg")
+    checks, kind = diagnosis(namespaces="not permitted")
+    equal((checks["network namespaces"], kind), (False, "tcg"))
     check(not diagnosis(iommu=False)[0]["VT-d in QEMU"], "an IOMMU was found where there is none")
 
 
