@@ -60,7 +60,7 @@ def parser():
     check.add_argument("manifest", metavar="MANIFEST")
     _add_bench(add("bench", "measure disks or network cards through their driver VMs, beside the same guest without a hypervisor", _machine_arguments(("auto", "kvm", "tcg")), json))
     loc = add("loc", "count the hypervisor's lines of code, without comments and blanks", json)
-    loc.add_argument("--limit", type=int, default=9500, help="exit 1 above this many lines (default: %(default)s)")
+    loc.add_argument("--limit", type=int, default=10000, help="exit 1 above this many lines (default: %(default)s)")
     add("doctor", "say what this host can do, what is missing, and which accelerator `auto` picks", json)
     gdb = add("gdb", "a debugger on a running instance, with the symbols of a VM's image (or of `hv`)", running)
     gdb.add_argument("vm", metavar="VM")
