@@ -77,8 +77,9 @@ static __attribute__((noreturn)) void run_loop(void)
     }
 }
 
-static void offer_device(const struct driver_offer *offer)
+static void offer_device(struct driver_offer *offer)
 {
+    offer->device_wait_us = (u32)device_waited_us();
     i64 result = hypercall(HYPERCALL_OFFER, (u64)offer, 0, 0);
 
     if (result < 0) {

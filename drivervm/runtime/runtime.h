@@ -45,12 +45,30 @@ u64 deadline_after(u64 us);
 bool deadline_passed(u64 deadline);
 u64 microseconds_since(u64 tsc);
 
+/*
+ * Waiting for the device, awake, with a sign of life each time: the time-out is the only bound, so keep it honest.
+ *
+ *   for (struct device_wait wait = device_wait_begin(READY_US); !is_ready();)
+ *       if (!device_wait_more(&wait))
+ *           return ERR_TIMEOUT;
+ *
+ * There is always a look after the time-out: a VM that was not scheduled meanwhile has done nothing wrong. What is
+ * spent so (and in spin_us and mmio_wait) adds up in device_waited_us().
+ */
+struct device_wait {
+    u64 deadline, last;
+    bool late;
+};
+struct device_wait device_wait_begin(u64 timeout_us);
+NODISCARD bool device_wait_more(struct device_wait *wait);
+u64 device_waited_us(void);
+
 /* Do nothing for at least `us` microseconds, awake; for the few pauses that hardware asks for. */
 void spin_us(u64 us);
 
 /*
  * Read a register until (value & mask) == wanted, without sleeping: a device answers in microseconds or is broken.
- * False after timeout_us. Counts as sign of life, so the time-out is the only bound: keep it honest.
+ * False after timeout_us.
  */
 NODISCARD bool mmio_wait(u64 address, u32 mask, u32 wanted, u64 timeout_us);
 

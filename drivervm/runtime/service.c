@@ -11,6 +11,7 @@
 extern u8 image_end[]; /* driver.ld */
 
 static u64 dma_next;
+static u64 device_waited; /* TSC ticks */
 
 void log_line(const char *format, ...)
 {
@@ -41,24 +42,45 @@ u64 microseconds_since(u64 tsc)
     return (tsc_read() - tsc) * 1000 / driver_info->tsc_khz;
 }
 
+struct device_wait device_wait_begin(u64 timeout_us)
+{
+    u64 now = tsc_read();
+
+    return (struct device_wait){.deadline = now + timeout_us * driver_info->tsc_khz / 1000, .last = now};
+}
+
+bool device_wait_more(struct device_wait *wait)
+{
+    u64 now = tsc_read();
+
+    device_waited += now - wait->last;
+    wait->last = now;
+    if (wait->late)
+        return false;
+    wait->late = (i64)(now - wait->deadline) >= 0;
+    ring_heartbeat(&driver_rings[0]);
+    return true;
+}
+
+u64 device_waited_us(void)
+{
+    return device_waited * 1000 / driver_info->tsc_khz;
+}
+
 void spin_us(u64 us)
 {
-    for (u64 deadline = deadline_after(us); !deadline_passed(deadline);)
-        ring_heartbeat(&driver_rings[0]);
+    struct device_wait wait = device_wait_begin(us);
+
+    while (!wait.late && device_wait_more(&wait))
+        ;
 }
 
 bool mmio_wait(u64 address, u32 mask, u32 wanted, u64 timeout_us)
 {
-    u64 deadline = deadline_after(timeout_us);
-
-    for (;;) {
-        bool late = deadline_passed(deadline); /* asked first: a VM that was not scheduled still gets its last look */
-        if ((mmio_read32(address) & mask) == wanted)
-            return true;
-        if (late)
+    for (struct device_wait wait = device_wait_begin(timeout_us); (mmio_read32(address) & mask) != wanted;)
+        if (!device_wait_more(&wait))
             return false;
-        ring_heartbeat(&driver_rings[0]);
-    }
+    return true;
 }
 
 status_t pci_read(u32 offset, u32 width, u32 *value)

@@ -35,9 +35,11 @@ static void load_image(struct driver *driver, u8 *memory)
 
     /* Checked by plan_check(), and nobody writes loader memory since: a failure here is our own bug. */
     ASSERT_HV(elf_parse(driver->image, driver->image_size, &elf, &why) == OK);
-    for (u32 i = 0; i < elf.count; i++)
+    for (u32 i = 0; i < elf.count; i++) {
+        driver->image_bytes += elf.segment[i].file_size;
         memcpy(memory + elf.segment[i].paddr, (const u8 *)driver->image + elf.segment[i].offset,
                elf.segment[i].file_size);
+    }
     driver->entry = elf.entry;
 }
 
@@ -129,11 +131,18 @@ void driver_start(struct driver *driver)
     fill_info(driver);
     driver->state = DRIVER_STARTING;
     driver->started = tsc_now();
+    driver->entered = 0;
+    driver->run_before = vm->vcpu.run_ticks;
     vendor->reset_long64(&vm->vcpu, driver->entry, vm->ram_size, PML4_ADDRESS, GDT_ADDRESS);
     vm->vcpu.regs.rdi = DRIVER_INFO_ADDRESS;
     vm->vcpu.state = VCPU_BLOCKED;
     vcpu_wake(&vm->vcpu);
     event_add(EVENT_START, vm->id, "started, generation %u", driver->generation);
+}
+
+u64 driver_table_frames(const struct driver *driver)
+{
+    return driver->vm->npt.frames + (driver->domain ? driver->domain->table.frames : 0);
 }
 
 void driver_signal(struct driver *driver, u32 events)

@@ -53,6 +53,13 @@ struct driver {
     u64 message_address; /* of DRIVER_MSI: what pci_enable_message() gets */
     u32 message_data;
     u64 started; /* TSC of the last driver_start() */
+
+    /* For `status`. */
+    u64 frames;                 /* all that boot took for this VM, less its page tables, which grow */
+    u64 image_bytes;            /* of its segments */
+    u64 entered, run_before;    /* since the last start: TSC of the first entry, run_ticks before it */
+    u64 start_us, start_run_us; /* from there to the offer, and how much of it in guest mode */
+    u32 device_wait_us;         /* the driver's own word */
 };
 
 extern struct driver *drivers[VM_MAX];
@@ -77,6 +84,9 @@ void driver_create_pristine(struct driver *driver);
  * device, relay or rings. Cannot fail.
  */
 void driver_start(struct driver *driver);
+
+/* Frames in its nested page table and its device's tables, now. */
+u64 driver_table_frames(const struct driver *driver);
 
 /* Set event bits for the driver VM and wake it if it waits. */
 void driver_signal(struct driver *driver, u32 events);

@@ -108,13 +108,15 @@ static u64 skip(u64 at, u32 level)
     return (at | (level_size(level) - 1)) + 1;
 }
 
-static status_t new_table(const struct page_table *pt, hpa_t *table)
+static status_t new_table(struct page_table *pt, hpa_t *table)
 {
     status_t status = frame_alloc(table);
 
-    if (status == OK)
-        publish(pt, hpa_to_ptr(*table), TABLE_ENTRIES); /* its zeros, before anything refers to them */
-    return status;
+    if (status != OK)
+        return status;
+    pt->frames++;
+    publish(pt, hpa_to_ptr(*table), TABLE_ENTRIES); /* its zeros, before anything refers to them */
+    return OK;
 }
 
 /* After it, sums of at and size cannot overflow. */

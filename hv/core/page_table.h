@@ -39,6 +39,7 @@ extern const struct page_format page_format_vtd;
 struct page_table {
     const struct page_format *format;
     hpa_t root;
+    u32 frames; /* that its tables take, so far */
 };
 
 /* An empty table. ERR_NO_MEMORY. */

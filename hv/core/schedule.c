@@ -157,6 +157,8 @@ static bool prepare(struct cpu *cpu, struct vcpu *vcpu)
         inject_apply(driver);
     if (driver && (vcpu->state != VCPU_RUNNABLE || driver->recovery.pending))
         return false;
+    if (driver && !driver->entered)
+        driver->entered = tsc_now();
     load_fpu(cpu, vcpu);
     vcpu->in_guest = true;
     return true;

@@ -69,6 +69,7 @@ static void assign_device(struct driver *driver)
 static void create_driver(const struct boot_info *boot, const struct manifest_vm *config)
 {
     struct driver *driver = &driver_pool[driver_count];
+    u64 frames = frames_free_count;
     struct vm *vm = create_vm(config, driver);
     const struct boot_module *module = boot_find_module(boot, config->image);
 
@@ -82,6 +83,7 @@ static void create_driver(const struct boot_info *boot, const struct manifest_vm
     driver_create_pristine(driver);
     assign_device(driver);
     must(relay_create(driver, &driver->relay), vm, "relay");
+    driver->frames = frames - frames_free_count - driver_table_frames(driver);
     drivers[driver_count++] = driver;
     hv_log("%s: %s drives " BDF_FORMAT " [%04x:%04x class %06x], isolation %s, interrupts %s, reset %s, grants %s",
            vm->name, config->image, BDF_PARTS(driver->pci->bdf), driver->pci->vendor, driver->pci->device,

@@ -30,6 +30,9 @@ status_t recovery_offer(struct driver *driver, const struct driver_offer *offer)
         return status;
     }
     driver->state = DRIVER_RUNNING;
+    driver->start_us = tsc_to_us(arrived - driver->entered);
+    driver->start_run_us = tsc_to_us(driver->vm->vcpu.run_ticks - driver->run_before);
+    driver->device_wait_us = offer->device_wait_us;
     progress_reset(driver);
     event_add(EVENT_OFFER, driver->vm->id, "type %u, %u queues, %lu us after its start", offer->virtio_type,
               offer->queues, tsc_to_us(arrived - driver->started));

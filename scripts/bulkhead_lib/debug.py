@@ -46,7 +46,8 @@ def gdb(arguments):
     port = description.get("gdb") or arguments.port
     if not description.get("gdb"):
         start_gdbstub(folder, port)
-    image = pathlib.Path(description["images"]) / names[arguments.vm]
+    # Beside what boots, which has no debug information (cmake/freestanding.cmake).
+    image = pathlib.Path(description["images"]).parent / "debug" / names[arguments.vm]
     say(f"symbols: {image}\nThe stub shows whatever a CPU runs at that moment: breakpoints go by virtual address, "
         f"`info threads` lists the CPUs, `detach` lets the machine go on.")
     os.execvp("gdb", ["gdb", "-q", str(image), "-ex", "set pagination off", "-ex", "set architecture i386:x86-64",

@@ -156,4 +156,5 @@ struct driver_offer {
      * unanswered. A bit of a queue that is not offered: -ERR_INVALID.
      */
     u32 patient_queues;
+    u32 device_wait_us; /* of the time since its start, what it spent waiting for its device: for `status`, believed nowhere */
 };

@@ -144,7 +144,7 @@ static bool port_is_disk(void)
 /* First start: give all links the time they may take, then the lowest port with a disk; a quick one must not win. */
 static status_t find_disk(u32 ports)
 {
-    u64 deadline = deadline_after(LINK_SETTLE_US);
+    struct device_wait wait = device_wait_begin(LINK_SETTLE_US);
     u32 linked;
 
     do {
@@ -155,7 +155,7 @@ static status_t find_disk(u32 ports)
                 linked |= port_has_link() ? 1u << n : 0;
             }
         }
-    } while (linked != ports && !deadline_passed(deadline));
+    } while (linked != ports && device_wait_more(&wait));
     for (u32 n = 0; n < HBA_PORTS; n++) {
         select_port(n);
         if ((linked & 1u << n) && port_is_disk())

@@ -45,7 +45,8 @@ status_t port_stop(const struct ahci *ahci)
  */
 u32 port_drain(const struct ahci *ahci, u32 known)
 {
-    u64 deadline = deadline_after(DRAIN_US), last = deadline_after(DRAIN_SINGLE_US);
+    struct device_wait wait = device_wait_begin(DRAIN_SINGLE_US);
+    u64 deadline = deadline_after(DRAIN_US);
     u32 before = 0;
 
     while (!(port_read(ahci, PORT_IS) & INT_ERRORS)) {
@@ -53,7 +54,7 @@ u32 port_drain(const struct ahci *ahci, u32 known)
         u32 queued = port_read(ahci, PORT_SACT) & ~known;
         /* One that is not queued, say a flush, must not meet our own in its slot, so it has time unless a reset ends
          * it. */
-        bool patient = single && (queued | known) && !deadline_passed(last);
+        bool patient = device_wait_more(&wait) && single && (queued | known);
         if ((single | queued) == 0 || (deadline_passed(deadline) && !patient))
             return queued;
         if ((single | queued) != before)
@@ -135,21 +136,17 @@ bool slot_fill(const struct ahci *ahci, u32 slot, struct blk_io *io)
 
 status_t port_run(const struct ahci *ahci, u32 slot, u64 timeout_us)
 {
-    u64 deadline = deadline_after(timeout_us);
-
     ahci->memory->header[slot].prd_bytes = 0;
     port_write(ahci, PORT_CI, 1u << slot);
-    for (;;) {
-        bool late = deadline_passed(deadline);
+    for (struct device_wait wait = device_wait_begin(timeout_us);;) {
         bool idle = !(port_read(ahci, PORT_CI) & 1u << slot);
         /* In this order: some HBAs (QEMU's) clear PxCI of a failed command too, but never before they set the error. */
         if (port_read(ahci, PORT_IS) & (INT_ERRORS | INT_PCS) || (idle && port_read(ahci, PORT_TFD) & TFD_ERR))
             return ERR_IO;
         if (idle)
             return OK;
-        if (late)
+        if (!device_wait_more(&wait))
             return ERR_TIMEOUT;
-        ring_heartbeat(&driver_rings[0]);
     }
 }
 

@@ -33,16 +33,10 @@ static void settle(const struct ata_channel *channel)
 
 bool channel_wait(const struct ata_channel *channel, u8 mask, u8 wanted, u64 timeout_us)
 {
-    u64 deadline = deadline_after(timeout_us);
-
-    for (;;) {
-        bool late = deadline_passed(deadline); /* asked first: a VM that was not scheduled still gets its last look */
-        if ((channel_status(channel) & mask) == wanted)
-            return true;
-        if (late)
+    for (struct device_wait wait = device_wait_begin(timeout_us); (channel_status(channel) & mask) != wanted;)
+        if (!device_wait_more(&wait))
             return false;
-        ring_heartbeat(&driver_rings[0]);
-    }
+    return true;
 }
 
 void channel_set_interrupts(const struct ata_channel *channel, bool on)

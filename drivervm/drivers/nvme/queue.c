@@ -36,19 +36,13 @@ void queue_release(struct nvme_queue *queue)
 
 status_t admin_run(struct nvme_queue *admin, struct nvme_command *command)
 {
-    u64 deadline = deadline_after(ADMIN_US);
     struct nvme_completion completion;
 
     command->id = (u16)admin->tail; /* another than the one before had */
     queue_submit(admin, command);
-    for (;;) {
-        bool late = deadline_passed(deadline);
-        if (queue_next(admin, &completion))
-            break;
-        if (late)
+    for (struct device_wait wait = device_wait_begin(ADMIN_US); !queue_next(admin, &completion);)
+        if (!device_wait_more(&wait))
             return ERR_TIMEOUT;
-        ring_heartbeat(&driver_rings[0]);
-    }
     queue_release(admin);
     if (completion.id != command->id)
         return ERR_FORMAT;

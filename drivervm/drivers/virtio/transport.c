@@ -164,18 +164,12 @@ static void add_status(u32 bits)
 /* 4.1.4.3.1: the reset is done when the device says so. */
 static status_t device_reset(void)
 {
-    u64 deadline = deadline_after(RESET_US);
-
     device.status = 0;
     common_write(FIELD(device_status), 0);
-    for (;;) {
-        bool late = deadline_passed(deadline); /* asked first: a VM that was not scheduled still gets its last look */
-        if (common_read(FIELD(device_status)) == 0)
-            return OK;
-        if (late)
+    for (struct device_wait wait = device_wait_begin(RESET_US); common_read(FIELD(device_status)) != 0;)
+        if (!device_wait_more(&wait))
             return ERR_TIMEOUT;
-        ring_heartbeat(&driver_rings[0]);
-    }
+    return OK;
 }
 
 static u64 features_offered(void)

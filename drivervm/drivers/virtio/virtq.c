@@ -197,18 +197,12 @@ bool virtq_listen(struct virtq *q)
 
 status_t virtq_run(struct virtq *q, u64 timeout_us, u32 *length)
 {
-    u64 deadline = deadline_after(timeout_us);
     u32 slot;
 
     virtq_flush(q);
-    for (;;) {
-        bool late = deadline_passed(deadline);
-        if (virtq_next(q, &slot, length))
-            break;
-        if (late)
+    for (struct device_wait wait = device_wait_begin(timeout_us); !virtq_next(q, &slot, length);)
+        if (!device_wait_more(&wait))
             return ERR_TIMEOUT;
-        ring_heartbeat(&driver_rings[0]);
-    }
     virtq_listen(q);
     return OK;
 }
