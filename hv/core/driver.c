@@ -140,11 +140,6 @@ void driver_start(struct driver *driver)
     event_add(EVENT_START, vm->id, "started, generation %u", driver->generation);
 }
 
-u64 driver_table_frames(const struct driver *driver)
-{
-    return driver->vm->npt.frames + (driver->domain ? driver->domain->table.frames : 0);
-}
-
 void driver_signal(struct driver *driver, u32 events)
 {
     struct driver_events *page = hpa_to_ptr(driver->events_page);

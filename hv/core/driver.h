@@ -86,7 +86,10 @@ void driver_create_pristine(struct driver *driver);
 void driver_start(struct driver *driver);
 
 /* Frames in its nested page table and its device's tables, now. */
-u64 driver_table_frames(const struct driver *driver);
+static inline u64 driver_table_frames(const struct driver *driver)
+{
+    return driver->vm->npt.frames + (driver->domain ? driver->domain->table.frames : 0);
+}
 
 /* Set event bits for the driver VM and wake it if it waits. */
 void driver_signal(struct driver *driver, u32 events);

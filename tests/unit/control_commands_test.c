@@ -74,7 +74,12 @@ static int machine(void **state)
     fake_machine(state);
     inject_canary_init();
     fake_vm.vcpu.exits_by_kind[3] = 33;
-    fake_driver.image_size = 12345;
+    fake_driver.image_bytes = 12345;
+    fake_driver.frames = fake_vm.ram_size / PAGE_SIZE + 200;
+    fake_vm.npt.frames = 4;
+    fake_driver.start_us = 2100;
+    fake_driver.start_run_us = 1900;
+    fake_driver.device_wait_us = 800;
     return 0;
 }
 
@@ -87,8 +92,8 @@ static void status_tells_machine_and_vms(void **state)
     assert_has(
         "vm name=blk0 kind=driver state=running cpu=0 memory=1048576 device=00:1f.2 isolation=\"iommu\" dma=isolated "
         "interrupts=MSI "
-        "generation=0 restarts=0 faults=0 in_flight=4 image_size=12345 reset=flr grants=sticky heartbeat_us=20000 "
-        "heartbeat_misses=0 last_fault=");
+        "generation=0 restarts=0 faults=0 in_flight=4 reset=flr grants=sticky heartbeat_us=20000 heartbeat_misses=0 "
+        "overhead=835584 image_bytes=12345 start_us=2100 start_run_us=1900 device_wait_us=800 last_fault=");
     assert_has("vm name=main kind=guest state=running cpu=0 memory=16777216\n");
 }
 

@@ -281,6 +281,7 @@ static void running_out_of_frames_takes_back_the_mapping(void **state)
             assert_int_equal(lookup(&pt, page, NULL, NULL), mapped ? OK : ERR_NOT_FOUND);
         assert_true(!mapped || left == 5);
         assert_int_equal(frames_free_count + count_tables(&pt, pt.root, 3), left + 1);
+        assert_int_equal(pt.frames, count_tables(&pt, pt.root, 3));
     }
 }
 
@@ -431,6 +432,7 @@ static void model_compare(const struct model *model, struct random *random)
         assert_int_equal(size_of(level), page->leaf_pages * PAGE_SIZE);
     }
     assert_int_equal(model->frames_before - frames_free_count, count_tables(&model->pt, model->pt.root, 3));
+    assert_int_equal(model->frames_before - frames_free_count, model->pt.frames);
     check_flushed(model->pt.root, 3);
 }
 

@@ -56,6 +56,25 @@ static void stages_come_in_their_order(void **state)
         assert_int_equal(fake_events_since(event, kinds[i]), 1);
 }
 
+/* For `status`: from the first entry to the offer, the part of it in guest mode, and what the driver says of its waits.
+ */
+static void a_start_is_measured(void **state)
+{
+    struct driver_offer slow = offer;
+
+    slow.device_wait_us = 250;
+    fail_and_run();
+    fake_time_us += 1000; /* others run first */
+    fake_driver.entered = tsc_now();
+    fake_driver.run_before = fake_driver.vm->vcpu.run_ticks;
+    fake_time_us += 400;
+    fake_driver.vm->vcpu.run_ticks += tsc_from_us(300);
+    assert_int_equal(recovery_offer(&fake_driver, &slow), OK);
+    assert_int_equal(fake_driver.start_us, 400);
+    assert_int_equal(fake_driver.start_run_us, 300);
+    assert_int_equal(fake_driver.device_wait_us, 250);
+}
+
 static void without_an_iommu_bus_mastering_alone_is_cut(void **state)
 {
     fake_iommu = false;
@@ -349,6 +368,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(stages_come_in_their_order),
+        TEST(a_start_is_measured),
         TEST(without_an_iommu_bus_mastering_alone_is_cut),
         TEST(the_first_report_wins),
         TEST(who_does_not_run_cannot_be_at_fault),
