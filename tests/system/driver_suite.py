@@ -2,12 +2,16 @@
 
 import time
 
-from harness import check, check_load, find_json
+from harness import MIB, check, check_load, find_json
 from bulkhead_lib.control import ControlError
 
 # The last seconds of a load are left alone: a fault after its end would meet an idle driver.
 MARGIN_SECONDS = 4
 ARM_SECONDS = 10
+
+# What one driver VM may take.
+MEMORY_MAX = 2 * MIB
+IMAGE_MAX = MIB // 8
 
 
 def inject(machine, vm, fault):
@@ -66,3 +70,23 @@ def bad_sector(machine):
     stat = find_json(machine.run("stat --json"))
     check(stat["blk_io_errors"] == 3, f"{stat['blk_io_errors']} I/O errors instead of 3")
     check(machine.status("vm", "blk0")["generation"] == generation, "the driver VM was restarted")
+
+
+def check_cost(lab, machine, vm, image):
+    """
+    A driver VM's memory and its image keep their limits, in the machine and in the file that the loader reads. The time of a
+    start is wall time, here also that of others on the same CPU: told, not judged. Returns what `status` says of it all.
+    """
+    fields = machine.status("vm", vm)
+    check(fields["memory"] <= MEMORY_MAX, f"{vm} has {fields['memory']} bytes of memory")
+    check(0 < fields["image_bytes"] <= IMAGE_MAX, f"{image} has {fields['image_bytes']} bytes in its segments")
+    file = lab.image(image)
+    check(fields["image_bytes"] < len(file) <= IMAGE_MAX, f"the file {image} has {len(file)} bytes")
+    check(b".debug_info" not in file, f"the file {image} has debug information")
+    check(0 < fields["start_run_us"] <= fields["start_us"], f"{vm} took {fields['start_run_us']} of {fields['start_us']} us")
+    check(fields["device_wait_us"] <= fields["start_us"], f"{vm} says that it waited for {fields['device_wait_us']} us")
+    # Pristine copy and rings alone are more than the VM's own memory.
+    check(fields["overhead"] > fields["memory"], f"{vm} costs {fields['overhead']} bytes beside its memory")
+    cost = {key: fields[key] for key in ("memory", "overhead", "image_bytes", "start_us", "start_run_us", "device_wait_us")}
+    lab.say(f"| {vm} {image}: " + ", ".join(f"{key} {value}" for key, value in cost.items()))
+    return {"vm": vm, "image": image, **cost}

@@ -1,6 +1,8 @@
 """From firmware to the guest's prompt, and what the boot log tells."""
 
-from harness import case, check, driver, guest, main, manifest, qemu
+from driver_suite import check_cost
+from harness import MIB, case, check, driver, guest, main, manifest, qemu
+from bulkhead_lib import devices
 
 LABEL = "boot"
 TIMEOUT = 240
@@ -59,6 +61,19 @@ def guest_reboots(lab):
         machine.shell_start()
         machine.run("blk read 0 64")
         check(machine.status("vm", "blk0")["state"] == "running", "the driver VM did not survive")
+
+
+@case
+def what_each_driver_vm_costs(lab):
+    """Memory, image and start of every driver for PCI, all in one machine; ata_pio's are in test_i440fx."""
+    found = devices.layout(["ahci", "nvme", "virtio-blk"], ["e1000", "e1000e", "virtio-net"])
+    extra = devices.drives(found, [lab.disk(MIB) for _ in devices.disks(found)]) + devices.arguments(found)
+    for device in devices.nics(found):
+        extra += ["-netdev", f"user,id={device.backend}"]
+    text = manifest(*(device.section() for device in found), guest())
+    with lab.machine(text, sata_disk=False, extra=extra) as machine:
+        machine.boot()
+        lab.report("costs", [check_cost(lab, machine, device.vm, devices.MODELS[device.model].image) for device in found])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ and interrupts by lines. What Bochs offers, on the quicker QEMU.
 import re
 import time
 
-from driver_suite import bad_disk, bad_sector, inject
+from driver_suite import bad_disk, bad_sector, check_cost, inject
 from harness import MIB, case, check, check_load, driver, faultlog, find_json, guest, main, manifest, qemu, sha256_file, vm
 from pattern import SECTOR, wrong_sectors
 
@@ -48,6 +48,7 @@ def sha256_and_write(lab):
         machine.run("blk flush")
         state = machine.status("vm", "blk0")
         check(state["dma"] == "none" and state["interrupts"] == "INTx", f"dma or interrupts are others: {state}")
+        check_cost(lab, machine, "blk0", "ata_pio.elf")
         check(machine.power_off() == qemu.POWERED_OFF, "no orderly end")
     wrong = wrong_sectors(disk, seed, first, count)
     check(not wrong, f"{len(wrong)} sectors are wrong on the host, the first is {wrong[:1]}")
