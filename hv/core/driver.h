@@ -54,11 +54,10 @@ struct driver {
     u32 message_data;
     u64 started; /* TSC of the last driver_start() */
 
-    /* For `status`. */
-    u64 frames;                 /* all that boot took for this VM, less its page tables, which grow */
-    u64 image_bytes;            /* of its segments */
-    u64 entered, run_before;    /* since the last start: TSC of the first entry, run_ticks before it */
-    u64 start_us, start_run_us; /* from there to the offer, and how much of it in guest mode */
+    /* For `status`; times since the last start. */
+    u64 frames, image_bytes;    /* all that boot took for this VM, less its page tables, which grow; its segments */
+    u64 entered, run_before;    /* TSC of the first entry; run_ticks before it */
+    u64 start_us, start_run_us; /* from there to the offer; of it in guest mode */
     u32 device_wait_us;         /* the driver's own word */
 };
 

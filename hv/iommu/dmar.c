@@ -6,6 +6,7 @@
 #define STRUCTURE_HEADER_SIZE 4u
 #define STRUCTURE_UNIT 0u
 #define SCOPE_IOAPIC 3u
+#define SCOPE_ONE_STEP 8u
 
 struct dmar_table { /* VT-d 8.1; structures behind it */
     struct acpi_header header;
@@ -19,23 +20,16 @@ struct unit_structure { /* VT-d 8.3. Type and length begin a structure of any ty
     u64 base;
 } __attribute__((packed));
 
-struct device_scope { /* VT-d 8.3.1; type and length begin it, steps of a path from `bus` end it: here the first */
-    u8 type, length, reserved[2], id, bus, device, function;
-};
-
-/* The IOAPICs among the devices of a unit. One behind a bridge, with a path of several steps, is left out. */
+/*
+ * The IOAPICs among the devices of a unit (VT-d 8.3.1: type, length, two bytes, id, bus, and a path of device and
+ * function for each step from there). One behind a bridge, with a path of several steps, is left out.
+ */
 static void read_scopes(const u8 *at, const u8 *end, struct dmar_info *out)
 {
-    struct device_scope scope;
-
-    for (; end - at >= 2 && at[1] >= 2 && at[1] <= end - at; at += at[1]) {
-        if (at[0] != SCOPE_IOAPIC || at[1] != sizeof(scope) || out->ioapic_count == DMAR_IOAPICS)
-            continue;
-        memcpy(&scope, at, sizeof(scope));
-        out->ioapic[out->ioapic_count].id = scope.id;
-        out->ioapic[out->ioapic_count++].source =
-            (u16)(scope.bus << 8 | (scope.device & 31) << 3 | (scope.function & 7));
-    }
+    for (; end - at >= 2 && at[1] >= 2 && at[1] <= end - at; at += at[1])
+        if (at[0] == SCOPE_IOAPIC && at[1] == SCOPE_ONE_STEP && out->ioapic_count < DMAR_IOAPICS)
+            out->ioapic[out->ioapic_count++] =
+                (struct dmar_ioapic){at[4], (u16)(at[5] << 8 | (at[6] & 31) << 3 | (at[7] & 7))};
 }
 
 const char *dmar_parse(const void *table, u64 size, struct dmar_info *out)

@@ -11,7 +11,7 @@ struct dmar_info {
     u64 unit_base; /* of the last unit's registers, host-physical */
     u16 unit_segment;
     u32 ioapic_count;
-    struct {
+    struct dmar_ioapic {
         u8 id;      /* as in MADT */
         u16 source; /* what its interrupt requests carry */
     } ioapic[DMAR_IOAPICS];

@@ -61,6 +61,8 @@ status_t iommu_message_create(u16 bdf, u8 vector, u32 apic_id, u64 *address, u32
 
 status_t iommu_line_create(u8 ioapic_id, u8 vector, u32 apic_id, bool level, u16 *index)
 {
+    if (!iommu_unit.remaps_interrupts)
+        return ERR_STATE;
     if (vector < VECTOR_FIRST || apic_id >= APIC_ID_BROADCAST)
         return ERR_RANGE;
     for (u32 i = 0; i < sources.ioapic_count; i++)

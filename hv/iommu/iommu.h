@@ -36,8 +36,6 @@ struct iommu_fault {
  */
 NODISCARD status_t iommu_init(const void *dmar, u32 dmar_size, u8 fault_vector, u32 apic_id);
 bool iommu_present(void);
-/* Devices and IOAPICs can interrupt through entries of the remapping table only. */
-bool iommu_remaps_interrupts(void);
 /* For the boot log: "VT-d at 0xfed90000, 48-bit, 2M+1G pages, interrupt remapping, 65536 domains". */
 const char *iommu_description(void);
 
@@ -75,9 +73,9 @@ bool iommu_is_blocked(u16 bdf);
 NODISCARD status_t iommu_message_create(u16 bdf, u8 vector, u32 apic_id, u64 *address, u32 *data);
 
 /*
- * The same for one pin of the IOAPIC that has this id in MADT, where interrupts are remapped: the entry's index, for
- * the pin's redirection entry. Closed: a request from there is blocked, and recorded as a fault; so it begins.
- * ERR_NOT_FOUND: DMAR does not tell that IOAPIC's source id. Else as above; open and close at any time.
+ * The same for one pin of the IOAPIC that has this id in MADT: the entry's index, for the pin's redirection entry.
+ * Closed, as it begins: a request from there is blocked, and recorded as a fault. ERR_STATE: interrupts are not
+ * remapped; ERR_NOT_FOUND: DMAR does not tell that IOAPIC's source id; else as above.
  */
 NODISCARD status_t iommu_line_create(u8 ioapic_id, u8 vector, u32 apic_id, bool level, u16 *index);
 void iommu_interrupt_open(u16 index, bool open);

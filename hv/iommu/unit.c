@@ -170,11 +170,6 @@ bool iommu_present(void)
     return iommu_unit.present;
 }
 
-bool iommu_remaps_interrupts(void)
-{
-    return iommu_unit.remaps_interrupts;
-}
-
 const char *iommu_description(void)
 {
     static const char *const superpages[] = {"4K only", "2M", "1G", "2M+1G"};

@@ -63,13 +63,10 @@ static struct {
 } created;
 static u32 requests_without_entry;
 
-bool iommu_remaps_interrupts(void)
-{
-    return remapped;
-}
-
 status_t iommu_line_create(u8 ioapic_id, u8 vector, u32 apic_id, bool level, u16 *index)
 {
+    if (!remapped)
+        return ERR_STATE;
     created.ioapic = ioapic_id;
     created.vector = vector;
     created.apic_id = apic_id;

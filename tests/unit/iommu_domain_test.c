@@ -388,6 +388,7 @@ static void remapped_lines(void **state)
 {
     u16 index = 0;
 
+    assert_int_equal(iommu_line_create(0, 0x41, 2, false, &index), ERR_STATE);
     interrupt_remap_init(&ioapics);
     const struct vtd_entry *table = hpa_to_ptr(HPA(PAGE_DOWN(unit_read64(VTD_INTERRUPT_TABLE))));
     assert_int_equal(iommu_line_create(0, 0x41, 2, false, &index), OK);

@@ -27,11 +27,9 @@ static void read_madt_entry(const union acpi_madt_entry *entry, struct acpi_info
     else if (entry->type == MADT_OVERRIDE && entry->length >= sizeof(entry->override) &&
              entry->override.irq < MADT_ISA_IRQS)
         out->isa[entry->override.irq] = (struct acpi_isa_irq){entry->override.gsi, entry->override.flags};
-    else if (entry->type == MADT_IOAPIC && entry->length >= sizeof(entry->ioapic) && out->ioapic_count < ACPI_IOAPICS) {
-        out->ioapic[out->ioapic_count].address = entry->ioapic.address;
-        out->ioapic[out->ioapic_count].id = entry->ioapic.id;
-        out->ioapic[out->ioapic_count++].gsi = entry->ioapic.gsi;
-    }
+    else if (entry->type == MADT_IOAPIC && entry->length >= sizeof(entry->ioapic) && out->ioapic_count < ACPI_IOAPICS)
+        out->ioapic[out->ioapic_count++] =
+            (struct acpi_ioapic){entry->ioapic.address, entry->ioapic.gsi, entry->ioapic.id};
 }
 
 static void read_madt(const struct acpi_madt *madt, struct acpi_info *out)

@@ -20,7 +20,7 @@ struct acpi_info {
     u32 cpu_count;
     u32 cpu_apic_id[CPU_MAX];
     u32 ioapic_count;
-    struct {
+    struct acpi_ioapic {
         u32 address, gsi; /* gsi: the interrupt number of its first pin */
         u8 id;
     } ioapic[ACPI_IOAPICS];

@@ -13,8 +13,7 @@
 
 static struct ioapic {
     volatile u8 *mmio;
-    u32 gsi, pins; /* gsi: of the first pin */
-    u8 id;
+    u32 pins;
 } ioapics[ACPI_IOAPICS];
 
 static struct line {
@@ -43,7 +42,7 @@ void ioapic_init(const struct acpi_info *acpi)
         u64 skip = acpi->ioapic[i].address & PAGE_MASK;
         volatile u8 *mmio = (u8 *)paging_map_device(HPA(acpi->ioapic[i].address - skip), PAGE_SIZE) + skip;
         u32 pins = IOAPIC_LAST_PIN(mmio_read(window(mmio, IOAPIC_VERSION), 4)) + 1;
-        ioapics[i] = (struct ioapic){mmio, acpi->ioapic[i].gsi, pins, acpi->ioapic[i].id};
+        ioapics[i] = (struct ioapic){mmio, pins};
         for (u32 pin = 0; pin < pins; pin++)
             mmio_write(window(mmio, IOAPIC_ENTRY(pin)), 4, IOAPIC_MASKED);
     }
@@ -64,35 +63,29 @@ status_t ioapic_route(const struct pci_line *line, u8 vector, u32 apic_id)
 
     if (apic_id >= 0xff)
         return ERR_RANGE;
-    while (i < tables->ioapic_count && gsi - ioapics[i].gsi >= ioapics[i].pins) /* below the first pin it wraps */
+    while (i < tables->ioapic_count && gsi - tables->ioapic[i].gsi >= ioapics[i].pins) /* below the first it wraps */
         i++;
     if (i == tables->ioapic_count || line_count == LINES_MAX)
         return ERR_NOT_FOUND;
-    struct line new = {.mmio = ioapics[i].mmio,
-                       .reg = IOAPIC_ENTRY(gsi - ioapics[i].gsi),
-                       .entry = make_entry(line, vector),
-                       .vector = vector,
-                       .now = IOAPIC_MASKED,
-                       .remapped = iommu_remaps_interrupts()};
-    u8 id = ioapics[i].id;
+    const struct acpi_ioapic *ioapic = &tables->ioapic[i];
+    struct line added = {
+        ioapics[i].mmio, IOAPIC_ENTRY(gsi - ioapic->gsi), make_entry(line, vector), vector, IOAPIC_MASKED, false, 0};
     for (i = 0; i < line_count; i++)
-        if (lines[i].mmio == new.mmio && lines[i].reg == new.reg)
+        if (lines[i].mmio == added.mmio && lines[i].reg == added.reg)
             return ERR_BUSY;
-    u64 whither = (u64)apic_id << 56;
-    if (new.remapped) {
-        bool level = new.entry & IOAPIC_LEVEL;
-        status_t status = iommu_line_create(id, vector, apic_id, level, &new.index);
-        if (status != OK)
-            return status;
-        whither = vtd_line_entry(new.index);
-    }
-    new.entry |= (u32)whither;
-    mmio_write(window(new.mmio, new.reg + 1), 4, (u32)(whither >> 32));
-    lines[line_count++] = new;
+    bool level = added.entry & IOAPIC_LEVEL;
+    status_t status = iommu_line_create(ioapic->id, vector, apic_id, level, &added.index);
+    if (status != OK && status != ERR_STATE)
+        return status;
+    added.remapped = status == OK;
+    u64 whither = added.remapped ? vtd_line_entry(added.index) : (u64)apic_id << 56;
+    added.entry |= (u32)whither;
+    mmio_write(window(added.mmio, added.reg + 1), 4, (u32)(whither >> 32));
+    lines[line_count++] = added;
     return OK;
 }
 
-/* Unless `now` stands there already, or something else than `only`, where that is not 0. */
+/* Only where something else stands there, and if `only` is not 0, exactly that. */
 static void write_entry(struct line *line, u32 now, u32 only)
 {
     while (__atomic_exchange_n(&busy, true, __ATOMIC_ACQUIRE))
