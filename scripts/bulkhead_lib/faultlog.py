@@ -14,7 +14,7 @@ DURATIONS = {
     "replay": "replay_us",
     "fault_to_first_completion": "first_completion_us",
 }
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.01
 
 
 @dataclasses.dataclass

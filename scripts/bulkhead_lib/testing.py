@@ -2,7 +2,7 @@
 `test`: unit tests and fuzz targets through CTest, system tests as programs, one after the other, in bounded time. Those in Bochs,
 which uses one CPU and has a time of its own, run beside the others.
 
-A system test is a Python file tests/*/test_*.py that says LABEL and TIMEOUT (seconds) in its first lines and prints a
+A system test is a Python file tests/*/test_*.py that says LABEL (one or more) and TIMEOUT (seconds) in its first lines and prints a
 line "PASS name ..." or "FAIL name: why" for each of its cases (tests/system/harness.py does that).
 """
 
@@ -24,7 +24,7 @@ from .ui import Failure, say
 CTEST_PRESETS = ("host", "fuzz")
 SYSTEM_FOLDERS = ("tests/system", "tests/model")
 RESULT = re.compile(r"^(PASS|FAIL) (\S+?):?(?:\s|$)")
-SETTING = re.compile(r'^(LABEL|TIMEOUT) = (?:"([\w-]+)"|(\d+))', re.MULTILINE)
+SETTING = re.compile(r'^(LABEL|TIMEOUT) = (?:"([\w -]+)"|(\d+))', re.MULTILINE)
 TAIL_LINES = 30
 BESIDE = "vmx"  # the label of what runs in Bochs
 
@@ -34,7 +34,7 @@ class Job:
 
     def __init__(self, name, label, command, timeout, cwd=None, environment=None, cases=False):
         self.name = name
-        self.label = label
+        self.label = label  # of a system test: words
         self.command = command
         self.timeout = timeout
         self.cwd = cwd
@@ -49,7 +49,7 @@ def run(arguments):
     system = system_jobs(wanted)
     labels = {"unit": "host", "fuzz": "fuzz"}
     presets = [preset for label, preset in labels.items() if not wanted or label in wanted]
-    known = set(labels) | {job.label for job in system_jobs(set())}
+    known = set(labels) | {label for job in system_jobs(set()) for label in job.label.split()}
     if wanted - known:
         raise Failure(f"no test has the label {', '.join(sorted(wanted - known))}; there are: {', '.join(sorted(known))}")
     for preset in presets:
@@ -94,7 +94,7 @@ def system_jobs(wanted):
         for path in sorted((paths.ROOT / folder).glob("test_*.py")):
             settings = {name: text or number for name, text, number in SETTING.findall(path.read_text(encoding="utf-8"))}
             label = settings.get("LABEL", path.stem.removeprefix("test_"))
-            if not wanted or label in wanted:
+            if not wanted or wanted & set(label.split()):
                 jobs.append(Job(path.stem, label, ["/usr/bin/python3", str(path)], float(settings.get("TIMEOUT", 300)),
                                 cases=True))
     return jobs

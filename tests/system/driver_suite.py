@@ -1,13 +1,21 @@
-"""What every driver has to do, whatever its device: each test boots a machine with its own one and calls these."""
+"""What tests of every driver share, whatever its class: making it fail, and judging how that ended."""
 
 import time
 
-from harness import MIB, check, check_load, find_json
+from harness import MIB, check, faultlog, find_json
 from bulkhead_lib.control import ControlError
 
-# The last seconds of a load are left alone: a fault after its end would meet an idle driver.
-MARGIN_SECONDS = 4
 ARM_SECONDS = 10
+
+# Which detector has to see what. `restart` is the operator's.
+DETECTORS = {
+    "crash": "exception",
+    "hang": "heartbeat",
+    "wild-write": "nested-page",
+    "wild-dma": "dma",
+    "garbage": "completion-ring",
+    "restart": "operator",
+}
 
 # What one driver VM may take.
 MEMORY_MAX = 2 * MIB
@@ -26,50 +34,53 @@ def inject(machine, vm, fault):
             if time.monotonic() > deadline:
                 raise AssertionError(f"{fault} could not be injected: {refusal}") from refusal
             time.sleep(0.02)
-    check(record.injected == fault, f"{fault} was injected, but {record.injected or 'nothing'} is on record: {record.fields}")
+    asked = "" if fault == "restart" else fault
+    check(record.injected == asked, f"{fault} was asked for, but {record.injected or 'nothing'} is on record: {record.fields}")
     return record
 
 
-def load_under_faults(lab, machine, faults, seconds):
-    """A verifying load of so many seconds; takes faults off the list and injects them meanwhile. Returns their records."""
-    command = f"blk load --seed {lab.random.randrange(1 << 32)} --depth 32 --seconds {seconds} --final --quiet"
-    machine.send(command)
-    end = time.monotonic() + seconds - MARGIN_SECONDS
-    records = []
-    # The first requests have to be there.
-    time.sleep(0.5)
-    while faults and time.monotonic() < end:
-        # A random moment, from the seed: the wait is the point, not a guess at how long something takes.
-        time.sleep(lab.random.uniform(0.01, 0.25))
-        records.append(inject(machine, "blk0", faults.pop()))
-    check_load(*machine.finish(command, seconds + 120))
-    return records
+def judge(record, fault, reset, seen_by=None):
+    """The fault was seen by its own detector, and the driver came back after the reset that its device has."""
+    check(record.kind == {**DETECTORS, **(seen_by or {})}[fault], f"{fault} was seen by another detector: {record.fields}")
+    check(record.outcome == "recovered", f"no recovery from {fault}: {record.fields}")
+    check(record.fields["reset"] == reset, f"after {fault} the reset was {record.fields['reset']}, not {reset}")
 
 
-def verifying_load(lab, machine, depth, seconds):
-    """512 bytes to 1 MiB, unaligned segments, every byte verified."""
-    seed = lab.random.randrange(1 << 32)
-    result = check_load(*machine.command(f"blk load --seed {seed} --depth {depth} --seconds {seconds} --final --quiet", 180))
-    check(result["requests"] > 100, f"only {result['requests']} requests were made")
+def one_of_each(lab, faults, total):
+    """A list of so many faults, each about as often as the others, in random order."""
+    chosen = [faults[number % len(faults)] for number in range(total)]
+    lab.random.shuffle(chosen)
+    return chosen
 
 
-def bad_disk(disk, name):
-    """-blockdev's argument: the image, but sector 2048 cannot be read."""
-    return (f"driver=raw,node-name={name},file.driver=blkdebug,file.image.driver=file,file.image.filename={disk},"
-            "file.inject-error.0.event=read_aio,file.inject-error.0.sector=2048,file.inject-error.0.errno=5")
+def canary_lives(machine):
+    check(machine.status("hypervisor")["canary"] == "ok", "the hypervisor's canary was overwritten")
 
 
-def bad_sector(machine):
-    """On a bad_disk(): the requests that name the sector fail, and no other; the driver stays up."""
-    generation = machine.status("vm", "blk0")["generation"]
-    for _ in range(3):
-        output, status = machine.command("blk read 2048 8", 30)
-        check(status != 0, f"the bad sector was read: {output}")
-        machine.run("blk read 0 2048 qd 16")
-        machine.run("blk read 4096 8192 qd 32")
-    stat = find_json(machine.run("stat --json"))
-    check(stat["blk_io_errors"] == 3, f"{stat['blk_io_errors']} I/O errors instead of 3")
-    check(machine.status("vm", "blk0")["generation"] == generation, "the driver VM was restarted")
+def undisturbed(machine, vm):
+    """Whatever was asked of the device, its driver VM is still the first one."""
+    fields = machine.status("vm", vm)
+    check(fields["faults"] == 0 and fields["generation"] == 0, f"the driver VM did not last: {fields}")
+
+
+def driver_said(machine, words):
+    return any(words in event.get("text", "") for event in machine.events("driver-log"))
+
+
+def publish(lab, name, faults, records):
+    """The stages of all recoveries and, for each fault, the time to the first completion: for people, and as JSON."""
+    rows = {}
+    for fault in ("all", *dict.fromkeys(faults)):
+        chosen = [record for asked, record in zip(faults, records) if fault in ("all", asked)]
+        rows[fault] = faultlog.summary(chosen)
+        for row in rows[fault]:
+            if row["n"] and (fault == "all" or row["duration"] == "fault_to_first_completion"):
+                lab.say(f"| {name}, {fault}: {row['duration']} p50 {row['p50']}, p99 {row['p99']}, max {row['max']} µs of {row['n']}")
+    lab.report(f"{name}-faults", {"unit": "us", "summary": rows, "records": [record.as_dict() for record in records]})
+
+
+def stat(machine):
+    return find_json(machine.run("stat --json"))
 
 
 def check_cost(lab, machine, vm, image):

@@ -1,14 +1,16 @@
 """
 What the system tests stand on: real images in a real emulator, driven by console and control port.
 
-A test file says LABEL and TIMEOUT, marks its cases with @case and ends with main(). A case takes a Lab, boots what it
-needs with lab.machine(...), and raises (assert, check) when something is wrong. Everything random comes from lab.random,
-whose seed is printed. Waiting is for events with a deadline; nothing sleeps.
+A test file says LABEL and TIMEOUT, marks its cases with @case (or, where devices share a suite, with cases_for) and ends
+with main(). A case takes a Lab, boots what it needs with lab.machine(...), and raises (assert, check) when something is
+wrong. Everything random comes from lab.random, whose seed is printed. Waiting is for events with a deadline; nothing sleeps.
 
-By hand: /usr/bin/python3 tests/system/test_boot.py [--seed N] [--case NAME] [-v], after scripts/bulkhead built `release`.
+By hand: /usr/bin/python3 tests/system/test_blk.py [--seed N] [--case 'nvme/*'] [-v], after scripts/bulkhead built `release`.
 """
 
 import argparse
+import fnmatch
+import functools
 import hashlib
 import json
 import os
@@ -36,13 +38,19 @@ DISK_BYTES = 64 * MIB
 TAIL_LINES = 40
 TAIL_COLUMNS = 240
 
-_cases = []
+_cases = {}
 
 
 def case(function):
     """Marks a test case."""
-    _cases.append(function)
+    _cases[function.__name__] = function
     return function
+
+
+def cases_for(device, functions):
+    """Makes a case DEVICE/FUNCTION of each function of a suite; it takes the Lab and the device, which has a name."""
+    for function in functions:
+        _cases[f"{device.name}/{function.__name__}"] = functools.partial(function, device=device)
 
 
 def check(condition, message):
@@ -121,11 +129,11 @@ class TestMachine(Machine):
         raise AssertionError(f"`status` has no line `{kind}{' name=' + name if name else ''}`")
 
     def inject(self, vm, fault, seconds=20):
-        """Make a driver VM fail and wait for the end of its recovery; the fault's record."""
+        """Make a driver VM fail (or, fault `restart`, ask for another) and wait for the end of its recovery; its record."""
         # Only what is newer than the last one seen is asked for: the history of a long test is long.
         seen = faultlog.read(self.control, self.fault_sequence + 1)
         self.fault_sequence = max([record.sequence for record in seen], default=self.fault_sequence)
-        self.control.ask(f"inject {vm} {fault}")
+        self.control.ask(f"restart {vm}" if fault == "restart" else f"inject {vm} {fault}")
         record = faultlog.wait_for(self.control, vm, self.fault_sequence, seconds)
         self.fault_sequence = record.sequence
         return record
@@ -242,15 +250,14 @@ def _tails(folder):
                     print(f"    {line[:TAIL_COLUMNS]}")
 
 
-def _run_case(function, folder, seed, verbose):
-    name = function.__name__
+def _run_case(name, folder, seed, verbose):
     case_folder = folder / name
     shutil.rmtree(case_folder, ignore_errors=True)
     case_folder.mkdir(parents=True)
     start = time.monotonic()
     try:
         # Each case draws from its own generator: running one alone repeats what it did among the others.
-        function(Lab(case_folder, f"{seed}/{name}", verbose))
+        _cases[name](Lab(case_folder, f"{seed}/{name}", verbose))
     except Exception as error:  # whatever it is, it is this case's failure, and the others still run
         print(f"FAIL {name}: {type(error).__name__}: {error}", flush=True)
         traceback.print_exc(limit=-4, file=sys.stdout)
@@ -267,14 +274,19 @@ def _run_case(function, folder, seed, verbose):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", default=os.environ.get("BULKHEAD_SEED", str(random.SystemRandom().randrange(1 << 32))))
-    parser.add_argument("--case", action="append", help="only this one (repeat it for more)")
+    parser.add_argument("--case", action="append", help="only those of this name, which may be a pattern (repeat it for more)")
+    parser.add_argument("--list", action="store_true", help="name the cases, run none")
     parser.add_argument("-v", "--verbose", action="store_true", help="show log lines while they come")
     arguments = parser.parse_args()
     name = pathlib.Path(sys.argv[0]).stem
     folder = pathlib.Path(os.environ.get("BULKHEAD_LOG_DIR", paths.TEST_LOGS / name))
-    chosen = [function for function in _cases if not arguments.case or function.__name__ in arguments.case]
+    chosen = [case_name for case_name in _cases
+              if any(fnmatch.fnmatchcase(case_name, pattern) for pattern in arguments.case or ["*"])]
     if not chosen:
-        sys.exit(f"no such case; there are: {', '.join(function.__name__ for function in _cases)}")
+        sys.exit(f"no such case; there are: {', '.join(_cases)}")
+    if arguments.list:
+        print("\n".join(chosen))
+        return
     print(f"seed {arguments.seed}", flush=True)
-    results = [_run_case(function, folder, arguments.seed, arguments.verbose) for function in chosen]
+    results = [_run_case(case_name, folder, arguments.seed, arguments.verbose) for case_name in chosen]
     sys.exit(0 if all(results) else 1)

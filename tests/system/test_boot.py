@@ -65,7 +65,7 @@ def guest_reboots(lab):
 
 @case
 def what_each_driver_vm_costs(lab):
-    """Memory, image and start of every driver for PCI, all in one machine; ata_pio's are in test_i440fx."""
+    """Memory, image and start of every driver for PCI, all in one machine; ata_pio's are in test_blk."""
     found = devices.layout(["ahci", "nvme", "virtio-blk"], ["e1000", "e1000e", "virtio-net"])
     extra = devices.drives(found, [lab.disk(MIB) for _ in devices.disks(found)]) + devices.arguments(found)
     for device in devices.nics(found):

@@ -1,22 +1,17 @@
 """
 A machine without PCI Express, messages, or IOMMU: an IDE disk by port I/O alone, whose driver VM is isolated all the same,
-and interrupts by lines. What Bochs offers, on the quicker QEMU.
+and interrupts by lines. What Bochs offers, on the quicker QEMU. The suite that the disk's driver passes there is in test_blk.py and
+test_faults.py.
 """
 
 import re
 import time
 
-from driver_suite import bad_disk, bad_sector, check_cost, inject
-from harness import MIB, case, check, check_load, driver, faultlog, find_json, guest, main, manifest, qemu, sha256_file, vm
-from pattern import SECTOR, wrong_sectors
+from harness import MIB, case, check, driver, guest, main, manifest, sha256_file, vm
 
 LABEL = "i440fx"
 TIMEOUT = 600
 
-# None needs an IOMMU to be seen: where data moves by port I/O, it is the driver's own CPU that goes to a wrong address.
-DETECTORS = {"crash": "exception", "hang": "heartbeat", "wild-write": "nested-page", "wild-dma": "nested-page",
-             "garbage": "completion-ring"}
-ROUNDS = 5
 RESTARTS = 6
 
 # What the probe of a line says of one that works.
@@ -30,63 +25,6 @@ def ide(**keys):
 
 def machine_of(lab, *sections, **options):
     return lab.machine(manifest(*(sections or (ide(), guest()))), machine="pc", **options)
-
-
-@case
-def sha256_and_write(lab):
-    """Real input, and what was written is on the host's side; nothing outside."""
-    disk = lab.disk(64 * MIB, random_bytes=32 * MIB)
-    expected = sha256_file(disk)
-    first, count, seed = 12345, 16 * MIB // SECTOR, lab.random.randrange(1 << 32)
-    with machine_of(lab, disk=disk) as machine:
-        machine.boot()
-        output = machine.run("sha256 /dev/vda", 240)
-        check(expected in output, f"the guest says {output.strip()!r}, the host {expected}")
-        check("bulkhead-disk" in machine.run("blk id"), "the serial number is another")
-        machine.run(f"blk write --seed {seed} {first} {count}", 240)
-        machine.run(f"blk verify --seed {seed} {first} {count}", 240)
-        machine.run("blk flush")
-        state = machine.status("vm", "blk0")
-        check(state["dma"] == "none" and state["interrupts"] == "INTx", f"dma or interrupts are others: {state}")
-        check_cost(lab, machine, "blk0", "ata_pio.elf")
-        check(machine.power_off() == qemu.POWERED_OFF, "no orderly end")
-    wrong = wrong_sectors(disk, seed, first, count)
-    check(not wrong, f"{len(wrong)} sectors are wrong on the host, the first is {wrong[:1]}")
-
-
-@case
-def faults_under_load(lab):
-    """A transfer is cut in its middle, in most cases with the disk asking for data: reset, replay, no error seen."""
-    faults = list(DETECTORS) * ROUNDS
-    lab.random.shuffle(faults)
-    with machine_of(lab, ide(limit="1000", window="1h"), guest()) as machine:
-        machine.boot()
-        command = f"blk load --seed {lab.random.randrange(1 << 32)} --depth 32 --seconds 30 --final --quiet"
-        machine.send(command)
-        time.sleep(0.5)
-        for fault in faults:
-            # A random moment, from the seed: the wait is the point, not a guess at how long something takes.
-            time.sleep(lab.random.uniform(0.05, 0.8))
-            record = inject(machine, "blk0", fault)
-            check(record.kind == DETECTORS[fault] and record.outcome == "recovered", f"{fault}: {record.fields}")
-        check_load(*machine.finish(command, 180))
-        stat = find_json(machine.run("stat --json"))
-        check(stat["blk_requests"] == stat["blk_completions"], "requests got lost")
-        check(machine.status("hypervisor")["canary"] == "ok", "the hypervisor's canary was overwritten")
-        rows = faultlog.summary(faultlog.read(machine.control, 1))
-        for row in rows:
-            lab.say(f"| {row}")
-
-
-@case
-def error_of_the_disk(lab):
-    """A sector that cannot be read fails the requests that name it, and no other; the driver stays up."""
-    disk = lab.disk(16 * MIB, 16 * MIB)
-    with machine_of(lab, disk=disk, sata_disk=False, devices=["ide-hd,drive=bad,bus=ide.0"],
-                    extra=["-blockdev", bad_disk(disk, "bad")]) as machine:
-        machine.boot()
-        bad_sector(machine)
-        check(machine.status("vm", "blk0")["generation"] == 0, "the driver VM was restarted")
 
 
 @case

@@ -376,7 +376,8 @@ int command_blk_load(struct args *args)
     u64 end = load.count != 0 ? ~0ull : clock_us() + load.seconds * 1000000;
     if (status == SHELL_OK)
         status = run_phase(PHASE_RANDOM, end, load.count != 0 ? load.count : ~0ull);
-    if (status == SHELL_OK && load.final)
+    /* Ctrl-C ends the random part early; the check that was asked for follows all the same. */
+    if ((status == SHELL_OK || (status == SHELL_INTERRUPTED && load.phase == PHASE_RANDOM)) && load.final)
         status = run_phase(PHASE_FINAL, ~0ull, ~0ull);
     report(true);
     for (u32 i = 0; i < load.disks; i++) {

@@ -21,6 +21,7 @@ bool probe_open(struct probe *probe, struct blk *disk)
     probe->data = arena_alloc(PROBE_DATA_SIZE, PAGE_SIZE);
     if (probe->data == NULL)
         return false;
+    probe->sectors = blk_get_info(disk)->sectors;
     probe->device = blk_release_device(disk);
     return probe->device != NULL;
 }

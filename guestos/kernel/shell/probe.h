@@ -15,7 +15,8 @@
 /* A queue 0 of our own, laid out so that a probe can break it. All pointers into the arena. */
 struct probe {
     const struct virtio_device *device;
-    u16 size; /* as the device offers it */
+    u64 sectors; /* of the disk */
+    u16 size;    /* as the device offers it */
     u16 notify_off;
     u16 avail_idx; /* to be published */
     struct virtq_desc *table;

@@ -202,6 +202,13 @@ static void break_sector_range(struct probe *p)
     p->header->sector = ~0ull >> 9;
 }
 
+/* Half of it lies on the disk. */
+static void break_sector_end(struct probe *p)
+{
+    p->header->sector = p->sectors - PROBE_DATA_SIZE / VIRTIO_BLK_SECTOR / 2;
+    p->table[1].len = PROBE_DATA_SIZE;
+}
+
 static void break_sector_overflow(struct probe *p)
 {
     p->header->sector = ~0ull;
@@ -298,6 +305,7 @@ const struct probe_entry probe_ring_entries[] = {
     {"no-header", "a block request without a header", .expect = expect_refused, .break_rule = break_no_header},
     {"short-header", "a header of 8 bytes", .expect = expect_refused, .break_rule = break_short_header},
     {"sector-range", "a sector beyond the disk", .expect = expect_refused, .break_rule = break_sector_range},
+    {"sector-end", "a read across the end of the disk", .expect = expect_refused, .break_rule = break_sector_end},
     {"sector-overflow", "a sector of 2^64 - 1", .expect = expect_refused, .break_rule = break_sector_overflow},
     {"odd-size", "a read of 100 bytes", .expect = expect_refused, .break_rule = break_odd_size},
     {"reset-busy", "a reset with a full queue", .run = probe_reset_busy},
