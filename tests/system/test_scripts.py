@@ -1,10 +1,12 @@
 """scripts/bulkhead: its parts by themselves, and `run` as a user types it."""
 
+import contextlib
 import fnmatch
 import functools
 import glob
-import os
+import io
 import json
+import os
 import re
 import signal
 import socket
@@ -14,7 +16,7 @@ import time
 
 from harness import Lab, case, check, main, sha256_file
 from bulkhead_lib import accel, bochs, bochs_bridge, control, devices, doctor, faultlog, guest_output, loc, network, paths, qemu, session, ui
-from bulkhead_lib.bench import figures
+from bulkhead_lib.bench import figures, report
 from bulkhead_lib.console import ConsoleFilter
 from bulkhead_lib.machine import die_with_parent, strip_echo
 from bulkhead_lib.ui import Failure
@@ -535,6 +537,11 @@ def bench_of_a_disk(lab):
         check(200 < ours["hypervisor"] < 50000 and 200 < ours["driver"] < 20000, f"not what a request costs: {workload}")
     one, many = (result["devices"][0]["workloads"][number]["bulkhead"]["exits"] for number in (2, 3))
     check(many < one, f"{many} exits an I/O with 32 in flight, {one} with one")
+    # What a person sees of it fits a terminal.
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        report.show(result, True)
+    check(max(map(len, shown.getvalue().splitlines())) <= 120 and "write 4 KiB x32" in shown.getvalue(), f"the table is too wide: {shown.getvalue()}")
 
 
 @case

@@ -11,13 +11,13 @@ BARE_MODEL = "virtio-blk"
 BARE_DEVICE = "virtio-blk-pci,drive=backend,disable-legacy=on,romfile="
 DISK_BYTES = 256 << 20
 BLOCK_BYTES = 4 << 20
-# Name: the guest's command, and the figure whose ratio counts.
+# Name (xN: N requests in flight): the guest's command, and the figure whose ratio counts.
 WORKLOADS = {
-    "sequential read 1 MiB": ("blk bench read --size 1M --depth 8", "MB/s"),
-    "sequential write 1 MiB": ("blk bench write --size 1M --depth 8", "MB/s"),
-    "random read 4 KiB, depth 1": ("blk bench randread --size 4K --depth 1", "IOPS"),
-    "random read 4 KiB, depth 32": ("blk bench randread --size 4K --depth 32", "IOPS"),
-    "random write 4 KiB, depth 32": ("blk bench randwrite --size 4K --depth 32", "IOPS"),
+    "read 1 MiB x8": ("blk bench read --size 1M --depth 8", "MB/s"),
+    "write 1 MiB x8": ("blk bench write --size 1M --depth 8", "MB/s"),
+    "read 4 KiB x1": ("blk bench randread --size 4K --depth 1", "IOPS"),
+    "read 4 KiB x32": ("blk bench randread --size 4K --depth 32", "IOPS"),
+    "write 4 KiB x32": ("blk bench randwrite --size 4K --depth 32", "IOPS"),
 }
 
 

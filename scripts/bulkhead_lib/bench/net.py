@@ -17,7 +17,7 @@ BARE_MODEL = "virtio-net"
 BARE_CARD = devices.Device("net0", BARE_MODEL, "", None)
 BARE_DEVICE = f"virtio-net-pci,netdev={BARE_CARD.backend},disable-legacy=on,romfile="
 PINGS = 1000  # for each second that was asked for
-TO, FROM, PING = "TCP to the guest", "TCP from the guest", "ping, one at a time"
+TO, FROM, PING = "TCP to the guest", "TCP from the guest", "ping x1"
 # The figure whose ratio counts, and of what CPU time and instructions are told.
 FIGURES = {TO: ("MB/s", "KiB"), FROM: ("MB/s", "KiB"), PING: ("round trips/s", "packet")}
 

@@ -7,6 +7,8 @@ import time
 from ..ui import Progress, say, table
 
 BAR = 20
+MOST_PARTS = 4
+LEAST_SHARE = 0.05  # what is less of a whole is not told
 WAITED_PERCENT = 10  # from here on the host is too busy for rates
 
 
@@ -38,11 +40,11 @@ class Steps:
         self.progress.done()
 
 
-# For each figure whose ratio may count: what else of both sides stands beside it, {header: figure}.
+# For each figure whose ratio may count: what else of both sides stands beside it, {header: (figure, divisor)}.
 BESIDE = {
-    "MB/s": {"CPU us/{item}": "cpu_us"},
-    "IOPS": {"p50 us": "p50_us", "p99 us": "p99_us", "CPU us/{item}": "cpu_us"},
-    "round trips/s": {"mean us": "mean_us", "CPU us/{item}": "cpu_us"},
+    "MB/s": {"CPU us/{item}": ("cpu_us", 1)},
+    "IOPS": {"p50 us": ("p50_us", 1), "p99 ms": ("p99_us", 1000), "CPU us/{item}": ("cpu_us", 1)},
+    "round trips/s": {"mean us": ("mean_us", 1), "CPU us/{item}": ("cpu_us", 1)},
     "instructions": {},
 }
 
@@ -51,42 +53,46 @@ def show(result, verbose):
     rows = [(entry, workload) for entry in result["devices"] for workload in entry["workloads"]]
     unit = "I/O" if result["what"] == "blk" else "packet"
     for figure, item in dict.fromkeys((workload["figure"], workload["item"]) for _, workload in rows):
-        table([_row(entry, workload, unit) for entry, workload in rows if (workload["figure"], workload["item"]) == (figure, item)])
+        table([_row(entry, workload) for entry, workload in rows if (workload["figure"], workload["item"]) == (figure, item)])
         print()
     if verbose:
         _details(rows, unit)
     sys.stdout.flush()
-    what = "instructions, of which less is better" if result["icount"] else "rates"
+    what = "instructions (less is better)" if result["icount"] else "rates"
     say(f"bare, and in parentheses: the same guest on QEMU's {result['devices'][0]['bare']}, no hypervisor\n"
         "*: the driver VM drives that device, too; the ratio of the others compares different devices\n"
-        f"ratio, range: of the {what}; median and ends of {result['rounds']} round(s); of best: of each side's best one\n"
-        "CPU us: of the host, the emulation of devices included")
+        f"ratio, range: of the {what}; median and ends of {result['rounds']} round(s); best: of each side's best one\n"
+        f"CPU us: of the host, the emulation of devices included; exits: for each {unit}"
+        + ("\nxN: N requests in flight; 1 MiB: sequential, 4 KiB: random" if result["what"] == "blk" else ""))
     waited = {side: statistics.median(workload[side]["waited_percent"] for _, workload in rows) for side in ("bulkhead", "bare")}
     if max(waited.values()) > WAITED_PERCENT and not result["icount"]:
         say("This host was busy with something else: of the time in which they wanted a CPU, the emulators' threads had none\n"
             f"for {waited['bulkhead']:.0f} % (bare: {waited['bare']:.0f} %). Rates suffer from that, and not alike; --icount counts what does not.")
 
 
-def _row(entry, workload, unit):
+def _row(entry, workload):
     ours, bare, figure, item = workload["bulkhead"], workload["bare"], workload["figure"], workload["item"]
+    title = f"instr./{item}" if figure == "instructions" else figure
     cells = {"device": entry["device"] + ("*" if entry["same_device"] else ""), "grants": entry["grants"],
-             "workload": workload["workload"], f"{figure}/{item}" if figure == "instructions" else figure: number(ours[figure]),
+             "workload": workload["workload"], title: number(ours[figure]),
              "bare": number(bare[figure]), "ratio": number(workload["ratio"]),
              "range": f"{number(workload['ratio_lowest'])}-{number(workload['ratio_highest'])}",
-             "of best": number(workload["ratio_of_best"])}
-    cells |= {header.format(item=item): f"{number(ours[key])} ({number(bare[key])})" for header, key in BESIDE[figure].items()}
+             "best": number(workload["ratio_of_best"])}
+    cells |= {header.format(item=item): f"{number(ours[key] / divisor)} ({number(bare[key] / divisor)})"
+              for header, (key, divisor) in BESIDE[figure].items()}
     if figure == "instructions":
         cells |= {who: number(value) for who, value in ours["instructions_by"].items()}
-    return cells | {f"exits/{unit}": number(ours.get("exits"))}
+    return cells | {"exits": number(ours["exits"])}
 
 
 def _details(rows, unit):
     """What the exits were, and who had the CPUs: a line for each workload, without what is next to nothing."""
-    for title, key, least in ((f"exits/{unit}", "exits_by", 0.005), ("percent of the CPUs' time", "time_percent", 0)):
+    for title, key in ((f"exits/{unit}", "exits_by"), ("percent of the CPUs' time", "time_percent")):
         print(f"{title}:")
         for entry, workload in rows:
-            parts = sorted(workload["bulkhead"].get(key, {}).items(), key=lambda part: -part[1])
-            text = ", ".join(f"{name} {number(value)}" for name, value in parts if value >= least)
+            parts = sorted(workload["bulkhead"][key].items(), key=lambda part: -part[1])[:MOST_PARTS]
+            least = LEAST_SHARE * sum(value for _, value in parts)
+            text = ", ".join(f"{name} {number(value)}" for name, value in parts if value > least)
             print(f"  {entry['device']}, {entry['grants']}, {workload['workload']}: {text}")
         print()
 
