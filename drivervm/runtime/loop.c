@@ -1,7 +1,8 @@
 /*
  * The way of a driver VM: set up, start the driver, then one loop. An exit costs more than anything else here, so the
  * loop stays inside as long as it finds work, in the manner of NAPI: rings and the events word are memory. Completions
- * collect meanwhile; the `wait` that ends a busy stretch hands them all over.
+ * collect meanwhile; the `wait` that ends a busy stretch hands them all over, and returns at once when there are more
+ * requests or the device has interrupted since it was asked.
  */
 #include "drivervm/runtime/exception.h"
 #include "drivervm/runtime/runtime.h"
@@ -73,7 +74,7 @@ static __attribute__((noreturn)) void run_loop(void)
         if (work && undelivered() < LOOP_BATCH)
             events = 0;
         else
-            events = wait_for_events(work ? 0 : driver.timeout());
+            events = wait_for_events(driver.timeout());
     }
 }
 

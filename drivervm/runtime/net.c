@@ -14,6 +14,7 @@
 #define BUSY_US 500u
 #define IDLE_US 1000u
 #define LINK_LOOK_US 100000u /* and as often for the link */
+#define LOOKS 2u
 
 _Static_assert(QUEUE_SIZE <= RING_TAGS && NET_BUFFERS >= QUEUE_SIZE, "a tag and a buffer for each request");
 _Static_assert(BOUNCE_HEADROOM + NET_FRAME_MOST <= BOUNCE_BYTES, "a frame and its header");
@@ -363,18 +364,22 @@ static void pump(void)
 {
     if (!accepted(VIRTIO_F_VERSION_1) && holds_requests())
         withdraw(); /* VERSION_1 is part of whatever a guest accepts */
-    post_buffers();
-    if (queue_head)
-        send_queued();
-    net_driver.flush();
-    /* Some controllers have sent by now, and looking costs little. */
-    found = collect();
+    /*
+     * A look that found something is followed by another one before we sleep: what it freed may let more go, and the
+     * answers of both are handed over by one exit. Some controllers have even sent by the first one.
+     */
+    for (u32 look = 0; look < LOOKS; look++) {
+        post_buffers();
+        if (queue_head)
+            send_queued();
+        net_driver.flush();
+        found = collect();
+        if (!found)
+            break;
+    }
 }
 
-/*
- * After the last look that found something there is always another one, without sleep: for what that one left over
- * there may be no interrupt, and what it freed may let more go.
- */
+/* What the last look left over may raise no interrupt. */
 static u64 timeout(void)
 {
     if (found)

@@ -232,9 +232,9 @@ static bool collect(void)
         take_frame(slot, length);
     if (sent)
         virtq_listen(&net.tx);
-    if (frames > 0)
-        virtq_listen(&net.rx); /* what came meanwhile is found by the look that follows one that found something */
-    return sent || frames > 0;
+    if (sent || frames > 0)
+        return true;
+    return !virtq_listen(&net.rx); /* no interrupts before we have nothing to do but wait for one */
 }
 
 /* Asked for whenever the device has news, so this is where one that needs a reset is noticed. */
