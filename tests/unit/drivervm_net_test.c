@@ -443,6 +443,25 @@ static void without_interrupts_it_polls(void **state)
     assert_int_equal(configs_told, 1);
 }
 
+/* Awake it looks for itself; an interrupt is wanted by who has found nothing, and not for what was found. */
+static void interrupts_are_for_sleepers(void **state)
+{
+    u8 frame[100] = {1};
+
+    started();
+    put_buffer(0, 2048, 0, 0);
+    put_buffer(1, 2048, 0, 0);
+    loop();
+    assert_true(REG(E1000_IMS) & CAUSE_RXT0);
+    nic.answer = frame;
+    nic.answer_bytes = sizeof(frame);
+    put_frame(0, (struct virtio_net_hdr){0}, 100, 1);
+    loop();
+    expect_frame(frame, sizeof(frame), 1);
+    assert_true(REG(E1000_IMS) & CAUSE_RXT0);
+    assert_false(REG(E1000_ICR) & CAUSE_RXT0);
+}
+
 /* The controller that does not come back after the guest's reset is a fault of the VM. */
 static void dead_in_the_reset(void)
 {
@@ -474,6 +493,7 @@ int main(void)
         TEST(the_link_is_followed),
         TEST(a_reset_gives_everything_back),
         TEST(without_interrupts_it_polls),
+        TEST(interrupts_are_for_sleepers),
         TEST(faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,7 +31,10 @@ static struct {
     const struct kind *kind;
     struct e1000_memory *memory;
     u8 address[NET_ADDRESS];
+    bool listening; /* interrupts are on */
 } e1000;
+
+#define CAUSES_RECEIVE (CAUSE_RXT0 | CAUSE_RXO)
 
 static u32 reg_read(u32 offset)
 {
@@ -120,6 +123,16 @@ static void set_filter(const struct net_filter *filter)
     reg_write(E1000_RCTL, control);
 }
 
+/* Causes stay from before, those of frames that were found meanwhile, too: only what comes from here on interrupts. */
+static void listen(void)
+{
+    if (!driver_info->interrupts)
+        return;
+    reg_write(E1000_ICR, CAUSES_RECEIVE);
+    reg_write(E1000_IMS, CAUSES_RECEIVE | CAUSE_LSC);
+    e1000.listening = true;
+}
+
 /* 14.3 and 14.4: link by negotiation, checksums of what comes, nothing held back but by the interrupt throttle. */
 static void configure(void)
 {
@@ -150,8 +163,7 @@ static status_t restart(const struct net_filter *filter)
         return status;
     set_filter(filter);
     reg_write(E1000_TCTL, TCTL_EN | TCTL_PSP | TCTL_CT | TCTL_COLD);
-    if (driver_info->interrupts)
-        reg_write(E1000_IMS, CAUSE_RXT0 | CAUSE_RXO | CAUSE_LSC);
+    listen();
     return OK;
 }
 
@@ -192,9 +204,36 @@ static status_t start(struct net_device *device)
     return OK;
 }
 
+/* Who is awake looks for himself, until there is nothing to be found any more: an interrupt would only cost an exit. */
+static void stop_listening(void)
+{
+    if (e1000.listening)
+        reg_write(E1000_IMC, ~0u);
+    e1000.listening = false;
+}
+
 static void acknowledge(void)
 {
-    reg_write(E1000_ICR, reg_read(E1000_ICR));
+    stop_listening();
+    reg_write(E1000_ICR, ~0u);
+}
+
+static void flush(void)
+{
+    if (rings_changed()) {
+        stop_listening();
+        rings_flush();
+    }
+}
+
+static bool collect(void)
+{
+    if (rings_collect())
+        return true;
+    if (e1000.listening || !driver_info->interrupts)
+        return false;
+    listen();
+    return rings_collect(); /* what came before that raises no interrupt */
 }
 
 static bool link_is_up(void)
@@ -215,8 +254,8 @@ const struct net_driver net_driver = {.name = "e1000",
                                       .set_filter = set_filter,
                                       .send = rings_send,
                                       .receive = rings_receive,
-                                      .flush = rings_flush,
+                                      .flush = flush,
                                       .acknowledge = acknowledge,
-                                      .collect = rings_collect,
+                                      .collect = collect,
                                       .link_is_up = link_is_up,
                                       .log_statistics = log_statistics};

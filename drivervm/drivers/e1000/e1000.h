@@ -21,6 +21,7 @@ struct e1000_memory {
 void rings_start(u64 registers, struct e1000_memory *memory);
 bool rings_send(const struct net_packet *packet);
 void rings_receive(u32 buffer, u64 address);
+bool rings_changed(void); /* since rings_flush */
 void rings_flush(void);
 bool rings_collect(void);
 

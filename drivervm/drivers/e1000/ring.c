@@ -67,6 +67,11 @@ void rings_receive(u32 buffer, u64 address)
     ring.rx_tail = (ring.rx_tail + 1) % E1000_RX_ENTRIES;
 }
 
+bool rings_changed(void)
+{
+    return ring.rx_told != ring.rx_tail || ring.tx_told != ring.tx_tail;
+}
+
 void rings_flush(void)
 {
     if (ring.rx_told != ring.rx_tail)
