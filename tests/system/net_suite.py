@@ -89,9 +89,7 @@ class Wire:
         return self
 
     def __exit__(self, *exc):
-        self.stop.set()
-        if self.thread.is_alive():
-            self.thread.join()
+        self.silence()
         if self.socket:
             self.socket.close()
 
@@ -101,6 +99,11 @@ class Wire:
     def chatter(self):
         """From now on a broadcast every few ms, so that receive buffers are used up whatever else happens."""
         self.thread.start()
+
+    def silence(self):
+        self.stop.set()
+        if self.thread.is_alive():
+            self.thread.join()
 
     def _chatter(self):
         while not self.stop.wait(0.003):
@@ -256,7 +259,8 @@ def faults_during_transfers(lab, device):
             records += faults_while_receiving(lab, machine, device, f"http://{GATEWAY}:{server.port}/data", data, receiving)
         answers_again(machine)
         counters(machine)
-        giving_up(machine)
+        wire.silence()
+        giving_up(machine, wire)
         canary_lives(machine)
     (files / "data").unlink()
     publish(lab, device.name, faults, records)
@@ -301,10 +305,11 @@ def answers_again(machine):
     answers(machine)
 
 
-def giving_up(machine):
+def giving_up(machine, wire):
     """Nothing that looks like a packet comes from a device that nobody drives, and the operator brings it back."""
-    check(inject(machine, VM, "crash").outcome == "gave-up", "the policy's limit was exceeded")
     before = counters(machine)["rx_frames"]
+    check(inject(machine, VM, "crash").outcome == "gave-up", "the policy's limit was exceeded")
+    wire.send(*[BROADCAST_FRAME] * 10)
     machine.run(f"ping {GATEWAY} 1", status=1)
     check(machine.status("vm", VM)["state"] == "failed", "it was not given up")
     check(counters(machine)["rx_frames"] == before, "frames came from nowhere")
