@@ -1,11 +1,12 @@
 """
-`test`: unit tests and fuzz targets through CTest, system tests as programs, one after the other, in bounded time. Those in Bochs,
-which uses one CPU and has a time of its own, run beside the others.
+`test`: unit tests and fuzz targets through CTest, system tests as programs, in bounded time and in two lanes: most tests leave half of
+two CPUs idle.
 
 A system test is a Python file tests/*/test_*.py that says LABEL (one or more) and TIMEOUT (seconds) in its first lines and prints a
 line "PASS name ..." or "FAIL name: why" for each of its cases (tests/system/harness.py does that).
 """
 
+import collections
 import concurrent.futures
 import json
 import os
@@ -26,7 +27,7 @@ SYSTEM_FOLDERS = ("tests/system", "tests/model")
 RESULT = re.compile(r"^(PASS|FAIL) (\S+?):?(?:\s|$)")
 SETTING = re.compile(r'^(LABEL|TIMEOUT) = (?:"([\w -]+)"|(\d+))', re.MULTILINE)
 TAIL_LINES = 30
-BESIDE = "vmx"  # the label of what runs in Bochs
+LONG = "vmx"  # the label of what runs in Bochs, which has a time of its own
 
 
 class Job:
@@ -101,28 +102,49 @@ def system_jobs(wanted):
 
 
 class _Run:
-    """Runs jobs and counts; a lane is a list of jobs that run one after the other."""
+    """
+    Runs jobs in two lanes and counts. One lane goes through the list from the front; the other begins with the long ones and
+    goes on from the back, so that both end at about the same time.
+    """
 
-    def __init__(self, total, deadline, environment):
-        self.total = total
+    def __init__(self, jobs, deadline, environment):
+        self.total = len(jobs)
+        self.long = collections.deque(job for job in jobs if LONG in job.label.split())
+        self.others = collections.deque(job for job in jobs if LONG not in job.label.split())
         self.deadline = deadline
         self.environment = environment
         self.number = self.passed = self.failed = 0
         self.lock = threading.Lock()
 
-    def lane(self, jobs):
-        for job in jobs:
-            with self.lock:
-                self.number += 1
-                lead = f"[{self.number}/{self.total}] {job.label}: {job.name}"
-            left = self.deadline - time.monotonic()
-            if left <= 1:
-                self._count(0, 1, f"{lead}: FAIL: not run, the time limit is over")
-                continue
-            good, bad, seconds, why = _run_job(job, min(job.timeout, left), self.environment, lead)
-            verdict = "ok" if not bad else f"FAIL{': ' + why if why else ''}"
-            detail = f", {good} of {good + bad} cases" if job.cases else ""
-            self._count(good, bad, f"{lead}: {verdict} ({seconds:.1f} s{detail})")
+    def front(self):
+        self._until_empty(self.others.popleft)
+
+    def back(self):
+        self._until_empty(self.long.popleft)
+        # One CPU is no more than one lane needs.
+        if (os.cpu_count() or 1) > 1:
+            self._until_empty(self.others.pop)
+
+    def _until_empty(self, take):
+        while True:
+            try:
+                job = take()
+            except IndexError:
+                return
+            self._run(job)
+
+    def _run(self, job):
+        with self.lock:
+            self.number += 1
+            lead = f"[{self.number}/{self.total}] {job.label}: {job.name}"
+        left = self.deadline - time.monotonic()
+        if left <= 1:
+            self._count(0, 1, f"{lead}: FAIL: not run, the time limit is over")
+            return
+        good, bad, seconds, why = _run_job(job, min(job.timeout, left), self.environment, lead)
+        verdict = "ok" if not bad else f"FAIL{': ' + why if why else ''}"
+        detail = f", {good} of {good + bad} cases" if job.cases else ""
+        self._count(good, bad, f"{lead}: {verdict} ({seconds:.1f} s{detail})")
 
     def _count(self, good, bad, line):
         with self.lock:
@@ -132,16 +154,16 @@ class _Run:
 
 
 def _run_all(jobs, deadline, environment):
-    run_ = _Run(len(jobs), deadline, environment)
-    beside = [job for job in jobs if job.label == BESIDE]
+    run_ = _Run(jobs, deadline, environment)
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
-        side = pool.submit(run_.lane, beside)
+        side = pool.submit(run_.back)
         try:
-            run_.lane([job for job in jobs if job.label != BESIDE])
+            run_.front()
             side.result()
         except BaseException:
             # Ctrl-C, most of all: the other lane must end as well, and what it runs hears no signal of the terminal.
-            run_.deadline = 0
+            run_.long.clear()
+            run_.others.clear()
             _Killer.kill_all()
             raise
     print(f"{run_.passed} passed, {run_.failed} failed", flush=True)
@@ -168,7 +190,7 @@ def _run_job(job, timeout, environment, lead):
                     lines.append(line.rstrip("\n"))
                     # Long tests tell how they stand: on a terminal the line is replaced by the verdict.
                     if job.cases and (RESULT.match(line) or line.startswith(("| ", "report: "))):
-                        print(f"  {line.rstrip()}", flush=True)
+                        print(f"  {job.name}: {line.rstrip()}", flush=True)
             except BaseException:
                 timer.kill()
                 raise
