@@ -69,10 +69,10 @@ static bool build_prps(struct nvme_command *command, struct nvme_slot *slot, str
         } else {
             at = PAGE_UP(at); /* a page that the piece before it began is listed */
         }
-        for (; at < end; at += PAGE_SIZE) {
+        for (u64 page = at < end ? dma_address(at) : 0; at < end; at += PAGE_SIZE, page += PAGE_SIZE) {
             if (pages > NVME_LIST)
                 return false;
-            slot->list[pages++ - 1] = dma_address(at);
+            slot->list[pages++ - 1] = page;
         }
     }
     command->prp2 = pages <= 1 ? 0 : pages == 2 ? slot->list[0] : dma_address((u64)slot->list);
