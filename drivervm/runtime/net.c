@@ -204,20 +204,39 @@ static void deliver_direct(const struct rx_buffer *buffer, const struct virtio_n
     ring_complete(rx_ring, buffer->tag[0], bytes + (u32)sizeof(*header));
 }
 
-void net_received(u32 number, u32 bytes, bool checked)
+/*
+ * VirtIO 1.2 5.1.6.4: a guest that takes partial checksums completes them where they count, or not at all; for others
+ * we do it, one pass over the frame. False: the controller names a place outside it.
+ */
+static bool tell_checksum(struct virtio_net_hdr *header, u64 frame, u32 bytes, struct net_check check)
+{
+    bool told = accepted(VIRTIO_NET_F_GUEST_CSUM);
+
+    if (check.kind == NET_CHECK_GOOD && told)
+        header->flags = VIRTIO_NET_HDR_F_DATA_VALID;
+    if (check.kind != NET_CHECK_PARTIAL)
+        return true;
+    if (!told)
+        return net_complete_checksum((u8 *)frame, bytes, check);
+    header->flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    header->csum_start = check.start;
+    header->csum_offset = check.offset;
+    return check.start < bytes && check.offset + 2u <= bytes - check.start;
+}
+
+void net_received(u32 number, u32 bytes, struct net_check check)
 {
     struct virtio_net_hdr header = {.num_buffers = 1};
     struct rx_buffer *buffer = &buffers[number];
     u32 used = 1;
 
     DRIVER_CHECK(number < NET_BUFFERS && buffer->count > 0);
-    if (bytes < NET_FRAME_LEAST || bytes > NET_FRAME_MOST || bytes + sizeof(header) > buffer->capacity) {
+    if (bytes < NET_FRAME_LEAST || bytes > NET_FRAME_MOST || bytes + sizeof(header) > buffer->capacity ||
+        !tell_checksum(&header, buffer->address, bytes, check)) {
         counted.dropped++;
         net_driver.receive(number, buffer->address);
         return;
     }
-    if (checked && accepted(VIRTIO_NET_F_GUEST_CSUM))
-        header.flags = VIRTIO_NET_HDR_F_DATA_VALID;
     if (buffer->address == rx_requests[buffer->tag[0]].direct)
         deliver_direct(buffer, &header, bytes);
     else

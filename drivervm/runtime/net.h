@@ -104,11 +104,17 @@ extern const struct net_driver net_driver;
 /* The driver is done with a packet. */
 void net_sent(u16 tag);
 
+/* What the controller says of a received frame's TCP or UDP checksum. */
+struct net_check {
+    enum { NET_CHECK_NONE, NET_CHECK_GOOD, NET_CHECK_PARTIAL } kind;
+    u16 start, offset; /* partial: at start + offset stands the pseudo header's sum, for that of all from `start` on */
+};
+
 /*
- * A frame of `bytes` lies in this buffer, and the controller vouches for its TCP or UDP checksum or not. bytes 0: what
- * came is not fit to be delivered. The buffer is the driver's no more; it may get it again at once.
+ * A frame of `bytes` lies in this buffer. bytes 0: what came is not fit to be delivered. The buffer is the driver's no
+ * more; it may get it again at once.
  */
-void net_received(u32 buffer, u32 bytes, bool checked);
+void net_received(u32 buffer, u32 bytes, struct net_check check);
 
 /* ---- net_parse.c: pure functions on a request's segments ---- */
 
@@ -123,6 +129,9 @@ u32 net_write(const struct ring_segment_cell *segment, u32 count, const void *bu
  */
 NODISCARD status_t net_parse_packet(struct net_packet *packet, const struct ring_segment_cell *segment, u32 count,
                                     const struct net_device *device);
+
+/* Finish a partial checksum. False: its place is not in the frame. */
+NODISCARD bool net_complete_checksum(u8 *frame, u32 bytes, struct net_check check);
 
 /* Where a frame behind VirtIO's header has room in one piece; 0: nowhere. */
 u64 net_direct_place(const struct ring_segment_cell *segment, u32 count);

@@ -1,5 +1,6 @@
 /* What a network request's segments hold: copied once, checked, never read again. */
 #include "drivervm/runtime/net.h"
+#include "shared/lib/checked.h"
 #include "shared/lib/string.h"
 
 /* Offsets in the headers of IEEE 802.3, RFC 791 and RFC 9293 */
@@ -126,6 +127,24 @@ status_t net_parse_packet(struct net_packet *packet, const struct ring_segment_c
     if (status != OK || packet->mss == 0)
         return status;
     return measure_headers(packet, net_read(segment, count, sizeof(header), packet->header, NET_HEADERS_MOST));
+}
+
+bool net_complete_checksum(u8 *frame, u32 bytes, struct net_check check)
+{
+    u32 start = check.start, at = start + check.offset, sum = 0;
+
+    if (start >= bytes || !range_inside(at, 2, start, bytes - start))
+        return false;
+    for (u32 i = start; i < bytes; i += 2) /* RFC 1071: big endian words, an odd byte is the first half of one */
+        sum += (u32)frame[i] << 8 | (i + 1 < bytes ? frame[i + 1] : 0);
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    sum = ~sum & 0xffff;
+    if (sum == 0) /* RFC 768: zero says "none"; the other zero means the same to all who add it up */
+        sum = 0xffff;
+    frame[at] = (u8)(sum >> 8);
+    frame[at + 1] = (u8)sum;
+    return true;
 }
 
 u64 net_direct_place(const struct ring_segment_cell *segment, u32 count)

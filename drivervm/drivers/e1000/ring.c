@@ -108,9 +108,8 @@ static void take_frame(const struct e1000_rx *done, u32 buffer)
     ring.skipping = !(done->status & RX_END);
     if (!whole || (done->errors & RX_BROKEN))
         bytes = 0;
-    net_received(buffer, bytes,
-                 (done->status & (RX_NOT_CHECKED | RX_TCP_CHECKED)) == RX_TCP_CHECKED &&
-                     !(done->errors & RX_TCP_WRONG));
+    bool good = (done->status & (RX_NOT_CHECKED | RX_TCP_CHECKED)) == RX_TCP_CHECKED && !(done->errors & RX_TCP_WRONG);
+    net_received(buffer, bytes, (struct net_check){.kind = good ? NET_CHECK_GOOD : NET_CHECK_NONE});
 }
 
 bool rings_collect(void)

@@ -1,25 +1,6 @@
-/* Headers, checksums and control commands as pure functions; tested on the host. */
+/* Headers and control commands as pure functions; tested on the host. */
 #include "drivervm/drivers/virtio_net/virtio_net.h"
-#include "shared/lib/checked.h"
 #include "shared/lib/string.h"
-
-bool frame_complete_checksum(u8 *frame, u32 bytes, u32 start, u32 offset)
-{
-    u32 at = start + offset, sum = 0;
-
-    if (start >= bytes || !range_inside(at, 2, start, bytes - start))
-        return false;
-    for (u32 i = start; i < bytes; i += 2) /* RFC 1071: big endian words, an odd byte is the first half of one */
-        sum += (u32)frame[i] << 8 | (i + 1 < bytes ? frame[i + 1] : 0);
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    sum = ~sum & 0xffff;
-    if (sum == 0) /* RFC 768: zero says "none"; the other zero means the same to all who add it up */
-        sum = 0xffff;
-    frame[at] = (u8)(sum >> 8);
-    frame[at + 1] = (u8)sum;
-    return true;
-}
 
 struct virtio_net_hdr frame_header(const struct net_packet *packet)
 {

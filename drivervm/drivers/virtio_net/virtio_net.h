@@ -4,11 +4,7 @@
 #include "drivervm/drivers/virtio/virtio.h"
 #include "drivervm/runtime/net.h"
 
-/*
- * frame.c: what a received frame needs that comes without its checksum (5.1.6.4: NEEDS_CSUM): at start + offset stands
- * the sum of the pseudo header, which becomes that of all from `start` on. False: the place is not in the frame.
- */
-NODISCARD bool frame_complete_checksum(u8 *frame, u32 bytes, u32 start, u32 offset);
+/* ---- frame.c ---- */
 
 /* VirtIO's header for a packet to send. */
 struct virtio_net_hdr frame_header(const struct net_packet *packet);
