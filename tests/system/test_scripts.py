@@ -260,7 +260,8 @@ def users_of(inode):
 
 def lists_of_host():
     """What a namespace or TAP device could be left over as."""
-    return sorted(os.listdir("/sys/class/net")), sorted(glob.glob("/run/netns/*"))
+    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+    return sorted(line.split(":")[1].strip() for line in links.splitlines()), sorted(glob.glob("/run/netns/*"))
 
 
 def namespaces_refused():

@@ -148,15 +148,19 @@ def four_at_once(lab):
 
 # ---- the connection that lives on ----
 
+def places_in(lab, size, count):
+    return sorted(lab.random.sample(range(size // 50, size * 9 // 10), count))
+
+
 def transfer_under_faults(lab, machine, transfer, faults, ports):
     """Injects them at random places of the transfer. Rows: what each cost the host's end and, by its record, the guest, in ms."""
-    places = sorted(lab.random.sample(range(transfer.size // 50, transfer.size * 9 // 10), len(faults)))
     times, rows = [], []
-    for fault, place in zip(faults, places):
+    for fault, place in zip(faults, transfer.places):
         check(transfer.reaches(place), f"the transfer was over after {len(rows)} of {len(faults)} faults")
         began = time.monotonic()
         record = inject_into(machine, "net0", fault, ports)
         times.append((began, time.monotonic()))
+        transfer.went_on()
         fields = record.fields
         # Of receive buffers alone no completion is waited for: then the offer is the end.
         end = fields["t_first_completion"] or fields["t_replay"]
@@ -188,7 +192,7 @@ def shuffled(lab, count):
 def loaded_transfer(lab, machine, ports, faults):
     """100 MiB through net0 and a load on blk0, with or without faults. (rows, the longest gap, the load's report)"""
     load = DiskLoad(lab, machine, ["vda"])
-    transfer = FromGuest(ports["net0"].http, TRANSFER)
+    transfer = FromGuest(ports["net0"].http, TRANSFER, places_in(lab, TRANSFER, len(faults)))
     rows = transfer_under_faults(lab, machine, transfer, faults, ports)
     result = load.finish()
     return rows, max((round(length * 1000, 1) for _, length in transfer.result["gaps"]), default=0.0), result
@@ -210,7 +214,8 @@ def transfers_while_the_driver_fails(lab):
         check(drivers(machine)["blk0"] == (0, 0), f"the disk's driver VM has noticed: {drivers(machine)}")
 
         gap = longest_gap_ms(ToGuest(machine, file, TRANSFER_BACK).finish(), 0, time.monotonic())
-        rows = transfer_under_faults(lab, machine, ToGuest(machine, file, TRANSFER_BACK), shuffled(lab, len(DETECTORS)), ports)
+        back = ToGuest(machine, file, TRANSFER_BACK, places_in(lab, TRANSFER_BACK, len(DETECTORS)))
+        rows = transfer_under_faults(lab, machine, back, shuffled(lab, len(DETECTORS)), ports)
         publish(lab, "to-the-guest-20MiB", rows, gap)
         expected = {"blk0": (0, 0), "net0": (FAULTS + len(DETECTORS),) * 2}
         check(drivers(machine) == expected, f"more has failed: {drivers(machine)}")
@@ -226,7 +231,8 @@ def wild_dma(lab, model):
     file.write_bytes(served_file(TRANSFER_BACK))
     with machine:
         boot_with_network(machine, ports)
-        for start in (lambda: FromGuest(ports["net0"].http, TRANSFER_BACK), lambda: ToGuest(machine, file, TRANSFER_BACK)):
+        places = places_in(lab, TRANSFER_BACK, 3)
+        for start in (lambda: FromGuest(ports["net0"].http, TRANSFER_BACK, places), lambda: ToGuest(machine, file, TRANSFER_BACK, places)):
             transfer_under_faults(lab, machine, start(), ["wild-dma"] * 3, ports)
         counters(machine)
         check_canary(machine)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
 import socket
 import subprocess
@@ -18,12 +19,19 @@ DISCARD_PORT = 9  # of the guest's, where nobody listens
 
 
 class Transfer:
-    """What the host's end of a transfer says while it goes on."""
+    """
+    What the host's end of a transfer says while it goes on. places: numbers of bytes at which something is to be done to it; it does
+    not go on from one of them, nor come to its end, before went_on() has been called for the one before.
+    """
 
-    def __init__(self, size, *arguments, stdin=None):
+    def __init__(self, size, places, *arguments, stdin=None):
+        self.places = places
+        stops = [*places[1:], size * 95 // 100] if places else []
         self.size = size
-        self.end = subprocess.Popen([sys.executable, str(END), *arguments], stdin=stdin, stdout=subprocess.PIPE, text=True,
-                                    preexec_fn=die_with_parent)
+        waits, self.gate = os.pipe()
+        self.end = subprocess.Popen([sys.executable, str(END), str(waits), ",".join(map(str, stops)), *arguments], stdin=stdin, stdout=subprocess.PIPE, text=True,
+                                    pass_fds=(waits,), preexec_fn=die_with_parent)
+        os.close(waits)
         self.bytes = 0
         self.port = self.result = None
         self.changed = threading.Condition()
@@ -51,10 +59,14 @@ class Transfer:
         self._wait(lambda: self.result or self.bytes >= count)
         return self.result is None
 
+    def went_on(self):
+        os.write(self.gate, b".")
+
     def finish(self):
         """The end's result: all bytes, all of them right."""
         self._wait(lambda: self.result)
         self.end.wait(20)
+        os.close(self.gate)
         self.thread.join(20)
         right = self.result["sha256"] == hashlib.sha256(served_file(self.size)).hexdigest()
         check(self.result["bytes"] == self.size and right, f"{self.result['bytes']} bytes of {self.size}, or others")
@@ -64,10 +76,10 @@ class Transfer:
 class FromGuest(Transfer):
     """curl, which does not try again, fetches from the guest's server."""
 
-    def __init__(self, port, size):
+    def __init__(self, port, size, places=()):
         self.curl = subprocess.Popen(["curl", "-sS", f"http://127.0.0.1:{port}/{size // MIB}M"], stdout=subprocess.PIPE,
                                      stderr=subprocess.PIPE, preexec_fn=die_with_parent)
-        super().__init__(size, "receive", stdin=self.curl.stdout)
+        super().__init__(size, places, "receive", stdin=self.curl.stdout)
         self.curl.stdout.close()
 
     def finish(self):
@@ -80,8 +92,8 @@ class FromGuest(Transfer):
 class ToGuest(Transfer):
     """The guest's `http get` fetches from Python's own server."""
 
-    def __init__(self, machine, file, size):
-        super().__init__(size, "serve", str(file))
+    def __init__(self, machine, file, size, places=()):
+        super().__init__(size, places, "serve", str(file))
         self._wait(lambda: self.port)
         self.machine = machine
         self.command = f"http get http://{GATEWAY}:{self.port}/{file.name}"
@@ -98,7 +110,7 @@ class ToGuest(Transfer):
 class Repeated:
     """Fetches from the guest, one after the other, for as long as the context lasts. Each must be right."""
 
-    def __init__(self, port, size):
+    def __init__(self, port, size, places=()):
         self.port = port
         self.size = size
         self.done = 0
