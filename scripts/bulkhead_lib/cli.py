@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from . import devices, network, packages
+from . import devices, faultclass, network, packages
 from .ui import Failure, warn
 
 EXAMPLES = """\
@@ -23,8 +23,6 @@ examples:
   scripts/bulkhead test -L faults             one group of tests; without -L: all
   scripts/bulkhead check manifests/default.ini
 """
-
-FAULTS = ("crash", "hang", "wild-write", "wild-dma", "garbage")
 
 
 def parser():
@@ -46,8 +44,10 @@ def parser():
     _add_run(add("run", "build, boot, and give you the guest's console", _machine_arguments(("auto", "kvm", "tcg", "bochs")), running))
     _add_test(add("test", "run the tests; the last line says how many passed and failed"))
     inject = add("inject", "make a driver VM fail, and show its recovery", running, json)
-    inject.add_argument("vm", metavar="VM")
-    inject.add_argument("fault", metavar="FAULT", choices=FAULTS, help=", ".join(FAULTS))
+    inject.add_argument("vm", metavar="VM", nargs="?")
+    inject.add_argument("fault", metavar="CLASS", nargs="?", choices=list(faultclass.CLASSES), help="crash, hang, ...: see --list")
+    inject.add_argument("--list", action="store_true", help="name the classes of faults, a line each")
+    inject.add_argument("--seed", type=int, help="of what is random in a class (default: a new one, printed)")
     inject.add_argument("--no-wait", action="store_true", help="do not wait for the recovery")
     add("status", "VMs, devices, isolation, restarts of a running instance", running, json)
     add("stats", "counters of a running instance", running, json)

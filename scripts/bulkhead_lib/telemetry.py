@@ -1,8 +1,10 @@
 """status, stats, events, faults, inject, restart: the control port, for people (tables) and programs (--json)."""
 
+import pathlib
+import random
 import time
 
-from . import faultlog, paths
+from . import faultclass, faultlog, paths
 from .control import Control
 from .machine import Instance
 from .ui import Failure, print_json, say, table
@@ -76,14 +78,37 @@ def faults(arguments):
 
 
 def inject(arguments):
+    if arguments.list:
+        width = max(map(len, faultclass.CLASSES))
+        for kind in faultclass.CLASSES.values():
+            print(f"{kind.name:<{width}}  {kind.description}")
+        return 0
+    if not (arguments.vm and arguments.fault):
+        raise Failure("which VM and which fault? (scripts/bulkhead inject --list names the faults)")
     control = connect(arguments)
     last = max([record.sequence for record in faultlog.read(control)], default=0)
-    control.ask(f"inject {arguments.vm} {arguments.fault}")
+    seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 32)
+    images = pathlib.Path(Instance(control.folder).description()["images"])
+    plan = faultclass.CLASSES[arguments.fault].plan(random.Random(seed), arguments.vm, control, images)
+    faultclass.apply(control, plan)
     if not arguments.json:
-        say(f"{arguments.fault} injected into {arguments.vm}")
+        say(f"{arguments.vm}: {plan.text} (seed {seed})")
     if arguments.no_wait:
         return 0
-    record = faultlog.wait_for(control, arguments.vm, last, RECOVERY_SECONDS)
+    return _await(arguments, control, last, plan)
+
+
+def _await(arguments, control, last, plan):
+    try:
+        record = faultlog.wait_for(control, arguments.vm, last, RECOVERY_SECONDS)
+    except Failure:
+        if plan.wait:
+            raise
+        if arguments.json:
+            print_json({"outcome": "not manifested"})
+        else:
+            print(f"{arguments.vm}: not manifested within {RECOVERY_SECONDS} s")
+        return 0
     if arguments.json:
         print_json(record.as_dict())
     else:
