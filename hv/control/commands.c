@@ -7,7 +7,7 @@
 #include "shared/lib/printf.h"
 #include "shared/lib/string.h"
 
-#define WORDS_MAX 4u
+#define WORDS_MAX 6u
 #define PIECE_SIZE 256u
 
 static void (*sink)(const char *text);
@@ -33,23 +33,46 @@ void answer_text(const char *key, const char *value)
     answer(" %s=\"%s\"", key, text);
 }
 
-/* An operator's action on a VM: NULL, or why not. */
-static const char *inject(struct vm *vm, const char *fault)
+/* What the injector said to an operator: NULL, or why not. */
+static const char *why_not(status_t status)
 {
-    if (vm->driver == NULL)
-        return "this VM has no driver";
-    status_t status = inject_arm(vm->driver, fault);
-
     if (status == ERR_NOT_FOUND)
-        return "no such fault: crash, hang, wild-write, wild-dma or garbage";
+        return "no such fault: crash, hang, wild-write, wild-dma, garbage; lose, forge, hold";
     if (status == ERR_BUSY)
         return "another fault is armed or not yet noticed";
+    if (status == ERR_RANGE)
+        return "an operand is not a number, or out of range";
     return status == OK ? NULL : "the driver VM is not running";
 }
 
-static const char *restart(struct vm *vm, const char *unused)
+/* Actions on a VM, with the words behind its name: NULL, or why not. */
+static const char *inject(struct vm *vm, const char *const words[])
 {
-    (void)unused;
+    u64 count;
+
+    if (words[1] == NULL)
+        return why_not(inject_arm(vm->driver, words[0]));
+    return why_not(str_to_u64(words[1], &count) ? inject_interrupts(vm->driver, words[0], count) : ERR_RANGE);
+}
+
+static const char *flip(struct vm *vm, const char *const words[])
+{
+    struct inject_flip flip;
+    bool start = words[3] != NULL;
+    u64 was;
+
+    if (!str_to_u64(words[0], &flip.address) || !str_to_u64(words[1], &flip.bytes) ||
+        !str_to_u64(words[2], &flip.mask) || (start && strcmp(words[3], "start") != 0))
+        return why_not(ERR_RANGE);
+    status_t status = inject_flip(vm->driver, &flip, start, &was);
+    if (status == OK)
+        answer("memory at=0x%lx was=0x%lx\n", flip.address, was);
+    return why_not(status);
+}
+
+static const char *restart(struct vm *vm, const char *const words[])
+{
+    (void)words;
     if (vm->driver == NULL)
         platform_restart(vm);
     else if (recovery_restart(vm->driver) != OK)
@@ -66,10 +89,10 @@ static void tell_commands(void);
 
 static const struct command {
     const char *name;
-    u32 least, most;                                      /* arguments */
-    void (*tell)(void);                                   /* it has none */
-    void (*list)(u64 from);                               /* [FROM] */
-    const char *(*act)(struct vm *vm, const char *fault); /* VM [FAULT] */
+    u32 least, most;                                              /* arguments */
+    void (*tell)(void);                                           /* it has none */
+    void (*list)(u64 from);                                       /* [FROM] */
+    const char *(*act)(struct vm *vm, const char *const words[]); /* VM [WORD...] */
     const char *help;
 } commands[] = {
     {"help", 0, 0, .tell = tell_commands, .help = "this list"},
@@ -78,8 +101,9 @@ static const struct command {
     {"events", 0, 1, .list = report_events, .help = "[FROM]: the event log, from that sequence number on"},
     {"trace", 0, 1, .list = report_trace, .help = "[FROM]: the same with TSC stamps, to lay beside a guest's own"},
     {"faults", 0, 1, .list = report_faults, .help = "[FROM]: fault records whose recovery has ended"},
-    {"inject", 2, 2, .act = inject, .help = "VM FAULT: crash, hang, wild-write, wild-dma or garbage"},
-    {"restart", 1, 1, .act = restart, .help = "VM: start it anew, also a driver VM that was given up on, or the guest after its end"},
+    {"inject", 2, 3, .act = inject, .help = "VM FAULT, or VM lose|forge|hold N: interrupts, hold: those of N us"},
+    {"flip", 4, 5, .act = flip, .help = "VM ADDRESS BYTES MASK [start]: bits of its memory or rings; what they were"},
+    {"restart", 1, 1, .act = restart, .help = "VM: start it anew, whatever became of it; the guest after its end, too"},
     {"tsc", 0, 0, .tell = tell_clock, .help = "the clock"},
 };
 
@@ -116,7 +140,9 @@ static const char *run(const struct command *command, u32 arguments, const char 
         return "wrong number of arguments: see help";
     if (command->act != NULL) {
         struct vm *vm = vm_find(words[1]);
-        return vm == NULL ? "no such VM" : command->act(vm, words[2]);
+        if (vm == NULL)
+            return "no such VM";
+        return vm->driver == NULL && command->act != restart ? "this VM has no driver" : command->act(vm, words + 2);
     }
     if (arguments > 0 && !str_to_u64(words[1], &from))
         return "FROM is not a number";
@@ -140,7 +166,16 @@ static const char *run_line(char *line)
 
 void control_execute(char *line, void (*put)(const char *text))
 {
+    const char *error = NULL;
+
     sink = put;
-    const char *error = run_line(line);
+    /* Commands between semicolons happen at one moment: two faults at once, or in two VMs. The first refusal is the
+     * last. */
+    for (char *next; line != NULL && error == NULL; line = next) {
+        next = strchr(line, ';');
+        if (next != NULL)
+            *next++ = '\0';
+        error = run_line(line);
+    }
     answer("%s%s\n", error != NULL ? "error " : "ok", error != NULL ? error : "");
 }

@@ -57,7 +57,7 @@ static void tick(void)
 
 static void serve_driver(struct cpu *cpu, struct driver *driver, u64 now, bool ticks)
 {
-    if (driver->irq_vector && interrupt_take(cpu, (u8)driver->irq_vector)) {
+    if (inject_interrupt(driver, driver->irq_vector && interrupt_take(cpu, (u8)driver->irq_vector))) {
         driver->device_interrupts++;
         driver_signal(driver, DRIVER_EVENT_INTERRUPT);
     }

@@ -8,6 +8,7 @@
 #include "hv/core/hypervisor.h"
 #include "hv/recovery/stages.h"
 #include "hv/relay/relay.h"
+#include "shared/lib/checked.h"
 #include "shared/lib/string.h"
 
 #define CANARY_BYTE 0xc9
@@ -15,6 +16,7 @@
 #define DRIVER_RAM_MAX MIB(64)
 #define WILD_MIN_LENGTH 512u
 #define WILD_TRIES 256u
+#define COUNT_MAX 10000000u /* interrupts or microseconds */
 
 static hpa_t canary;
 
@@ -172,6 +174,7 @@ void inject_clear(struct driver *driver)
     driver->recovery.inject_armed = NULL;
     driver->recovery.inject_time = 0;
     driver->recovery.inject_name = "";
+    driver->recovery.interrupts_left = 0;
 }
 
 status_t inject_arm(struct driver *driver, const char *name)
@@ -223,4 +226,87 @@ void inject_apply(struct driver *driver)
     }
     recovery->inject_armed = NULL;
     event_add(EVENT_INJECT, driver->vm->id, "%s at rip 0x%lx", fault->name, driver->vm->vcpu.rip);
+}
+
+static void note(struct driver *driver, const char *name, u64 a, u64 b)
+{
+    driver->recovery.inject_time = tsc_now();
+    driver->recovery.inject_name = name;
+    event_add(EVENT_INJECT, driver->vm->id, "%s 0x%lx 0x%lx", name, a, b);
+}
+
+/*
+ * Bytes that a broken driver, its device or a memory error may change; NULL. In the request ring, too: the hypervisor
+ * never reads back what it has written there. Nothing of the guest's: a driver reaches that through its window alone.
+ */
+static u8 *reach(const struct driver *driver, u64 address, u64 bytes)
+{
+    u64 queue = (address - DRIVER_RINGS_ADDRESS) / DRIVER_RING_STRIDE; /* what lies below wraps, and has none */
+    u64 at = (address - DRIVER_RINGS_ADDRESS) % DRIVER_RING_STRIDE;
+
+    if (range_inside(address, bytes, DRIVER_STASH_ADDRESS, DRIVER_STASH_SIZE))
+        return (u8 *)hpa_to_ptr(driver->stash_page) + address % PAGE_SIZE;
+    if (queue >= RING_MAX_QUEUES)
+        return vm_ram(driver->vm, GPA(address), bytes);
+    if (range_inside(at, bytes, DRIVER_RING_COMPLETION_OFFSET, RING_COMPLETION_BYTES))
+        return (u8 *)relay_completion_page(driver->relay, (u32)queue) + at % PAGE_SIZE;
+    bool inside = range_inside(at, bytes, 0, RING_REQUEST_BYTES);
+    return inside ? (u8 *)relay_request_page(driver->relay, (u32)queue) + at : NULL;
+}
+
+status_t inject_flip(struct driver *driver, const struct inject_flip *flip, bool at_start, u64 *was)
+{
+    u8 *bytes = reach(driver, flip->address, flip->bytes);
+
+    if (!bytes || flip->bytes - 1 >= sizeof(*was))
+        return ERR_RANGE;
+    *was = 0;
+    if (at_start) {
+        driver->recovery.at_start = *flip;
+        return OK;
+    }
+    if ((driver->state != DRIVER_RUNNING && driver->state != DRIVER_STARTING) || driver->recovery.pending)
+        return ERR_STATE;
+    /* Code is not to change under a CPU that runs it (SDM 3A 8.1.3): out, and not in again before the lock is free. */
+    vcpu_shootdown(&driver->vm->vcpu);
+    memcpy(was, bytes, flip->bytes);
+    u64 now = *was ^ flip->mask;
+    memcpy(bytes, &now, flip->bytes);
+    if (flip->mask) /* else somebody just wants to know */
+        note(driver, "flip", flip->address, flip->mask);
+    return OK;
+}
+
+void inject_start(struct driver *driver)
+{
+    u64 was;
+
+    /* Out of range, as a rule: there are no bytes. */
+    if (inject_flip(driver, &driver->recovery.at_start, false, &was) == OK)
+        driver->recovery.at_start.bytes = 0;
+}
+
+status_t inject_interrupts(struct driver *driver, const char *what, u64 count)
+{
+    if (strcmp(what, "lose") != 0 && strcmp(what, "forge") != 0 && strcmp(what, "hold") != 0)
+        return ERR_NOT_FOUND;
+    if (count - 1 >= COUNT_MAX)
+        return ERR_RANGE;
+    driver->recovery.interrupts_fault = what[0];
+    driver->recovery.interrupts_left = what[0] == 'h' ? tsc_now() + tsc_from_us(count) : count;
+    note(driver, "interrupts", (u8)what[0], count);
+    return OK;
+}
+
+bool inject_interrupt(struct driver *driver, bool came)
+{
+    u64 *left = &driver->recovery.interrupts_left;
+    bool hold = driver->recovery.interrupts_fault == 'h';
+    /* After a hold: one for all that came meanwhile. */
+    bool forge = hold ? tsc_now() >= *left : driver->recovery.interrupts_fault == 'f';
+
+    if (*left == 0)
+        return came;
+    *left = !hold ? *left - (forge || came) : forge ? 0 : *left;
+    return forge;
 }

@@ -64,6 +64,11 @@ struct rate { /* events in the window that began at this TSC */
 /* One more event now: at most `limit` in 100 ms? */
 bool rate_allows(struct rate *rate, u32 limit);
 
+struct inject_flip {
+    u64 address, bytes; /* as the VM sees it; 1 to 8 */
+    u64 mask;           /* of the bits that change */
+};
+
 #define RECOVERY_HISTORY 512u /* records kept, per machine */
 
 struct recovery {                /* in struct driver */
@@ -86,6 +91,9 @@ struct recovery {                /* in struct driver */
     u64 inject_time;                           /* TSC of the injection; 0: not yet */
     u64 inject_calls;                          /* driver->hypercalls at the last entry that was looked at */
     const char *inject_name;                   /* what was armed last; "": nothing */
+    struct inject_flip at_start;               /* for the successor's first entry; bytes 0: none */
+    char interrupts_fault;                     /* 'l'ose, 'f'orge or 'h'old, */
+    u64 interrupts_left;                       /* ... so many still, or until this TSC; 0: over */
 };
 
 /*
@@ -135,6 +143,19 @@ u32 recovery_history_count(void);
 NODISCARD status_t inject_arm(struct driver *driver, const char *name);
 /* Before each entry of a driver VM when inject_armed is set. May leave it armed (the fitting moment has not come). */
 void inject_apply(struct driver *driver);
+/*
+ * What other classes of faults are made of (scripts/bulkhead_lib/faultclass.py). The operands are an operator's: any of
+ * them may be nonsense. A change is noted as the injection that a later fault record names.
+ *
+ * Flip bits of the VM's RAM, stash or rings while it is out of guest mode; *was: what stood there. Or right after the
+ * next restart: the last one asked for, *was is 0. ERR_RANGE; ERR_STATE: it does not run.
+ */
+NODISCARD status_t inject_flip(struct driver *driver, const struct inject_flip *flip, bool at_start, u64 *was);
+/* "lose" the next `count` interrupts, "forge" so many, or "hold" back those of so many microseconds. ERR_NOT_FOUND,
+ * ERR_RANGE. */
+NODISCARD status_t inject_interrupts(struct driver *driver, const char *what, u64 count);
+/* Each time round its CPU's loop: did its interrupt come, and is the driver to hear of one? */
+bool inject_interrupt(struct driver *driver, bool came);
 /* A canary page of the hypervisor that wild writes aim at. False when it was overwritten. */
 void inject_canary_init(void);
 bool inject_canary_intact(void);

@@ -44,5 +44,6 @@ void recovery_restart_vm(struct driver *driver)
     if (driver_interrupt_open(driver) != OK)
         event_add(EVENT_RESTART, driver->vm->id, "the device does not take its message any more");
     driver_start(driver);
+    inject_start(driver);
     progress_reset(driver);
 }

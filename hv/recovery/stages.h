@@ -27,5 +27,6 @@ void recovery_restart_vm(struct driver *driver);
 
 /* detect_progress.c: the detectors of time start anew. */
 void progress_reset(struct driver *driver);
-/* inject.c: forget what was armed or applied. */
+/* inject.c: forget what was armed or applied; then, in what is about to start, flip what was to be flipped there. */
 void inject_clear(struct driver *driver);
+void inject_start(struct driver *driver);

@@ -212,6 +212,30 @@ static void inject_and_restart_say_what_is_wrong(void **state)
     assert_string_equal(ask("inject blk0 crash"), "error the driver VM is not running\n");
 }
 
+static void flip_tells_what_stood_there(void **state)
+{
+    assert_string_equal(ask("flip blk0 0x10000 2 0xff00"), "memory at=0x10000 was=0xa5a5\nok\n");
+    assert_string_equal(ask("flip blk0 65536 8 0"), "memory at=0x10000 was=0xa5a5a5a5a5a55aa5\nok\n");
+    assert_non_null(strstr(ask("flip blk0 0x900000000 4 1"), "error an operand"));
+    assert_string_equal(ask("flip blk0 0x10000 1 1 start"), "memory at=0x10000 was=0x0\nok\n");
+    assert_int_equal(fake_driver.recovery.at_start.address, 0x10000);
+    fake_driver.state = DRIVER_FAILED;
+    assert_string_equal(ask("flip blk0 0x10000 1 1"), "error the driver VM is not running\n");
+}
+
+static void commands_of_a_line_stop_at_a_refusal(void **state)
+{
+    assert_string_equal(ask("inject blk0 crash; inject blk0 lose 3;flip blk0 0x10000 1 0"),
+                        "memory at=0x10000 was=0xa5\nok\n");
+    assert_true(fake_driver.recovery.inject_armed != NULL);
+    assert_int_equal(fake_driver.recovery.interrupts_left, 3);
+    assert_string_equal(ask("inject blk0 hold 7; inject nobody crash; inject blk0 lose 5"), "error no such VM\n");
+    assert_int_equal(fake_driver.recovery.interrupts_fault, 'h');
+    assert_non_null(strstr(ask("tsc;"), "\nerror unknown command"));
+    assert_non_null(strstr(ask("tsc; ;restart blk0"), "\nerror unknown command"));
+    assert_false(fake_driver.recovery.pending);
+}
+
 static void hostile_lines_are_errors(void **state)
 {
     static char long_line[2000];
@@ -225,6 +249,19 @@ static void hostile_lines_are_errors(void **state)
                                         "inject blk0",
                                         "restart",
                                         "inject blk0 crash now",
+                                        "inject blk0 lose 0",
+                                        "inject blk0 lose ten",
+                                        "inject blk0 crash 1",
+                                        "inject blk0 lose 1 2",
+                                        "flip blk0 0x10000 1",
+                                        "flip blk0 0x10000 1 0xg",
+                                        "flip blk0 0x10000 9 1",
+                                        "flip blk0 -1 1 1",
+                                        "flip blk0 0x10000 1 1 now",
+                                        "flip blk0 0x10000 1 1 start 1",
+                                        "flip main 0x10000 1 1",
+                                        ";tsc",
+                                        ";",
                                         "restart blk0 main",
                                         "events 1 2",
                                         "%s%s%n",
@@ -247,8 +284,8 @@ static void hostile_lines_are_errors(void **state)
 
 static void help_lists_every_command(void **state)
 {
-    static const char *const names[] = {"help",   "status", "stats",   "events", "trace",
-                                        "faults", "inject", "restart", "tsc"};
+    static const char *const names[] = {"help",   "status", "stats", "events",  "trace",
+                                        "faults", "inject", "flip",  "restart", "tsc"};
     ask("help");
     for (u32 i = 0; i < ARRAY_SIZE(names); i++) {
         char text[64];
@@ -259,14 +296,15 @@ static void help_lists_every_command(void **state)
 
 static void random_words(void **state)
 {
-    static const char *const words[] = {"inject", "restart",  "faults", "status", "blk0", "main",
-                                        "crash",  "wild-dma", "",       " ",      "7",    "0xffffffffffffffff",
-                                        "\"",     "=",        "help",   "%n"};
+    static const char *const words[] = {"inject", "restart",  "faults", "status", "blk0",    "main",
+                                        "crash",  "wild-dma", "",       " ",      "7",       "0xffffffffffffffff",
+                                        "\"",     "=",        ";",      "flip",   "0x10000", "start",
+                                        "lose",   "help",     "%n"};
     struct random random = random_start("commands");
 
     for (u32 i = 0; i < 3000; i++) {
         char line[200] = "";
-        for (u32 n = (u32)random_below(&random, 6); n > 0; n--) {
+        for (u32 n = (u32)random_below(&random, 7); n > 0; n--) {
             strcat(line, words[random_below(&random, ARRAY_SIZE(words))]);
             if (random_one_in(&random, 2))
                 strcat(line, " ");
@@ -288,6 +326,8 @@ int main(void)
         TEST(faults_have_stamps_and_durations),
         TEST(stages_that_did_not_happen_are_zero_or_absent),
         TEST(inject_and_restart_say_what_is_wrong),
+        TEST(flip_tells_what_stood_there),
+        TEST(commands_of_a_line_stop_at_a_refusal),
         TEST(hostile_lines_are_errors),
         TEST(help_lists_every_command),
         TEST(random_words),

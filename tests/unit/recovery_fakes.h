@@ -73,6 +73,11 @@ void vcpu_wake(struct vcpu *vcpu)
 void vcpu_kick(struct vcpu *vcpu)
 {
 }
+static u32 fake_shootdowns;
+void vcpu_shootdown(struct vcpu *vcpu)
+{
+    fake_shootdowns++;
+}
 void vcpu_block(struct vcpu *vcpu)
 {
     vcpu->state = VCPU_BLOCKED;
@@ -293,7 +298,7 @@ static int fake_machine(void **state)
     fake_calls[0] = '\0';
     fake_bus_master = fake_message = fake_iommu = true;
     fake_blocked = fake_granted_low = fake_has_work = fake_arm_finds_work = fake_complete_reports = false;
-    fake_in_flight = fake_patient = fake_complete_calls = fake_rearmed = 0;
+    fake_in_flight = fake_patient = fake_complete_calls = fake_rearmed = fake_shootdowns = 0;
     fake_oldest = ~0ull;
     fake_completions = fake_last_completion = 0;
     fake_offer_status = OK;

@@ -290,6 +290,197 @@ static void an_idle_driver_is_woken(void **state)
     assert_int_equal(fake_vm.vcpu.state, VCPU_RUNNABLE);
 }
 
+/* ---- bits of memory and rings ---- */
+
+static status_t flip(u64 address, u64 bytes, u64 mask, bool at_start, u64 *was)
+{
+    *was = 0x5555;
+    return inject_flip(&fake_driver, &(struct inject_flip){address, bytes, mask}, at_start, was);
+}
+
+static void bits_of_ram_flip_while_the_vm_is_out(void **state)
+{
+    u8 *code = (u8 *)hpa_to_ptr(fake_vm.ram) + CODE;
+    u64 was;
+
+    code[3] = 0x12;
+    assert_int_equal(flip(CODE + 3, 2, 0xffffffffffff8103, false, &was), OK); /* more than two bytes: cut */
+    assert_int_equal(was, 0x9012);
+    assert_int_equal(fake_shootdowns, 1);
+    assert_memory_equal(code + 2, ((u8[]){0x90, 0x11, 0x11, 0x90}), 4);
+    assert_int_equal(fake_driver.recovery.inject_time, tsc_now());
+    assert_string_equal(fake_driver.recovery.inject_name, "flip");
+    assert_int_equal(event_get(event_last())->kind, EVENT_INJECT);
+    assert_false(fake_driver.recovery.pending); /* that is for a detector */
+}
+
+static void to_look_is_no_injection(void **state)
+{
+    u64 was, last = event_last();
+
+    assert_int_equal(flip(CODE, 8, 0, false, &was), OK);
+    assert_true(was == 0x9090909090909090);
+    assert_int_equal(fake_driver.recovery.inject_time, 0);
+    assert_int_equal(event_last(), last);
+}
+
+static void bits_of_rings_and_stash(void **state)
+{
+    const u64 ring3 = DRIVER_RINGS_ADDRESS + 3 * DRIVER_RING_STRIDE;
+    u8 *stash = hpa_to_ptr(fake_driver.stash_page);
+    u64 was;
+
+    fake_request_rings[3].page.produced = 7;
+    fake_request_rings[3].cell[4095].segment.flags = 1;
+    fake_completion_pages[3].heartbeat = 9;
+    assert_int_equal(flip(ring3, 4, 1, false, &was), OK);
+    assert_int_equal(was, 7);
+    assert_int_equal(fake_request_rings[3].page.produced, 6);
+    assert_int_equal(flip(ring3 + RING_REQUEST_BYTES - 4, 4, 3, false, &was), OK);
+    assert_int_equal(fake_request_rings[3].cell[4095].segment.flags, 2);
+    assert_int_equal(flip(ring3 + DRIVER_RING_COMPLETION_OFFSET + 8, 4, 0x80000000, false, &was), OK);
+    assert_int_equal(fake_completion_pages[3].heartbeat, 0x80000009);
+    assert_int_equal(flip(DRIVER_STASH_ADDRESS + 4088, 8, 1ull << 63, false, &was), OK);
+    assert_int_equal(stash[4095], 0x80);
+}
+
+static void nothing_else_is_in_reach(void **state)
+{
+    static const struct {
+        u64 address, bytes;
+    } bad[] = {{FAKE_RAM_SIZE, 1},
+               {FAKE_RAM_SIZE - 7, 8},
+               {CODE, 0},
+               {CODE, 9},
+               {CODE, ~0ull},
+               {~0ull, 1},
+               {~0ull - 7, 8},
+               {FAKE_CANARY, 1},
+               {DRIVER_BARS_ADDRESS, 4},
+               {DRIVER_INFO_ADDRESS, 4},
+               {DRIVER_EVENTS_ADDRESS, 4},
+               {DRIVER_STASH_ADDRESS - 1, 2},
+               {DRIVER_STASH_ADDRESS + DRIVER_STASH_SIZE, 1},
+               {DRIVER_STASH_ADDRESS + DRIVER_STASH_SIZE - 1, 2},
+               {DRIVER_RINGS_ADDRESS - 1, 2},
+               {DRIVER_RINGS_ADDRESS + RING_REQUEST_BYTES, 1},
+               {DRIVER_RINGS_ADDRESS + RING_REQUEST_BYTES - 7, 8},
+               {DRIVER_RINGS_ADDRESS + DRIVER_RING_COMPLETION_OFFSET - 1, 2},
+               {DRIVER_RINGS_ADDRESS + DRIVER_RING_COMPLETION_OFFSET + RING_COMPLETION_BYTES, 1},
+               {DRIVER_RINGS_ADDRESS + DRIVER_RING_COMPLETION_OFFSET + RING_COMPLETION_BYTES - 1, 2},
+               {DRIVER_RINGS_ADDRESS + RING_MAX_QUEUES * DRIVER_RING_STRIDE, 1},
+               {DRIVER_WINDOW_BASE, 1},
+               {DRIVER_WINDOW_BASE + FAKE_GUEST_SIZE - 8, 8}};
+    u64 was;
+
+    for (u32 i = 0; i < ARRAY_SIZE(bad); i++) {
+        assert_int_equal(flip(bad[i].address, bad[i].bytes, ~0ull, false, &was), ERR_RANGE);
+        assert_int_equal(flip(bad[i].address, bad[i].bytes, ~0ull, true, &was), ERR_RANGE);
+    }
+    assert_int_equal(fake_driver.recovery.at_start.bytes, 0);
+    assert_int_equal(fake_driver.recovery.inject_time, 0);
+    assert_int_equal(fake_shootdowns, 0);
+    assert_true(inject_canary_intact());
+}
+
+static void nothing_flips_in_a_vm_that_does_not_run(void **state)
+{
+    static const enum driver_state idle[] = {DRIVER_OFF, DRIVER_RECOVERING, DRIVER_WAITING, DRIVER_FAILED};
+    u64 was;
+
+    for (u32 i = 0; i < ARRAY_SIZE(idle); i++) {
+        fake_driver.state = idle[i];
+        assert_int_equal(flip(CODE, 1, 1, false, &was), ERR_STATE);
+    }
+    fake_driver.state = DRIVER_RUNNING;
+    fake_driver.recovery.pending = true;
+    assert_int_equal(flip(CODE, 1, 1, false, &was), ERR_STATE);
+    fake_driver.recovery.pending = false;
+    fake_driver.state = DRIVER_STARTING;
+    assert_int_equal(flip(CODE, 1, 1, false, &was), OK);
+}
+
+static void a_flip_waits_for_the_next_start(void **state)
+{
+    const u8 *code = (const u8 *)hpa_to_ptr(fake_vm.ram) + CODE;
+    u64 was;
+
+    assert_int_equal(flip(CODE, 2, 0x9b9f, true, &was), OK);
+    assert_int_equal(was, 0);
+    assert_int_equal(code[0], 0x90);
+    recovery_report(&fake_driver, FAULT_EXCEPTION, 0, 0, "the first fault");
+    assert_string_equal(fake_driver.recovery.current.injected, "");
+    recovery_run(&fake_driver);
+    assert_memory_equal(code, "\x0f\x0b\x90", 3); /* UD2 */
+    recovery_report(&fake_driver, FAULT_EXCEPTION, 0, 0, "the second, during recovery");
+    assert_string_equal(fake_driver.recovery.current.injected, "flip");
+    assert_int_equal(fake_last_record()->outcome, FAULT_SUPERSEDED);
+    recovery_run(&fake_driver);
+    assert_memory_equal(code, "\x0f\x0b\x90", 3); /* once: the fake restart leaves memory as it was */
+    assert_string_equal(fake_driver.recovery.inject_name, "");
+}
+
+/* ---- interrupts ---- */
+
+/* What the driver hears of: a letter each time round, capital when its device did interrupt. */
+static void assert_hears(const char *rounds)
+{
+    for (const char *c = rounds; *c != '\0'; c++) {
+        bool came = *c == 'Y' || *c == 'N';
+        assert_int_equal(inject_interrupt(&fake_driver, came), *c == 'Y' || *c == 'y');
+    }
+}
+
+static void an_honest_interrupt_passes(void **state)
+{
+    assert_hears("nYYnnY");
+}
+
+static void interrupts_get_lost(void **state)
+{
+    assert_int_equal(inject_interrupts(&fake_driver, "lose", 2), OK);
+    assert_hears("nNnNnYnY");
+    assert_string_equal(fake_driver.recovery.inject_name, "interrupts");
+}
+
+static void interrupts_are_forged(void **state)
+{
+    assert_int_equal(inject_interrupts(&fake_driver, "forge", 3), OK);
+    assert_hears("yYynYn");
+}
+
+static void interrupts_are_held_back(void **state)
+{
+    assert_int_equal(inject_interrupts(&fake_driver, "hold", 1000), OK);
+    assert_hears("NnN");
+    fake_time_us += 999;
+    assert_hears("n");
+    fake_time_us += 1;
+    assert_hears("ynY");
+}
+
+static void a_restart_ends_what_befalls_interrupts(void **state)
+{
+    assert_int_equal(inject_interrupts(&fake_driver, "lose", 10000000), OK);
+    recovery_report(&fake_driver, FAULT_DEADLINE, 0, 0, "nothing came");
+    assert_string_equal(fake_driver.recovery.current.injected, "interrupts");
+    recovery_run(&fake_driver);
+    assert_hears("YnY");
+}
+
+static void interrupts_refused(void **state)
+{
+    static const char *const names[] = {"", "los", "lose1", "l", "crash"};
+
+    for (u32 i = 0; i < ARRAY_SIZE(names); i++)
+        assert_int_equal(inject_interrupts(&fake_driver, names[i], 1), ERR_NOT_FOUND);
+    assert_int_equal(inject_interrupts(&fake_driver, "lose", 0), ERR_RANGE);
+    assert_int_equal(inject_interrupts(&fake_driver, "hold", 10000001), ERR_RANGE);
+    assert_int_equal(inject_interrupts(&fake_driver, "forge", ~0ull), ERR_RANGE);
+    assert_hears("nY");
+    assert_int_equal(fake_driver.recovery.inject_time, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, machine_with_canary, fake_machine_end)
 
 int main(void)
@@ -309,6 +500,18 @@ int main(void)
         TEST(what_was_only_armed_is_not_the_cause),
         TEST(refusals),
         TEST(an_idle_driver_is_woken),
+        TEST(bits_of_ram_flip_while_the_vm_is_out),
+        TEST(to_look_is_no_injection),
+        TEST(bits_of_rings_and_stash),
+        TEST(nothing_else_is_in_reach),
+        TEST(nothing_flips_in_a_vm_that_does_not_run),
+        TEST(a_flip_waits_for_the_next_start),
+        TEST(an_honest_interrupt_passes),
+        TEST(interrupts_get_lost),
+        TEST(interrupts_are_forged),
+        TEST(interrupts_are_held_back),
+        TEST(a_restart_ends_what_befalls_interrupts),
+        TEST(interrupts_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
