@@ -236,16 +236,19 @@ static void note(struct driver *driver, const char *name, u64 a, u64 b)
 }
 
 /*
- * Bytes that a broken driver, its device or a memory error may change; NULL. In the request ring, too: the hypervisor
- * never reads back what it has written there. Nothing of the guest's: a driver reaches that through its window alone.
+ * Bytes that a broken driver, its device or a memory error may change; NULL. In the request ring and the info page,
+ * too: the hypervisor never reads back what it has written there. Nothing of the guest's: a driver reaches that through
+ * its window alone.
  */
 static u8 *reach(const struct driver *driver, u64 address, u64 bytes)
 {
     u64 queue = (address - DRIVER_RINGS_ADDRESS) / DRIVER_RING_STRIDE; /* what lies below wraps, and has none */
     u64 at = (address - DRIVER_RINGS_ADDRESS) % DRIVER_RING_STRIDE;
 
-    if (range_inside(address, bytes, DRIVER_STASH_ADDRESS, DRIVER_STASH_SIZE))
-        return (u8 *)hpa_to_ptr(driver->stash_page) + address % PAGE_SIZE;
+    if (range_inside(address, bytes, DRIVER_STASH_ADDRESS, DRIVER_STASH_SIZE) ||
+        range_inside(address, bytes, DRIVER_INFO_ADDRESS, PAGE_SIZE))
+        return (u8 *)hpa_to_ptr(address < DRIVER_STASH_ADDRESS ? driver->info_page : driver->stash_page) +
+               address % PAGE_SIZE;
     if (queue >= RING_MAX_QUEUES)
         return vm_ram(driver->vm, GPA(address), bytes);
     if (range_inside(at, bytes, DRIVER_RING_COMPLETION_OFFSET, RING_COMPLETION_BYTES))

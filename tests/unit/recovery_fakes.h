@@ -21,6 +21,7 @@
 #define FAKE_CANARY MIB(64)
 #define FAKE_EVENTS (MIB(64) + 0x1000)
 #define FAKE_STASH (MIB(64) + 0x2000)
+#define FAKE_INFO (MIB(64) + 0x3000)
 #define FAKE_GUEST_SIZE MIB(16)
 #define FAKE_BDF 0x00fa
 
@@ -330,6 +331,7 @@ static int fake_machine(void **state)
                                   .state = DRIVER_RUNNING,
                                   .pci = &fake_pci,
                                   .isolation = "iommu",
+                                  .info_page = HPA(FAKE_INFO),
                                   .events_page = HPA(FAKE_EVENTS),
                                   .stash_page = HPA(FAKE_STASH),
                                   .wait_deadline = ~0ull,

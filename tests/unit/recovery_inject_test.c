@@ -342,6 +342,8 @@ static void bits_of_rings_and_stash(void **state)
     assert_int_equal(fake_completion_pages[3].heartbeat, 0x80000009);
     assert_int_equal(flip(DRIVER_STASH_ADDRESS + 4088, 8, 1ull << 63, false, &was), OK);
     assert_int_equal(stash[4095], 0x80);
+    assert_int_equal(flip(DRIVER_INFO_ADDRESS + 4, 4, 1, false, &was), OK);
+    assert_int_equal(((struct driver_info *)hpa_to_ptr(fake_driver.info_page))->vendor_call, 1);
 }
 
 static void nothing_else_is_in_reach(void **state)
@@ -357,7 +359,7 @@ static void nothing_else_is_in_reach(void **state)
                {~0ull - 7, 8},
                {FAKE_CANARY, 1},
                {DRIVER_BARS_ADDRESS, 4},
-               {DRIVER_INFO_ADDRESS, 4},
+               {DRIVER_INFO_ADDRESS + PAGE_SIZE - 1, 2},
                {DRIVER_EVENTS_ADDRESS, 4},
                {DRIVER_STASH_ADDRESS - 1, 2},
                {DRIVER_STASH_ADDRESS + DRIVER_STASH_SIZE, 1},
