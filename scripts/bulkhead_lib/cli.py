@@ -21,6 +21,7 @@ examples:
   scripts/bulkhead run --accel bochs          the same on an emulated Intel CPU with VT-x, without an IOMMU
   scripts/bulkhead doctor                     what this host can do
   scripts/bulkhead test -L faults             one group of tests; without -L: all
+  scripts/bulkhead campaign --faults 300      300 faults under a verifying load
   scripts/bulkhead check manifests/default.ini
 """
 
@@ -59,6 +60,7 @@ def parser():
     check = add("check", "check a manifest with the machine's own parser", json)
     check.add_argument("manifest", metavar="MANIFEST")
     _add_bench(add("bench", "measure disks or network cards through their driver VMs, beside the same guest without a hypervisor", _machine_arguments(("auto", "kvm", "tcg")), json))
+    _add_campaign(add("campaign", "inject many faults while a verifying load runs, and write down how each ended; the same command goes on after an interruption", json))
     loc = add("loc", "count the hypervisor's lines of code, without comments and blanks", json)
     loc.add_argument("--limit", type=int, default=10000, help="exit 1 above this many lines (default: %(default)s)")
     add("doctor", "say what this host can do, what is missing, and which accelerator `auto` picks", json)
@@ -139,9 +141,29 @@ def _add_bench(bench):
     bench.add_argument("--grants", choices=("sticky", "strict", "both"), default="sticky", help="(default: %(default)s)")
 
 
+def _add_campaign(campaign):
+    campaign.add_argument("--faults", type=int, default=300, metavar="N", help="(default: %(default)s)")
+    campaign.add_argument("--classes", metavar="C,C", type=_names, help="classes of faults, as --list-classes tells them (default: all)")
+    campaign.add_argument("--list-classes", action="store_true", help="name the classes, run nothing")
+    campaign.add_argument("--vm", metavar="VM,VM", type=_names, default=["blk0"], help="whose drivers are broken (default: blk0)")
+    campaign.add_argument("--seed", type=int, help="of everything random (default: a new one, printed)")
+    campaign.add_argument("--jobs", type=int, default=1, metavar="J", help="machines at the same time; each wants two CPUs (default: %(default)s)")
+    campaign.add_argument("--shard", metavar="I/N", help="only the I-th of N parts; each has a file of results, for --merge")
+    campaign.add_argument("--db", metavar="FILE", help="the results (default: build/campaigns/seed-SEED.db)")
+    campaign.add_argument("--merge", metavar="OUT.db", help="put the results of shards, named after it, into one file")
+    campaign.add_argument("inputs", nargs="*", metavar="IN.db", help="of --merge")
+    campaign.add_argument("--replay", metavar="ID", help="repeat this fault of --db (default: the newest), or of the directory that it left, on a machine of its own")
+    campaign.add_argument("--keep", metavar="DIR", help="with --replay: leave events, console and image there")
+    campaign.add_argument("--disks", metavar="D,D", type=_names, default=["ahci"], help=f"blk0, blk1, ...: {', '.join(devices.names('blk'))} (default: ahci)")
+    campaign.add_argument("--nics", metavar="N,N", type=_names, default=["e1000e"], help=f"net0, net1, ...: {', '.join(devices.names('net'))} (default: e1000e)")
+    campaign.add_argument("--key", action="append", default=[], metavar="KEY=VALUE", help="of the driver VMs' sections in the manifest, e.g. spare=yes (repeat it for more)")
+    campaign.add_argument("--preset", choices=("debug", "release"), default="release", help="(default: %(default)s)")
+    campaign.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
+
+
 def _handlers():
     # Imported late: `help` and `check` need none of the rest.
-    from . import bench, debug, doctor, loc, session, telemetry, testing
+    from . import bench, campaign, debug, doctor, loc, session, telemetry, testing
     return {
         "run": (session.run, {"build", "run"}),
         "test": (testing.run, {"build", "run", "test"}),
@@ -153,6 +175,7 @@ def _handlers():
         "restart": (telemetry.restart, set()),
         "check": (debug.check, {"build", "test"}),
         "bench": (bench.run, {"build", "run"}),
+        "campaign": (campaign.run, {"build", "run"}),
         "loc": (loc.run, set()),
         "gdb": (debug.gdb, {"gdb"}),
         "doctor": (doctor.run, set()),

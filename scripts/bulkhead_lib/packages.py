@@ -29,6 +29,7 @@ PACKAGES = {
     "curl": ("test", "the peer of the guest's HTTP server"),
     "iproute2": ("test netns", "addresses of the TAP devices of a network namespace"),
     "python3-matplotlib": ("picture test", "draws what `bench --svg` found"),
+    "parallel": ("test", "runs the shards of a campaign"),
     "spin": ("test", "checks the model of the relay's protocol"),
     "gdb": ("gdb", "the debugger"),
 }

@@ -1,0 +1,284 @@
+"""`campaign`: many faults under a verifying load, a row of SQLite for each; goes on where it was interrupted; shards, merges, repeats."""
+
+import collections
+import json
+import pathlib
+import random
+import shutil
+import threading
+import time
+
+from . import build, campaign_store, faultclass, paths
+from .campaign_plan import BROKEN, OUTCOMES, Job, Spec, indices, job, parse_shard
+from .campaign_store import Store
+from .campaign_worker import Rig
+from .session import choose_accel
+from .ui import Failure, Progress, percentile, print_json, say, table, warn
+
+FOLDER = paths.BUILD / "campaigns"
+FAULTS_A_MACHINE = 1000  # then it boots anew, so that nothing can pile up for ever
+BOOTS_IN_A_ROW = 3  # that may fail before the campaign is given up
+DURATIONS = ("detect_us", "reset_us", "restart_us", "replay_us", "first_completion_us", "stall_us")
+
+
+def run(arguments):
+    if arguments.list_classes:
+        table([{"class": kind.name, "corrupts": "yes" if kind.corrupts else "", "what": kind.description} for kind in faultclass.CLASSES.values()])
+        return 0
+    if arguments.merge:
+        have, lack = campaign_store.merge(arguments.merge, arguments.inputs)
+        say(f"{arguments.merge}: {have} faults" + (f", {lack} are missing" if lack else ", all of them"))
+        return 0
+    if arguments.inputs:
+        raise Failure("files are named with --merge OUT.db only")
+    if arguments.replay is not None:
+        return _replay(arguments)
+    return _campaign(arguments)
+
+
+# ---- what is asked for ----
+
+def spec_of(arguments, kind):
+    unknown = set(arguments.classes or []) - set(faultclass.CLASSES)
+    if unknown:
+        raise Failure(f"no class of faults is called {', '.join(sorted(unknown))}; there are: {', '.join(faultclass.CLASSES)}")
+    if bad := [pair for pair in arguments.key if "=" not in pair]:
+        raise Failure(f"--key {bad[0]}: this is not KEY=VALUE")
+    if arguments.faults < 1 or arguments.jobs < 1:
+        raise Failure("at least one fault and one job are needed")
+    seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 32)
+    return Spec(arguments.faults, seed, tuple(arguments.classes or faultclass.CLASSES), tuple(arguments.vm), tuple(arguments.disks),
+                tuple(arguments.nics), tuple(arguments.key), kind, arguments.preset)
+
+
+def _campaign(arguments):
+    shard = parse_shard(arguments.shard)
+    if arguments.shard and arguments.seed is None:
+        raise Failure("--shard needs --seed: all shards of a campaign have the same one")
+    spec = spec_of(arguments, choose_accel(arguments.accel))
+    spec.layout()
+    name = f"seed-{spec.seed}" + (f"-shard-{shard[0] + 1}-of-{shard[1]}" if shard[1] > 1 else "")
+    path = pathlib.Path(arguments.db or FOLDER / f"{name}.db").resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Store(path) as store:
+        store.open_for(spec)
+        done = store.done()
+        todo = [index for index in indices(spec, shard) if index not in done]
+        say(f"seed {spec.seed}, results in {path}" + (f"; going on, {len(done)} are there" if done else ""))
+        if todo:
+            build.build(spec.preset, verbose=arguments.verbose)
+            Runner(spec, store, todo, arguments.jobs).run()
+        return summarize(store, arguments.json)
+
+
+# ---- running ----
+
+class Runner:
+    """Workers, each with a machine of its own, that take faults from one list."""
+
+    def __init__(self, spec, store, todo, jobs):
+        self.spec, self.store = spec, store
+        self.queue = collections.deque(todo)
+        self.jobs = min(jobs, len(todo))
+        self.total, self.count = len(todo), 0
+        self.outcomes = collections.Counter()
+        self.lock = threading.Lock()
+        self.stopped = threading.Event()
+        self.failure = None
+        self.progress = None
+
+    def run(self):
+        self.progress = Progress(f"campaign of {self.total} faults")
+        workers = [threading.Thread(target=self._guarded, args=(number,)) for number in range(self.jobs)]
+        for worker in workers:
+            worker.start()
+        try:
+            for worker in workers:
+                # In pieces: a Ctrl-C must get through while it waits.
+                while worker.is_alive():
+                    worker.join(0.5)
+        finally:
+            self.stopped.set()
+            for worker in workers:
+                worker.join()
+        if self.failure:
+            raise self.failure
+        self.progress.done(self._told())
+
+    def _guarded(self, number):
+        """A worker's end by an error ends the others, too; nobody waits for ever."""
+        try:
+            self._work(number)
+        except BaseException as error:
+            self.failure = self.failure or error
+            self.stopped.set()
+
+    def _work(self, number):
+        failed_boots = 0
+        while not self.stopped.is_set() and (first := self._next()) is not None:
+            self._give_back([first])
+            try:
+                rig = Rig(self.spec, paths.RUN / f"{self.store.path.stem}-{number}", self.spec.accel)
+                with rig:
+                    failed_boots = 0
+                    self._live(rig, number)
+            except Failure as failure:
+                failed_boots += 1
+                if failed_boots == BOOTS_IN_A_ROW:
+                    raise
+                warn(f"worker {number} starts again: {failure}")
+
+    def _live(self, rig, number):
+        """One machine's life: until the work is done, it has lived long enough, or something is wrong."""
+        open_jobs = []
+        try:
+            while rig.count < FAULTS_A_MACHINE and not self.stopped.is_set() and (index := self._next()) is not None:
+                open_jobs.append(index)
+                row, _ = rig.run(job(self.spec, index))
+                row["worker"] = number
+                self._put(row)
+                if row["outcome"] in BROKEN or row["outcome"] == "emulator-died":
+                    self._wrong(rig, {**row, "image": row.get("image") or 0})
+                    open_jobs.remove(index)
+                    return
+                if rig.full():
+                    self._check(rig, open_jobs)
+            self._check(rig, open_jobs)
+        finally:
+            # What was not compared with its image is run again.
+            self._give_back(index for index in open_jobs if index in {entry[0].index for entry in rig.pending})
+
+    def _check(self, rig, open_jobs):
+        for row in rig.check_images():
+            if not row["image"] and row["outcome"] not in ("wrong-data", "gave-up-by-policy"):
+                liar = faultclass.CLASSES[row["class"]].corrupts
+                row["outcome"], row["detail"] = "wrong-data" if liar else "lost", "the image lacks what was acknowledged"
+                self._wrong(rig, row)
+            self.store.put(row)
+            open_jobs.remove(row["id"])
+        self.store.put_events(rig.name, rig.events())
+
+    def _wrong(self, rig, row):
+        """The directory from which this fault can be repeated and understood."""
+        self.store.put(row)
+        folder = failure_folder(self.store.path, row["id"])
+        rig.save(folder)
+        (folder / "fault.json").write_text(json.dumps({"spec": self.spec.as_dict(), "row": row}, indent=1, default=str), encoding="utf-8")
+        warn(f"fault {row['id']}, {row['class']} on {row['vm']}: {row['outcome']}: {row['detail']}; "
+             f"to repeat: scripts/bulkhead campaign --replay {folder}")
+
+    def _next(self):
+        with self.lock:
+            return self.queue.popleft() if self.queue else None
+
+    def _give_back(self, jobs):
+        with self.lock:
+            self.queue.extendleft(jobs)
+
+    def _put(self, row):
+        self.store.put(row)
+        if row.get("throughput"):
+            self.store.put_throughput(row["id"], row["throughput"])
+        with self.lock:
+            self.count += 1
+            self.outcomes[row["outcome"]] += 1
+            self.progress.update(self._told())
+
+    def _told(self):
+        seconds = max(time.monotonic() - self.progress.start, 1e-3)
+        rate = self.count / seconds
+        left = max(self.total - self.count, 0)
+        eta = f", {left / rate:.0f} s left" if rate and left else ""
+        counts = ", ".join(f"{name} {count}" for name, count in self.outcomes.most_common())
+        return f"{self.count}/{self.total}, {rate:.1f} a second{eta}; {counts}"
+
+
+def failure_folder(db, number):
+    return pathlib.Path(db).with_suffix(".failures") / str(number)
+
+
+# ---- telling ----
+
+def summary(rows):
+    """What a campaign came to, for people and programs."""
+    classes = {}
+    for row in rows:
+        classes.setdefault((row["vm"], row["class"]), collections.Counter())[row["outcome"]] += 1
+    times = []
+    for name in DURATIONS:
+        values = [row[name] for row in rows if row[name] is not None]
+        times.append({"us": name.removesuffix("_us"), "n": len(values), "p50": percentile(values, 50), "p99": percentile(values, 99),
+                      "max": max(values, default=None)})
+    return {
+        "faults": len(rows),
+        "outcomes": dict(collections.Counter(row["outcome"] for row in rows).most_common()),
+        "broken": sum(row["outcome"] in BROKEN for row in rows),
+        "classes": [{"vm": vm, "class": name, "n": sum(counts.values()), **{key: counts.get(key, 0) for key in OUTCOMES
+                     if any(row["outcome"] == key for row in rows)}} for (vm, name), counts in sorted(classes.items())],
+        "times": times,
+    }
+
+
+def summarize(store, as_json):
+    rows = store.rows()
+    found = {"seed": store.spec().seed, "db": str(store.path), **summary(rows)}
+    if as_json:
+        print_json(found)
+    else:
+        table(found["classes"])
+        print()
+        table(found["times"])
+        print(f"\n{found['faults']} faults: " + ", ".join(f"{name} {count}" for name, count in found["outcomes"].items()))
+        for row in rows:
+            if row["outcome"] in BROKEN:
+                print(f"fault {row['id']}: {row['class']} on {row['vm']}: {row['outcome']}: {row['detail']}")
+    return 1 if found["broken"] else 0
+
+
+# ---- repeating one ----
+
+def _replay(arguments):
+    """The same fault at the same place with the same load, on a machine of its own; says what came of it, then and now."""
+    spec, row = _recorded(arguments)
+    build.build(spec.preset, verbose=arguments.verbose)
+    accel = choose_accel(arguments.accel)
+    wanted: Job = job(spec, row["id"])
+    plan = None
+    if row.get("plan"):
+        fields = json.loads(row["plan"])
+        plan = faultclass.Plan(fields["commands"], row["place"], fields["wait"])
+    folder = paths.RUN / f"replay-{row['id']}"
+    with Rig(spec, folder, accel) as rig:
+        again, seen = rig.run(wanted, plan)
+        if again["outcome"] not in BROKEN and again["outcome"] != "emulator-died":
+            rig.check_images()
+            if again.get("image") == 0 and again["outcome"] != "wrong-data":
+                again["outcome"] = "wrong-data" if seen.corrupts else "lost"
+        if arguments.keep:
+            rig.save(pathlib.Path(arguments.keep))
+    shutil.rmtree(folder, ignore_errors=True)
+    shown = ("outcome", "detail", "detector", "place", *DURATIONS)
+    both = {"id": row["id"], "vm": row["vm"], "class": row["class"], "seed": row["seed"],
+            "then": {name: row.get(name) for name in shown}, "now": {name: again.get(name) for name in shown}}
+    if arguments.json:
+        print_json(both)
+    else:
+        print(f"fault {row['id']}: {row['class']} on {row['vm']}, seed {row['seed']}")
+        table([{"": name, "then": both["then"][name], "now": both["now"][name]} for name in shown])
+    return 1 if again["outcome"] in BROKEN else 0
+
+
+def _recorded(arguments):
+    """(spec, row) of --replay: a number in --db, or the directory that a fault has left."""
+    folder = pathlib.Path(arguments.replay)
+    if (folder / "fault.json").is_file():
+        fields = json.loads((folder / "fault.json").read_text(encoding="utf-8"))
+        return Spec.from_dict(fields["spec"]), fields["row"]
+    if not arguments.replay.isdecimal():
+        raise Failure(f"--replay {arguments.replay}: neither a fault's number nor a directory that a fault has left")
+    path = arguments.db or max(FOLDER.glob("*.db"), key=lambda file: file.stat().st_mtime, default=None)
+    if path is None:
+        raise Failure("no campaign has run here; name its results with --db")
+    with Store.existing(path) as store:
+        return store.spec(), store.row(int(arguments.replay))
+

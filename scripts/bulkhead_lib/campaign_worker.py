@@ -1,0 +1,324 @@
+"""One machine that lives for many faults: boots, runs a load, injects, watches the recovery, tells what it saw."""
+
+import json
+import pathlib
+import re
+import shutil
+import signal
+import time
+import uuid
+
+from . import devices, faultclass, faultlog, hardware, machine, network, paths, qemu
+from .campaign_load import REGIONS, BlockSamples, DiskLoad, NetLoad, guest_hash, image_hash
+from .campaign_plan import Evidence, judge
+from .control import Control, ControlError
+from .ui import Failure
+
+DISK_BYTES = 64 << 20
+BOOT_SECONDS = 150
+# Faults with a detector of their own are noticed within a heartbeat's time; others may never be.
+NOTICE_SECONDS, LATENT_SECONDS = 2.0, 0.3
+SETTLE_SECONDS = 20  # a recovery, with the pauses that the manifest may ask for
+WATCH_BEFORE, WATCH_AFTER = 0.4, 0.6
+POLL_SECONDS = 0.004
+EVENTS_KEPT = 200  # faults of each machine whose events are kept for `report --trace`
+UP, DEAD = ("running", "degraded"), ("failed", "off", "stopped")
+GUEST_PANIC = re.compile(r"guestos: panic:.*")
+# Restarts without end: what is tested is the recovery, not the policy's limit. A window of 1 ms never fills.
+POLICY = {"limit": "1000", "window": "1ms"}
+# QEMU's NVMe model needs a pause before its reset (docs/FAULTS.md); in a window of 1 ms it does not double.
+PAUSES = {"nvme": {"backoff": "1s"}}
+
+
+class Session(Control):
+    """A control port that one process keeps to itself: no turns to take and no leftovers to wait for, so a tenth of the time."""
+
+    connection = None
+
+    def raw(self, command, timeout=10):
+        deadline = time.monotonic() + timeout
+        try:
+            if self.connection is None:
+                self.connection = self._connect()
+                self._drain(self.connection)
+            self.connection.sendall(command.encode() + b"\n")
+            return self._reply(self.connection, command, deadline)
+        except OSError as error:
+            raise Failure(f"the machine ended during `{command}`") from error
+
+    def close(self):
+        if self.connection is not None:
+            self.connection.close()
+
+
+def manifest(spec, found):
+    extra = dict(pair.split("=", 1) for pair in spec.keys)
+    sections = [device.section(**{**POLICY, **PAUSES.get(device.model, {}), **extra}) for device in found]
+    return "\n".join(["[hypervisor]\ncontrol = com2\nexit_port = 0xf4\n", *sections,
+                      "[vm main]\nkind = guest\nimage = guestos.elf\nmemory = 256M\n"])
+
+
+class Rig:
+    """A booted machine. run() makes one fault and returns its row; check_images() compares the last ones with the disks."""
+
+    def __init__(self, spec, folder, accel):
+        self.name = uuid.uuid4().hex[:8]
+        self.folder = pathlib.Path(folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.found = spec.layout()
+        disks, nics = devices.disks(self.found), devices.nics(self.found)
+        self.disks = {device.vm: f"vd{chr(ord('a') + number)}" for number, device in enumerate(disks)}
+        self.disk_images = {device.vm: self.folder / f"{device.vm}.img" for device in disks}
+        for path in self.disk_images.values():
+            hardware.make_sparse(path, DISK_BYTES)
+        self.images = paths.images(spec.preset)
+        net = network.user(nics, [network.Forward(card.vm, 0, 80) for card in nics])
+        self.ports = {forward["card"]: forward["host"] for forward in net.facts["forwards"]}
+        options = qemu.Options(folder=self.folder, accel=accel, memory=512, sata_disk=False)
+        options.extra = devices.drives(self.found, list(self.disk_images.values())) + net.arguments + devices.arguments(self.found)
+        self.machine = machine.Machine(options, self.images, manifest(spec, self.found))
+        self.control = Session(self.folder)
+        self.sequence = 0  # of the last fault record that was looked at
+        self.events_from = 1
+        self.count = 0
+        self.pending = []  # (job, row, hash of its region): not yet compared with the image
+        self.replaced = False  # a planned restart is under way
+
+    def __enter__(self):
+        self.machine.start()
+        try:
+            self.machine.shell_start(BOOT_SECONDS)
+            for number, card in enumerate(devices.nics(self.found)):
+                self.machine.command(f"ifconfig {card.vm} 10.0.{2 + number}.15/24 10.0.{2 + number}.2")
+            if self.ports:
+                self.machine.command("http serve 80")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc):
+        self.control.close()
+        self.machine.kill()
+        machine.remove_instance(self.folder, keep=False)
+        for path in self.disk_images.values():
+            path.unlink(missing_ok=True)
+
+    # ---- one fault ----
+
+    def run(self, job, plan=None):
+        """The row of a fault, whatever happens in it, and what it was judged by. plan: to be repeated; None: the class makes it."""
+        self.count += 1
+        seen = Evidence(corrupts=faultclass.CLASSES[job.fault].corrupts)
+        row = {"id": job.index, "seed": job.seed, "vm": job.vm, "class": job.fault, "machine": self.name, "started": time.time()}
+        start = time.monotonic()
+        try:
+            self._settle()
+            (self._disk_fault if job.vm in self.disks else self._net_fault)(job, plan, seen, row)
+            self._look_around(job, seen)
+        except Failure as failure:
+            self._explain(seen, failure)
+        row["seconds"] = round(time.monotonic() - start, 3)
+        self._fill(row, seen)
+        if row["outcome"] in ("not-manifested", "not-injected", "wrong-data", "io-error", "gave-up-by-policy"):
+            self._replace(job.vm, seen, row)
+        return row, seen
+
+    def _disk_fault(self, job, plan, seen, row):
+        slot = len(self.pending)
+        load = DiskLoad(self.machine, self.disks[job.vm], slot, job.load_seed)
+        if job.watched:
+            with BlockSamples(self.folder, f"{job.vm}-backend") as sampled:
+                time.sleep(WATCH_BEFORE)
+                at = self._inject(job, plan, seen, row)
+                time.sleep(WATCH_AFTER)
+            row["throughput"] = relative(sampled.samples, at)
+        else:
+            time.sleep(job.moment)
+            self._inject(job, plan, seen, row)
+        seen.load = load.finish()
+        row["stall_us"] = seen.load["max_stall_us"]
+        row["requests"], row["bytes"] = seen.load["requests"], seen.load["bytes"]
+        self.pending.append((job, row, image_hash(self.disk_images[job.vm], slot)))
+
+    def _net_fault(self, job, plan, seen, row):
+        load = NetLoad(self.ports[job.vm])
+        try:
+            if not load.flows():
+                raise Failure(f"the transfer stands before the fault: {load.broken or 'no more bytes'}")
+            time.sleep(WATCH_BEFORE if job.watched else job.moment)
+            at = self._inject(job, plan, seen, row)
+            if job.watched:
+                time.sleep(WATCH_AFTER)
+            if not load.flows() and not load.broken:
+                seen.stuck = "the transfer stands"
+            row["stall_us"] = load.longest_gap_us(at)
+            row["requests"], row["bytes"] = None, load.bytes
+            seen.load = {"mismatches": load.wrong, "io_errors": int(bool(load.broken)), "said": [load.broken]}
+        finally:
+            load.close()
+        if job.watched:
+            row["throughput"] = relative(load.samples, at)
+        row["image"] = 1  # there is none: every byte was compared on its way
+
+    def _inject(self, job, plan, seen, row):
+        """Make the fault and wait until it was dealt with, or for as long as it may take to be noticed. When it was made."""
+        kind = faultclass.CLASSES[job.fault]
+        try:
+            plan = plan or kind.plan(job.random(), job.vm, self.control, self.images)
+            row["place"], row["plan"] = plan.text, json.dumps({"commands": plan.commands, "wait": plan.wait})
+            at = time.monotonic()
+            faultclass.apply(self.control, plan)
+        except ControlError as refusal:
+            seen.not_injected = str(refusal)
+            return time.monotonic()
+        deadline = time.monotonic() + (NOTICE_SECONDS if plan.wait else LATENT_SECONDS)
+        while not self._read_records(job, seen) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return at
+
+    def _read_records(self, job, seen):
+        """Add what is new to the evidence; whether there is anything of this VM's yet."""
+        for record in faultlog.read(self.control, self.sequence + 1):
+            self.sequence = max(self.sequence, record.sequence)
+            # Those of other VMs, which a class may hit as well, stand behind: the first one is the fault's own.
+            seen.records.insert(len([r for r in seen.records if r.vm == job.vm]) if record.vm == job.vm else len(seen.records), record)
+        return any(record.vm == job.vm for record in seen.records)
+
+    def _states(self, seen=None):
+        """{VM: state}; with the evidence: what `status` says about guest and canary goes there."""
+        rows = self.control.ask("status")
+        vms = [fields for kind, fields in rows if kind == "vm"]
+        if seen is not None:
+            seen.canary = all(fields["canary"] == "ok" for kind, fields in rows if kind == "hypervisor")
+            main = next(fields for fields in vms if fields["kind"] == "guest")
+            seen.guest_failed = str(main.get("failed", "")) if main["state"] != "running" else ""
+        return {fields["name"]: fields["state"] for fields in vms if fields["kind"] == "driver"}
+
+    def _look_around(self, job, seen):
+        """After the load: wait for recoveries that are still under way, then for what the records say of them."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while unsettled := [f"{vm} is {state}" for vm, state in self._states(seen).items() if state not in UP + DEAD]:
+            if time.monotonic() > deadline:
+                seen.stuck = ", ".join(unsettled)
+                break
+            time.sleep(POLL_SECONDS)
+        self._read_records(job, seen)
+        if panic := GUEST_PANIC.search(self.machine.text, self.machine.position):
+            seen.guest_failed = panic[0]
+
+    def _explain(self, seen, failure):
+        """Something did not go on. The machine's end tells more than the wait that it cut short."""
+        process = self.machine.process
+        panic = GUEST_PANIC.search(self.machine.text)
+        if self.machine.ended or process.poll() is not None:
+            code = process.wait(10)
+            last = (self.machine.errors() or ["without a word"])[-1]
+            if code < 0:
+                seen.emulator_died = f"killed by {signal.Signals(-code).name}"
+            else:
+                # 0: a reset, which QEMU was told to end with: a triple fault of the host CPU.
+                seen.hypervisor_failed = f"the machine ended with {code}: {last}"
+        elif panic:
+            seen.guest_failed = panic[0]
+        else:
+            seen.stuck = str(failure)
+
+    def _fill(self, row, seen):
+        """The columns that follow from the evidence."""
+        record = seen.records[0] if seen.records else None
+        row["outcome"], row["detail"] = judge(seen)
+        row["manifested"] = int(record is not None or row["outcome"] not in ("not-manifested", "not-injected"))
+        row["recoveries"] = len(seen.records)
+        row["replayed"] = sum(r.fields.get("replayed", 0) for r in seen.records)
+        row["load"] = json.dumps(seen.load)
+        if record:
+            row["detector"] = record.kind
+            # The last record's completion is the end of it all where one fault brought others about.
+            row.update({f"{name}_us": record.duration(name) for name in ("detect", "quiesce", "reset", "restart", "replay")})
+            row["first_completion_us"] = record.duration("fault_to_first_completion")
+            row["record"] = json.dumps([r.fields for r in seen.records])
+
+    # ---- between two faults ----
+
+    def _replace(self, vm, seen, row):
+        """A planned restart, so that what nobody noticed does not stay in the driver. It goes on while the next load starts."""
+        if seen.stuck or seen.hypervisor_failed or seen.emulator_died:
+            return
+        try:
+            self.control.ask(f"restart {vm}")
+            self.replaced = True
+        except Failure as failure:
+            row["detail"] = f"{row['detail']}; the restart afterwards was refused: {failure}".strip("; ")
+
+    def _settle(self):
+        """Wait for a planned restart's end."""
+        if not self.replaced:
+            return
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while any(state not in UP for state in self._states().values()):
+            if time.monotonic() > deadline:
+                raise Failure("a planned restart does not end")
+            time.sleep(POLL_SECONDS)
+        for record in faultlog.read(self.control, self.sequence + 1):
+            self.sequence = max(self.sequence, record.sequence)
+        self.replaced = False
+
+    def full(self):
+        return len(self.pending) >= REGIONS
+
+    def check_images(self):
+        """
+        Compare the regions of the last faults with the images: what the guest reads now, what the image holds now, and what it held
+        when the guest had just compared all of it with what it had written. Returns the rows that are settled by it.
+        """
+        rows = []
+        for vm, disk in self.disks.items():
+            mine = {slot: entry for slot, entry in enumerate(self.pending) if entry[0].vm == vm}
+            if not mine:
+                continue
+            path, first, last = self.disk_images[vm], min(mine), max(mine)
+            same = guest_hash(self.machine, disk, first, last - first + 1) == image_hash(path, first, last - first + 1)
+            for slot, (_, row, then) in mine.items():
+                now = image_hash(path, slot)
+                row["image"] = int(now == then and (same or guest_hash(self.machine, disk, slot) == now))
+                rows.append(row)
+        self.pending = []
+        return rows
+
+    def events(self):
+        """The events since the last call, of the first faults of this machine."""
+        if self.count > EVENTS_KEPT:
+            return []
+        found = self.control.rows(f"events {self.events_from}", "event")
+        self.events_from = max([event["seq"] for event in found], default=self.events_from - 1) + 1
+        return found
+
+    def save(self, folder):
+        """All that may tell what went wrong."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for command in ("events", "faults", "status", "stats"):
+            try:
+                lines = self.control.raw(command, 5)
+            except Failure as failure:
+                lines = [f"({failure})"]
+            (folder / f"{command}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for name in ("console.log", "emulator.cmd", "emulator.stderr"):
+            if (self.folder / name).exists():
+                shutil.copy(self.folder / name, folder / name)
+        (folder / "manifest.ini").write_text(self.machine.manifest_text, encoding="utf-8")
+        for path in self.disk_images.values():
+            with open(path, "rb") as file:
+                (folder / path.name).write_bytes(file.read(REGIONS * 1024 * 512))
+
+
+def relative(samples, at):
+    """(ms since the fault, bytes since the first sample), no finer than needed."""
+    base = samples[0][1] if samples else 0
+    found = []
+    for when, count in samples:
+        ms = round((when - at) * 1000, 1)
+        if not found or ms - found[-1][0] >= 5:
+            found.append((ms, count - base))
+    return found
