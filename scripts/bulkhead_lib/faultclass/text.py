@@ -14,8 +14,8 @@ COMPARES = ("cmp", "test")
 
 def _keys(instruction):
     library = image.capstone().x86
-    return [("r", o.reg) if o.type == library.X86_OP_REG else ("i", o.imm) if o.type == library.X86_OP_IMM else
-            ("m", o.mem.base, o.mem.index, o.mem.scale, o.mem.disp) for o in instruction.operands]
+    return [("r", o.size, o.reg) if o.type == library.X86_OP_REG else ("i", o.size, o.imm) if o.type == library.X86_OP_IMM else
+            ("m", o.size, o.mem.base, o.mem.index, o.mem.scale, o.mem.disp) for o in instruction.operands]
 
 
 def _is_branch(instruction):
@@ -33,7 +33,9 @@ def _condition_at(instruction):
 
 
 def _one_operand(rng, instruction, wanted):
-    """The instruction with one bit changed, so that it is the same but for one operand, which wanted(index, key) accepts."""
+    """The instruction with one bit changed, so that it is the same but for one operand, which wanted(index, old, new) accepts."""
+    if instruction.mnemonic == "nop":
+        return None
     old = _keys(instruction)
     for bit in rng.sample(range(8 * instruction.size), 8 * instruction.size):
         code = bytearray(instruction.bytes)
@@ -43,7 +45,8 @@ def _one_operand(rng, instruction, wanted):
             continue
         new = _keys(other)
         changed = [i for i, (a, b) in enumerate(zip(old, new)) if a != b]
-        if len(new) == len(old) and len(changed) == 1 and old[changed[0]][0] == new[changed[0]][0] \
+        # The same kind and size of operand, too.
+        if len(new) == len(old) and len(changed) == 1 and old[changed[0]][:2] == new[changed[0]][:2] \
                 and wanted(changed[0], old[changed[0]], new[changed[0]]):
             return bytes(code)
     return None
@@ -51,7 +54,7 @@ def _one_operand(rng, instruction, wanted):
 
 def _register(old, new):
     """Another register, or a memory operand with another base or index."""
-    return old[0] == "r" or (old[0] == "m" and old[1:3] != new[1:3])
+    return old[0] == "r" or (old[0] == "m" and old[2:4] != new[2:4])
 
 
 def _source(rng, listing, i):
