@@ -101,6 +101,10 @@ def inject(arguments):
 def _await(arguments, control, last, plan):
     try:
         record = faultlog.wait_for(control, arguments.vm, last, RECOVERY_SECONDS)
+        # A successor that failed as well has a record of its own.
+        while record.outcome == "superseded":
+            say(f"{record.vm}: detected by {record.kind}: {record.text}; before that was over:")
+            record = faultlog.wait_for(control, arguments.vm, record.sequence, RECOVERY_SECONDS)
     except Failure:
         if plan.wait:
             raise
