@@ -31,7 +31,7 @@ PACKAGES = {
     "python3-matplotlib": ("picture test", "draws what `bench --svg` found"),
     "parallel": ("test", "runs the shards of a campaign"),
     "spin": ("test", "checks the model of the relay's protocol"),
-    "python3-capstone": ("test campaign inject", "decodes the drivers' instructions, for faults that change some"),
+    "python3-capstone": ("test inject", "decodes the drivers' instructions, for faults that change some"),
     "gdb": ("gdb", "the debugger"),
 }
 

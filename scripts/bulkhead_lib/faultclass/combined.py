@@ -48,9 +48,9 @@ def _kind(name):
 @register("two-vms", "a fault in this driver VM and one in another at the same moment", corrupts=True, combines=True)
 def _two_vms(rng, vm, control, images):
     others = [row["name"] for row in control.rows("status", "vm")
-              if row["kind"] == "driver" and row["state"] == "running" and row["name"] != vm]
+              if row["kind"] == "driver" and row["state"] not in ("off", "failed") and row["name"] != vm]
     if not others:
-        raise Failure("a fault in two VMs needs a second driver VM that runs")
+        raise Failure("a fault in two VMs needs a second driver VM")
     other = rng.choice(sorted(others))
     plans = [_single(rng).plan(rng, name, control, images) for name in (vm, other)]
     text = " + ".join(f"{name}: {plan.text}" for name, plan in zip((vm, other), plans))
