@@ -80,6 +80,19 @@ static const char *restart(struct vm *vm, const char *const words[])
     return NULL;
 }
 
+static const char *stop(struct vm *vm, const char *const words[])
+{
+    (void)words;
+    return recovery_stop(vm->driver) == OK ? NULL : "it is stopped, or a recovery is under way";
+}
+
+static const char *start(struct vm *vm, const char *const words[])
+{
+    bool ends = vm->driver->state == DRIVER_STOPPED || vm->driver->state == DRIVER_FAILED;
+
+    return ends ? restart(vm, words) : "it runs already";
+}
+
 static void tell_clock(void)
 {
     answer("tsc now=%lu khz=%lu us=%lu\n", tsc_now(), tsc_khz, time_us());
@@ -104,6 +117,8 @@ static const struct command {
     {"inject", 2, 3, .act = inject, .help = "VM FAULT, or VM lose|forge|hold N: interrupts, hold: those of N us"},
     {"flip", 4, 5, .act = flip, .help = "VM ADDRESS BYTES MASK [start]: bits of its memory or rings; what they were"},
     {"restart", 1, 1, .act = restart, .help = "VM: start it anew, whatever became of it; the guest after its end, too"},
+    {"stop", 1, 1, .act = stop, .help = "VM: end a driver VM; its device is silent, requests wait"},
+    {"start", 1, 1, .act = start, .help = "VM: start one that was stopped or given up on"},
     {"tsc", 0, 0, .tell = tell_clock, .help = "the clock"},
 };
 

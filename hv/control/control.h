@@ -25,6 +25,7 @@
     X(EVENT_REPLAY, "replay")                                                                                          \
     X(EVENT_RECOVERED, "recovered")                                                                                    \
     X(EVENT_GAVE_UP, "gave-up")                                                                                        \
+    X(EVENT_STOPPED, "stopped")                                                                                        \
     X(EVENT_IOMMU_FAULT, "iommu-fault")                                                                                \
     X(EVENT_BROKEN_DEVICE, "broken-device")                                                                            \
     X(EVENT_INJECT, "inject")                                                                                          \

@@ -10,8 +10,6 @@
 #include "hv/relay/relay.h"
 #include "shared/lib/printf.h"
 
-static const char *const outcome_name[] = {"open", "recovered", "gave-up", "superseded"}; /* enum fault_outcome */
-
 static const char *vm_name(u32 id)
 {
     return id < vm_count ? vms[id]->name : "-";
@@ -28,6 +26,9 @@ static void status_driver(const struct driver *driver)
     answer(" dma=%s interrupts=%s generation=%u restarts=%u faults=%u in_flight=%u", manifest_dma_name[config->dma],
            driver_interrupt_name[driver->interrupt], driver->generation, driver->generation,
            driver->recovery.faults_total, relay_in_flight(driver->relay));
+    answer(" crashes=%u restarts_in_window=%u limit=%u uptime_us=%lu", driver->recovery.crashes,
+           driver->recovery.restarts_in_window, config->limit,
+           driver->state == DRIVER_RUNNING ? tsc_to_us(tsc_now() - driver->started) : 0);
     answer(" reset=%s grants=%s heartbeat_us=%lu heartbeat_misses=%u", pci_reset_name[pci_reset_kind(driver->pci)],
            config->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky", (u64)config->heartbeat_us,
            driver->recovery.heartbeat_misses);
@@ -41,7 +42,7 @@ static void status_driver(const struct driver *driver)
 
 static void status_vm(const struct vm *vm)
 {
-    const char *state = vm->driver != NULL ? driver_state_name[vm->driver->state] : vm->failed ? "failed" : "running";
+    const char *state = vm->driver != NULL ? recovery_state(vm->driver) : vm->failed ? "failed" : "running";
 
     answer("vm name=%s kind=%s state=%s cpu=%u memory=%lu", vm->name, vm->driver != NULL ? "driver" : "guest", state,
            vm->vcpu.cpu, vm->ram_size);
@@ -139,7 +140,7 @@ static void duration(const char *key, u64 from, u64 to)
 static void report_fault(const struct fault_record *record)
 {
     answer("fault seq=%u vm=%s generation=%u kind=%s outcome=%s injected=%s reset=%s replayed=%u", record->sequence,
-           vm_name(record->vm), record->generation, fault_kind_name[record->kind], outcome_name[record->outcome],
+           vm_name(record->vm), record->generation, fault_kind_name[record->kind], fault_outcome_name[record->outcome],
            record->injected, pci_reset_name[record->reset_kind], record->replayed);
     answer(" detail=0x%lx address=0x%lx t_injected=%lu t_detect=%lu t_decide=%lu t_quiesce=%lu", record->detail,
            record->address, us(record->t_injected), us(record->t_detect), us(record->t_decide), us(record->t_quiesce));

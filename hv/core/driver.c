@@ -7,8 +7,6 @@
 #include "shared/lib/elf.h"
 #include "shared/lib/string.h"
 
-const char *const driver_state_name[] = {"off", "starting", "running", "recovering", "waiting", "failed"};
-
 struct driver *drivers[VM_MAX];
 u32 driver_count;
 

@@ -1,9 +1,10 @@
 /*
  * A driver VM: its VM, its device, its DMA domain, its relay and the state that recovery keeps about it.
  *
- *   OFF --boot--> STARTING --offer--> RUNNING --fault--> RECOVERING --> STARTING (generation + 1)
+ *   STOPPED --boot--> STARTING --offer--> RUNNING --fault, order--> RECOVERING --> STARTING (generation + 1)
  *                                                    \-> WAITING (back-off) --> STARTING
- *                                                    \-> FAILED (policy gave up; device stays in the blocking domain)
+ *                                                    \-> FAILED (policy gave up), STOPPED (the operator's wish)
+ * In STOPPED and FAILED the device stays in the blocking domain, until an order leads to RECOVERING.
  * Owner of the state: recovery (STARTING to RUNNING: the offer hypercall). Context: hv lock held.
  */
 #pragma once
@@ -14,8 +15,7 @@
 #include "hv/recovery/recovery.h"
 #include "shared/abi/hypercall.h"
 
-enum driver_state { DRIVER_OFF, DRIVER_STARTING, DRIVER_RUNNING, DRIVER_RECOVERING, DRIVER_WAITING, DRIVER_FAILED };
-extern const char *const driver_state_name[]; /* "off" "starting" "running" "recovering" "waiting" "failed" */
+enum driver_state { DRIVER_STOPPED, DRIVER_STARTING, DRIVER_RUNNING, DRIVER_RECOVERING, DRIVER_WAITING, DRIVER_FAILED };
 
 /* How the device's interrupt arrives. */
 enum driver_interrupt { DRIVER_POLLS, DRIVER_MSI, DRIVER_INTX };

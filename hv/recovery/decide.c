@@ -15,19 +15,26 @@ static u64 backoff_us(u64 first, u32 restarts)
     return delay < DELAY_MAX_US ? delay : DELAY_MAX_US;
 }
 
+bool recovery_window_open(const struct manifest_vm *config, const struct recovery *recovery, u64 now)
+{
+    return recovery->restarts_in_window > 0 &&
+           (now <= recovery->window_start || now - recovery->window_start <= tsc_from_us(config->window_us));
+}
+
 struct recovery_decision recovery_decide(const struct manifest_vm *config, struct recovery *recovery, u64 now)
 {
     bool by_operator = recovery->current.kind == FAULT_OPERATOR;
 
-    if (by_operator || recovery->restarts_in_window == 0 ||
-        (now > recovery->window_start && now - recovery->window_start > tsc_from_us(config->window_us))) {
+    if (by_operator || !recovery_window_open(config, recovery, now)) {
         recovery->window_start = now;
         recovery->restarts_in_window = 0;
     }
     /* A person asked for it: that says nothing about how reliable the driver is, and a limit must not stand in the way.
      */
     if (by_operator)
-        return (struct recovery_decision){.restart = true, .why = "the operator's wish"};
+        return (struct recovery_decision){.restart = recovery->current.detail == ORDER_RESTART,
+                                          .stop = recovery->current.detail == ORDER_STOP,
+                                          .why = "the operator's wish"};
     if (!config->restart)
         return (struct recovery_decision){.why = "restart = never"};
     if (recovery->restarts_in_window >= config->limit)

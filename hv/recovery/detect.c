@@ -10,6 +10,8 @@
 #define FAULT_NAME(kind, name) [kind] = (name),
 const char *const fault_kind_name[FAULT_KINDS] = {FAULT_LIST(FAULT_NAME)};
 
+const char *const fault_outcome_name[] = {"open", "recovered", "gave-up", "superseded", "stopped"};
+
 static struct fault_record history[RECOVERY_HISTORY];
 static u32 history_total; /* ever closed; the slot of the next one is history_total % RECOVERY_HISTORY */
 static u32 last_sequence;
@@ -78,6 +80,7 @@ void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u6
         (void)str_copy(record->injected, sizeof(record->injected), recovery->inject_name);
     event_add(EVENT_FAULT, driver->vm->id, "%s: %s", fault_kind_name[kind], record->text);
     recovery->faults_total++;
+    recovery->crashes += kind != FAULT_OPERATOR;
     recovery->pending = true;
 
     /* The stages run on its own CPU, which may be idle or in guest mode now. */

@@ -39,16 +39,17 @@ static void run_restart(struct driver *driver)
 }
 
 /* The device stays where quiesce has put it: nothing but a restart by the operator attaches it again. */
-static void run_give_up(struct driver *driver, const char *why)
+static void run_end(struct driver *driver, const struct recovery_decision *decision)
 {
-    bool answer = driver->config->give_up == MANIFEST_GIVE_UP_ERRORS;
+    bool answer = !decision->stop && driver->config->give_up == MANIFEST_GIVE_UP_ERRORS;
 
     run_reset(driver);
-    driver->state = DRIVER_FAILED;
+    driver->state = decision->stop ? DRIVER_STOPPED : DRIVER_FAILED;
     inject_clear(driver);
-    record_close(driver, FAULT_GAVE_UP);
-    event_add(EVENT_GAVE_UP, driver->vm->id, "%s; the device %s", why, answer ? "answers with errors" : "is silent");
-    hv_log("%s: given up: %s", driver->vm->name, why);
+    record_close(driver, decision->stop ? FAULT_STOPPED : FAULT_GAVE_UP);
+    event_add(decision->stop ? EVENT_STOPPED : EVENT_GAVE_UP, driver->vm->id, "%s; the device %s", decision->why,
+              answer ? "answers with errors" : "is silent");
+    hv_log("%s: %s: %s", driver->vm->name, decision->stop ? "stopped" : "given up", decision->why);
     relay_give_up(driver->relay, answer);
 }
 
@@ -71,7 +72,7 @@ static void run_stages(struct driver *driver)
     event_add(EVENT_QUIESCE, driver->vm->id, "device blocked, grants revoked, %lu us", us_since(record->t_quiesce));
 
     if (!decision.restart) {
-        run_give_up(driver, decision.why);
+        run_end(driver, &decision);
     } else if (decision.delay > 0) {
         driver->state = DRIVER_WAITING;
         recovery->restart_at = record->t_decide + decision.delay;
@@ -90,11 +91,33 @@ void recovery_run(struct driver *driver)
 
 status_t recovery_restart(struct driver *driver)
 {
-    if (driver->recovery.pending || driver->state == DRIVER_OFF || driver->state == DRIVER_RECOVERING)
+    if (driver->recovery.pending)
         return ERR_STATE;
     if (driver->state == DRIVER_WAITING)
         driver->recovery.restart_at = 0;
     else
-        recovery_report(driver, FAULT_OPERATOR, 0, 0, "restart by the operator");
+        recovery_report(driver, FAULT_OPERATOR, ORDER_RESTART, 0, "restart by the operator");
     return OK;
+}
+
+status_t recovery_stop(struct driver *driver)
+{
+    if (driver->recovery.pending || driver->state == DRIVER_STOPPED)
+        return ERR_STATE;
+    recovery_report(driver, FAULT_OPERATOR, ORDER_STOP, 0, "stop by the operator");
+    return OK;
+}
+
+const char *recovery_state(const struct driver *driver)
+{
+    static const char *const names[] = {"stopped", "starting", "running", "recovering", "recovering", "failed"};
+    const struct recovery *recovery = &driver->recovery;
+
+    if (driver->state == DRIVER_STARTING && recovery->current.sequence != 0)
+        return "recovering";
+    if (driver->state == DRIVER_RUNNING &&
+        (recovery->heartbeat_misses > 0 || (2 * recovery->restarts_in_window > driver->config->limit &&
+                                            recovery_window_open(driver->config, recovery, tsc_now()))))
+        return "degraded";
+    return names[driver->state];
 }

@@ -27,7 +27,7 @@ struct iommu_fault;
     X(FAULT_COMPLETION_RING, "completion-ring") /* indices that jump, a tag not in flight, an impossible length */     \
     X(FAULT_DECLARED, "declared")               /* the driver's own `fault` hypercall (assert, device) */              \
     X(FAULT_OFFER, "offer")       /* no offer in time after a start, or one that differs from the first */             \
-    X(FAULT_OPERATOR, "operator") /* `restart VM` */
+    X(FAULT_OPERATOR, "operator") /* `restart VM`, `stop VM`, `start VM` */
 
 #define FAULT_ENUM(kind, name) kind,
 enum fault_kind { FAULT_LIST(FAULT_ENUM) FAULT_KINDS };
@@ -35,7 +35,10 @@ enum fault_kind { FAULT_LIST(FAULT_ENUM) FAULT_KINDS };
 extern const char *const fault_kind_name[FAULT_KINDS];
 
 /* SUPERSEDED: a new fault came before the replay was done. */
-enum fault_outcome { FAULT_OPEN, FAULT_RECOVERED, FAULT_GAVE_UP, FAULT_SUPERSEDED };
+enum fault_outcome { FAULT_OPEN, FAULT_RECOVERED, FAULT_GAVE_UP, FAULT_SUPERSEDED, FAULT_STOPPED };
+extern const char *const fault_outcome_name[]; /* "open" "recovered" "gave-up" "superseded" "stopped" */
+/* `detail` of FAULT_OPERATOR. */
+enum fault_order { ORDER_RESTART, ORDER_STOP };
 
 struct fault_record { /* times are TSC; 0: did not happen */
     u32 sequence;     /* per machine, from 1 */
@@ -77,13 +80,13 @@ struct recovery {                /* in struct driver */
     u64 restart_at;              /* WAITING: TSC */
     u64 window_start;            /* TSC of the first restart that the policy counts */
     u32 restarts_in_window;
-    u32 faults_total;
-    u32 reports_later;    /* reports that came after the first one of their generation */
-    u64 last_progress;    /* heartbeat detector: the counters at the last look, */
-    u64 last_run;         /* ... the vCPU's run_ticks then, */
-    u64 silent;           /* ... and for how long of these nothing has changed */
-    u32 heartbeat_misses; /* in a row, now */
-    u64 storm_start;      /* interrupt-storm detector: its window began then (TSC), with these counts */
+    u32 faults_total, crashes; /* reported first in their generation; of these, nobody's order */
+    u32 reports_later;         /* reports that came after the first one of their generation */
+    u64 last_progress;         /* heartbeat detector: the counters at the last look, */
+    u64 last_run;              /* ... the vCPU's run_ticks then, */
+    u64 silent;                /* ... and for how long of these nothing has changed */
+    u32 heartbeat_misses;      /* in a row, now */
+    u64 storm_start;           /* interrupt-storm detector: its window began then (TSC), with these counts */
     u64 storm_interrupts, storm_completions;
     struct rate log_rate; /* of the `log` hypercall: a flood must not push faults out of the event log */
     /* The injector. */
@@ -119,10 +122,18 @@ NODISCARD status_t recovery_offer(struct driver *driver, const struct driver_off
 void recovery_first_completion(struct driver *driver);
 
 /*
- * The operator's `restart VM`. A back-off ends at once; a driver that runs, or was given up on, is reported as
- * FAULT_OPERATOR, which no limit holds back. ERR_STATE: never started, or a recovery is under way.
+ * The operator's `restart VM` (also `start VM`) and `stop VM`. A restart ends a back-off at once; else they are
+ * reported as FAULT_OPERATOR, which no limit holds back. ERR_STATE: a recovery is under way, or (stop) it is stopped.
  */
 NODISCARD status_t recovery_restart(struct driver *driver);
+NODISCARD status_t recovery_stop(struct driver *driver);
+
+/*
+ * For `status`: "stopped" "starting" "running" "degraded" "recovering" "failed". Degraded: it runs, but the policy has
+ * restarted it more than half as often as it may within its window, or it misses heartbeats now. A start after a fault
+ * is part of the recovery until the offer, and so is the pause before it.
+ */
+const char *recovery_state(const struct driver *driver);
 
 /* Checksum (FNV-1a) of the first `length` bytes of the stash page; length <= DRIVER_STASH_SIZE. */
 u32 recovery_stash_checksum(const struct driver *driver, u32 length);

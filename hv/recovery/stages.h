@@ -12,10 +12,12 @@ void record_close(struct driver *driver, enum fault_outcome outcome);
 
 /* decide.c: what the manifest says about the fault in `current`; counts its restart in the window. */
 struct recovery_decision {
-    bool restart;
-    u64 delay; /* TSC ticks to wait before the restart */
+    bool restart, stop; /* neither: give up */
+    u64 delay;          /* TSC ticks to wait before the restart */
     const char *why;
 };
+/* Is the window in which the policy counts restarts still open? */
+bool recovery_window_open(const struct manifest_vm *config, const struct recovery *recovery, u64 now);
 struct recovery_decision recovery_decide(const struct manifest_vm *config, struct recovery *recovery, u64 now);
 
 /* quiesce.c: nothing of the driver VM or its device acts or reaches memory any more when this returns. */

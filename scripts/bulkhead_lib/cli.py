@@ -55,8 +55,8 @@ def parser():
     events = add("events", "the event log of a running instance", running, json)
     events.add_argument("since", nargs="?", type=int, default=1, metavar="SEQ", help="from this sequence number on")
     add("faults", "past faults of a running instance, with the time that each stage took", running, json)
-    restart = add("restart", "restart a driver VM", running)
-    restart.add_argument("vm", metavar="VM")
+    for order, effect in (("restart", "start it anew"), ("stop", "end it: its device is silent, requests wait"), ("start", "start it after `stop`, or when it was given up on")):
+        add(order, f"a driver VM: {effect}", running).add_argument("vm", metavar="VM")
     check = add("check", "check a manifest with the machine's own parser", json)
     check.add_argument("manifest", metavar="MANIFEST")
     _add_bench(add("bench", "measure disks or network cards through their driver VMs, beside the same guest without a hypervisor", _machine_arguments(("auto", "kvm", "tcg")), json))
@@ -172,7 +172,9 @@ def _handlers():
         "stats": (telemetry.stats, set()),
         "events": (telemetry.events, set()),
         "faults": (telemetry.faults, set()),
-        "restart": (telemetry.restart, set()),
+        "restart": (telemetry.order, set()),
+        "stop": (telemetry.order, set()),
+        "start": (telemetry.order, set()),
         "check": (debug.check, {"build", "test"}),
         "bench": (bench.run, {"build", "run"}),
         "campaign": (campaign.run, {"build", "run"}),

@@ -1,4 +1,4 @@
-"""status, stats, events, faults, inject, restart: the control port, for people (tables) and programs (--json)."""
+"""status, stats, events, faults, inject, restart, stop, start: the control port, for people (tables) and programs (--json)."""
 
 import pathlib
 import random
@@ -122,8 +122,8 @@ def _await(arguments, control, last, plan):
     return 0 if record.outcome == "recovered" else 1
 
 
-def restart(arguments):
+def order(arguments):
     start = time.monotonic()
-    connect(arguments).ask(f"restart {arguments.vm}")
-    say(f"{arguments.vm}: restart ordered ({(time.monotonic() - start) * 1000:.0f} ms)")
+    connect(arguments).ask(f"{arguments.command} {arguments.vm}")
+    say(f"{arguments.vm}: {arguments.command} ordered ({(time.monotonic() - start) * 1000:.0f} ms)")
     return 0

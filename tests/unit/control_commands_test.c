@@ -80,6 +80,7 @@ static int machine(void **state)
     fake_driver.start_us = 2100;
     fake_driver.start_run_us = 1900;
     fake_driver.device_wait_us = 800;
+    fake_driver.started = tsc_from_us(9000000);
     return 0;
 }
 
@@ -92,7 +93,8 @@ static void status_tells_machine_and_vms(void **state)
     assert_has(
         "vm name=blk0 kind=driver state=running cpu=0 memory=1048576 device=00:1f.2 isolation=\"iommu\" dma=isolated "
         "interrupts=MSI "
-        "generation=0 restarts=0 faults=0 in_flight=4 reset=flr grants=sticky heartbeat_us=20000 heartbeat_misses=0 "
+        "generation=0 restarts=0 faults=0 in_flight=4 crashes=0 restarts_in_window=0 limit=5 uptime_us=1000000 "
+        "reset=flr grants=sticky heartbeat_us=20000 heartbeat_misses=0 "
         "overhead=835584 image_bytes=12345 start_us=2100 start_run_us=1900 device_wait_us=800 last_fault=");
     assert_has("vm name=main kind=guest state=running cpu=0 memory=16777216\n");
 }
@@ -236,6 +238,24 @@ static void commands_of_a_line_stop_at_a_refusal(void **state)
     assert_false(fake_driver.recovery.pending);
 }
 
+static void stop_and_start_say_what_is_wrong(void **state)
+{
+    assert_string_equal(ask("stop main"), "error this VM has no driver\n");
+    assert_string_equal(ask("start blk0"), "error it runs already\n");
+    assert_string_equal(ask("stop blk0"), "ok\n");
+    assert_string_equal(ask("stop blk0"), "error it is stopped, or a recovery is under way\n");
+    recovery_run(&fake_driver);
+    ask("status");
+    assert_has("state=stopped");
+    assert_has("crashes=0 restarts_in_window=0 limit=5 uptime_us=0");
+    assert_string_equal(ask("stop blk0"), "error it is stopped, or a recovery is under way\n");
+    assert_string_equal(ask("start blk0"), "ok\n");
+    assert_string_equal(ask("start blk0"), "error a recovery is under way\n");
+    recovery_run(&fake_driver);
+    ask("faults");
+    assert_has("kind=operator outcome=stopped");
+}
+
 static void hostile_lines_are_errors(void **state)
 {
     static char long_line[2000];
@@ -328,6 +348,7 @@ int main(void)
         TEST(inject_and_restart_say_what_is_wrong),
         TEST(flip_tells_what_stood_there),
         TEST(commands_of_a_line_stop_at_a_refusal),
+        TEST(stop_and_start_say_what_is_wrong),
         TEST(hostile_lines_are_errors),
         TEST(help_lists_every_command),
         TEST(random_words),

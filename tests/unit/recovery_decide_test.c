@@ -94,6 +94,16 @@ static void the_operator_is_not_limited(void **state)
     assert_int_equal(recovery.restarts_in_window, 0);
 }
 
+static void a_stop_is_no_restart(void **state)
+{
+    recovery.current.kind = FAULT_OPERATOR;
+    recovery.current.detail = ORDER_STOP;
+    struct recovery_decision decision = at_us(100);
+    assert_true(decision.stop);
+    assert_false(decision.restart);
+    assert_false(recovery_window_open(&config, &recovery, tsc_from_us(100)));
+}
+
 /* Whatever the manifest allows: never more than `limit` restarts between two faults that are a window apart. */
 static void no_window_has_more_than_its_limit(void **state)
 {
@@ -129,6 +139,7 @@ int main(void)
         cmocka_unit_test_setup(backoff_has_an_end, fresh),
         cmocka_unit_test_setup(pauses_do_not_empty_the_window, fresh),
         cmocka_unit_test_setup(the_operator_is_not_limited, fresh),
+        cmocka_unit_test_setup(a_stop_is_no_restart, fresh),
         cmocka_unit_test_setup(no_window_has_more_than_its_limit, fresh),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

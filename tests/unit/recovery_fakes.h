@@ -50,7 +50,6 @@ static struct {
 
 struct driver *drivers[VM_MAX] = {&fake_driver};
 u32 driver_count = 1;
-const char *const driver_state_name[] = {"off", "starting", "running", "recovering", "waiting", "failed"};
 const char *const driver_interrupt_name[] = {"polled", "MSI", "INTx"};
 const char *const pci_reset_name[] = {"none", "flr", "bus", "driver"};
 

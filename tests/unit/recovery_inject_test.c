@@ -387,7 +387,7 @@ static void nothing_else_is_in_reach(void **state)
 
 static void nothing_flips_in_a_vm_that_does_not_run(void **state)
 {
-    static const enum driver_state idle[] = {DRIVER_OFF, DRIVER_RECOVERING, DRIVER_WAITING, DRIVER_FAILED};
+    static const enum driver_state idle[] = {DRIVER_STOPPED, DRIVER_RECOVERING, DRIVER_WAITING, DRIVER_FAILED};
     u64 was;
 
     for (u32 i = 0; i < ARRAY_SIZE(idle); i++) {

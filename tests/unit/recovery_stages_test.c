@@ -96,7 +96,7 @@ static void the_first_report_wins(void **state)
 
 static void who_does_not_run_cannot_be_at_fault(void **state)
 {
-    static const enum driver_state states[] = {DRIVER_OFF, DRIVER_RECOVERING, DRIVER_WAITING, DRIVER_FAILED};
+    static const enum driver_state states[] = {DRIVER_STOPPED, DRIVER_RECOVERING, DRIVER_WAITING, DRIVER_FAILED};
 
     for (u32 i = 0; i < ARRAY_SIZE(states); i++) {
         fake_driver.state = states[i];
@@ -259,8 +259,77 @@ static void the_operator_restarts_what_runs(void **state)
     recovery_run(&fake_driver);
     assert_int_equal(fake_driver.generation, 1);
     assert_int_equal(fake_driver.recovery.restarts_in_window, 0);
-    fake_driver.state = DRIVER_OFF;
-    assert_int_equal(recovery_restart(&fake_driver), ERR_STATE);
+}
+
+/* Silent, not failed: what is in flight waits for the next start, and nothing that policy counts has happened. */
+static void the_operator_stops_and_starts(void **state)
+{
+    u64 event = event_last();
+
+    fake_config.limit = 1;
+    assert_int_equal(recovery_stop(&fake_driver), OK);
+    assert_int_equal(recovery_stop(&fake_driver), ERR_STATE); /* under way */
+    recovery_run(&fake_driver);
+    assert_string_equal(fake_calls, "stop close master-off message-off block revoke reset give-up-silent");
+    assert_int_equal(fake_driver.state, DRIVER_STOPPED);
+    assert_string_equal(recovery_state(&fake_driver), "stopped");
+    assert_int_equal(fake_last_record()->outcome, FAULT_STOPPED);
+    assert_int_equal(fake_events_since(event, EVENT_STOPPED), 1);
+    assert_int_equal(recovery_stop(&fake_driver), ERR_STATE);
+    recovery_tick(&fake_driver, tsc_now() + tsc_from_us(60000000));
+    assert_false(recovery_due(&fake_driver, ~0ull));
+    fake_assert_contained();
+
+    fake_in_flight = 3;
+    assert_int_equal(recovery_restart(&fake_driver), OK);
+    recovery_run(&fake_driver);
+    assert_string_equal(recovery_state(&fake_driver), "recovering");
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    recovery_first_completion(&fake_driver);
+    assert_int_equal(fake_last_record()->outcome, FAULT_RECOVERED);
+    assert_int_equal(fake_last_record()->replayed, 3);
+    assert_int_equal(fake_driver.recovery.crashes, 0);
+    fail_and_run(); /* its one restart is still there */
+    assert_int_equal(fake_driver.state, DRIVER_STARTING);
+    assert_int_equal(fake_driver.recovery.crashes, 1);
+}
+
+static void a_stop_ends_a_pause_and_a_failure(void **state)
+{
+    fake_config.backoff_us = 7000;
+    fail_and_run();
+    assert_string_equal(recovery_state(&fake_driver), "recovering");
+    assert_int_equal(recovery_stop(&fake_driver), OK);
+    assert_int_equal(fake_last_record()->outcome, FAULT_SUPERSEDED);
+    recovery_run(&fake_driver);
+    assert_int_equal(fake_driver.state, DRIVER_STOPPED);
+    fake_time_us += 8000;
+    assert_false(recovery_due(&fake_driver, tsc_now()));
+
+    fake_config.restart = false;
+    fake_driver.state = DRIVER_RUNNING;
+    fail_and_run();
+    assert_string_equal(recovery_state(&fake_driver), "failed");
+    assert_int_equal(recovery_stop(&fake_driver), OK);
+    recovery_run(&fake_driver);
+    assert_string_equal(recovery_state(&fake_driver), "stopped");
+}
+
+/* More than half of its restarts used, as long as the window is open; or heartbeats missed now. */
+static void running_may_be_degraded(void **state)
+{
+    assert_string_equal(recovery_state(&fake_driver), "running");
+    for (u32 i = 1; i <= 3; i++) {
+        fail_and_run();
+        assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+        assert_string_equal(recovery_state(&fake_driver), i < 3 ? "running" : "degraded");
+    }
+    fake_time_us = tsc_to_us(fake_driver.recovery.window_start) + fake_config.window_us;
+    assert_string_equal(recovery_state(&fake_driver), "degraded");
+    fake_time_us++;
+    assert_string_equal(recovery_state(&fake_driver), "running");
+    fake_driver.recovery.heartbeat_misses = 1;
+    assert_string_equal(recovery_state(&fake_driver), "degraded");
 }
 
 /* The device spends it blocked, but not yet reset: what it has under way may end by itself. */
@@ -384,6 +453,9 @@ int main(void)
         TEST(giving_up_may_be_silent),
         TEST(the_operator_revives),
         TEST(the_operator_restarts_what_runs),
+        TEST(the_operator_stops_and_starts),
+        TEST(a_stop_ends_a_pause_and_a_failure),
+        TEST(running_may_be_degraded),
         TEST(a_pause_is_waited_for),
         TEST(the_operator_ends_a_pause),
         TEST(the_stash_survives_when_its_checksum_holds),
