@@ -1,15 +1,15 @@
 """`campaign`: many faults under a verifying load, a row of SQLite for each; goes on where it was interrupted; shards, merges, repeats."""
 
 import collections
+import hashlib
 import json
 import pathlib
 import random
-import shutil
 import threading
 import time
 
 from . import build, campaign_store, faultclass, paths
-from .campaign_plan import BROKEN, OUTCOMES, Job, Spec, indices, job, parse_shard
+from .campaign_plan import BROKEN, OUTCOMES, Evidence, Spec, indices, job, judge, parse_shard
 from .campaign_store import Store
 from .campaign_worker import Rig
 from .session import choose_accel
@@ -17,7 +17,7 @@ from .ui import Failure, Progress, percentile, print_json, say, table, warn
 
 FOLDER = paths.BUILD / "campaigns"
 FAULTS_A_MACHINE = 1000  # then it boots anew, so that nothing can pile up for ever
-BOOTS_IN_A_ROW = 3  # that may fail before the campaign is given up
+SETBACKS = 3  # of a worker, one after the other and with nothing done between them, end the campaign
 DURATIONS = ("detect_us", "reset_us", "restart_us", "replay_us", "first_completion_us", "stall_us")
 
 
@@ -80,10 +80,11 @@ class Runner:
         self.spec, self.store = spec, store
         self.queue = collections.deque(todo)
         self.jobs = min(jobs, len(todo))
-        self.total, self.count = len(todo), 0
-        self.outcomes = collections.Counter()
+        self.total = len(todo)
+        self.outcomes = {}  # of each fault so far
         self.lock = threading.Lock()
         self.stopped = threading.Event()
+        self.setbacks = {}
         self.failure = None
         self.progress = None
 
@@ -114,53 +115,66 @@ class Runner:
             self.stopped.set()
 
     def _work(self, number):
-        failed_boots = 0
-        while not self.stopped.is_set() and (first := self._next()) is not None:
-            self._give_back([first])
+        self.setbacks[number] = 0
+        while not self.stopped.is_set() and self.queue:
             try:
-                rig = Rig(self.spec, paths.RUN / f"{self.store.path.stem}-{number}", self.spec.accel)
-                with rig:
-                    failed_boots = 0
+                with Rig(self.spec, instance_folder(self.store.path, number), self.spec.accel) as rig:
                     self._live(rig, number)
             except Failure as failure:
-                failed_boots += 1
-                if failed_boots == BOOTS_IN_A_ROW:
+                self.setbacks[number] += 1
+                if self.setbacks[number] == SETBACKS:
                     raise
                 warn(f"worker {number} starts again: {failure}")
 
     def _live(self, rig, number):
         """One machine's life: until the work is done, it has lived long enough, or something is wrong."""
-        open_jobs = []
+        unchecked = set()
         try:
             while rig.count < FAULTS_A_MACHINE and not self.stopped.is_set() and (index := self._next()) is not None:
-                open_jobs.append(index)
                 row, _ = rig.run(job(self.spec, index))
                 row["worker"] = number
                 self._put(row)
                 if row["outcome"] in BROKEN or row["outcome"] == "emulator-died":
                     self._wrong(rig, {**row, "image": row.get("image") or 0})
-                    open_jobs.remove(index)
                     return
-                if rig.full():
-                    self._check(rig, open_jobs)
-            self._check(rig, open_jobs)
+                unchecked |= {index} if row.get("image") is None else set()
+                if rig.full() and not self._check(rig, unchecked, number):
+                    return
+            self._check(rig, unchecked, number)
         finally:
-            # What was not compared with its image is run again.
-            self._give_back(index for index in open_jobs if index in {entry[0].index for entry in rig.pending})
+            # What was not compared with its image is made again.
+            self._give_back(unchecked)
 
-    def _check(self, rig, open_jobs):
-        for row in rig.check_images():
+    def _check(self, rig, unchecked, number):
+        """Settle the rows of the last faults. False: the machine did not survive the comparison, for which the last fault answers."""
+        last = rig.pending[-1][1] if rig.pending else None
+        try:
+            settled = rig.check_images()
+            self.store.put_events(rig.name, rig.events())
+        except Failure as failure:
+            if last is None:
+                raise
+            seen = Evidence()
+            rig.explain(seen, failure)
+            last["outcome"], last["detail"], last["image"] = *judge(seen), 0
+            self._wrong(rig, last)
+            unchecked.discard(last["id"])
+            return False
+        for row in settled:
             if not row["image"] and row["outcome"] not in ("wrong-data", "gave-up-by-policy"):
                 liar = faultclass.CLASSES[row["class"]].corrupts
                 row["outcome"], row["detail"] = "wrong-data" if liar else "lost", "the image lacks what was acknowledged"
                 self._wrong(rig, row)
             self.store.put(row)
-            open_jobs.remove(row["id"])
-        self.store.put_events(rig.name, rig.events())
+            unchecked.discard(row["id"])
+        self.setbacks[number] = 0
+        return True
 
     def _wrong(self, rig, row):
         """The directory from which this fault can be repeated and understood."""
         self.store.put(row)
+        with self.lock:
+            self.outcomes[row["id"]] = row["outcome"]
         folder = failure_folder(self.store.path, row["id"])
         rig.save(folder)
         (folder / "fault.json").write_text(json.dumps({"spec": self.spec.as_dict(), "row": row}, indent=1, default=str), encoding="utf-8")
@@ -180,17 +194,22 @@ class Runner:
         if row.get("throughput"):
             self.store.put_throughput(row["id"], row["throughput"])
         with self.lock:
-            self.count += 1
-            self.outcomes[row["outcome"]] += 1
+            self.outcomes[row["id"]] = row["outcome"]
             self.progress.update(self._told())
 
     def _told(self):
         seconds = max(time.monotonic() - self.progress.start, 1e-3)
-        rate = self.count / seconds
-        left = max(self.total - self.count, 0)
-        eta = f", {left / rate:.0f} s left" if rate and left else ""
-        counts = ", ".join(f"{name} {count}" for name, count in self.outcomes.most_common())
-        return f"{self.count}/{self.total}, {rate:.1f} a second{eta}; {counts}"
+        count = len(self.outcomes)
+        rate = count / seconds
+        eta = f", {(self.total - count) / rate:.0f} s left" if 0 < count < self.total else ""
+        counts = ", ".join(f"{name} {number}" for name, number in collections.Counter(self.outcomes.values()).most_common())
+        return f"{count}/{self.total}, {rate:.1f} a second{eta}; {counts}"
+
+
+def instance_folder(db, number):
+    """Of a worker's machine: the same one after an interruption, another one for another file of the same name."""
+    digest = hashlib.sha1(str(pathlib.Path(db).resolve()).encode()).hexdigest()[:8]
+    return paths.RUN / f"campaign-{digest}-{number}"
 
 
 def failure_folder(db, number):
@@ -242,7 +261,7 @@ def _replay(arguments):
     spec, row = _recorded(arguments)
     build.build(spec.preset, verbose=arguments.verbose)
     accel = choose_accel(arguments.accel)
-    wanted: Job = job(spec, row["id"])
+    wanted = job(spec, row["id"])
     plan = None
     if row.get("plan"):
         fields = json.loads(row["plan"])
@@ -256,7 +275,6 @@ def _replay(arguments):
                 again["outcome"] = "wrong-data" if seen.corrupts else "lost"
         if arguments.keep:
             rig.save(pathlib.Path(arguments.keep))
-    shutil.rmtree(folder, ignore_errors=True)
     shown = ("outcome", "detail", "detector", "place", *DURATIONS)
     both = {"id": row["id"], "vm": row["vm"], "class": row["class"], "seed": row["seed"],
             "then": {name: row.get(name) for name in shown}, "now": {name: again.get(name) for name in shown}}

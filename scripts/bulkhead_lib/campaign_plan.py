@@ -123,6 +123,7 @@ class Evidence:
     emulator_died: str = ""
     not_injected: str = ""
     stuck: str = ""  # what did not end
+    error: str = ""  # of the campaign's own code
 
 
 PROTOCOL = ("doubled", "unknown", "protocol")
@@ -132,6 +133,8 @@ FAILED = ("io_errors", "aborted")
 def judge(seen):
     """(outcome, one sentence). The gravest thing first: a broken canary is told even when the request got lost as well."""
     load = seen.load
+    if seen.error:
+        return "worker-error", seen.error
     if seen.hypervisor_failed:
         return "hv-crash", seen.hypervisor_failed
     if seen.emulator_died:

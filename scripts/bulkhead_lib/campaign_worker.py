@@ -5,6 +5,7 @@ import pathlib
 import re
 import shutil
 import signal
+import subprocess
 import time
 import uuid
 
@@ -102,8 +103,7 @@ class Rig:
         self.control.close()
         self.machine.kill()
         machine.remove_instance(self.folder, keep=False)
-        for path in self.disk_images.values():
-            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     # ---- one fault ----
 
@@ -113,12 +113,15 @@ class Rig:
         seen = Evidence(corrupts=faultclass.CLASSES[job.fault].corrupts)
         row = {"id": job.index, "seed": job.seed, "vm": job.vm, "class": job.fault, "machine": self.name, "started": time.time()}
         start = time.monotonic()
+        self.machine.forget()
         try:
             self._settle()
             (self._disk_fault if job.vm in self.disks else self._net_fault)(job, plan, seen, row)
             self._look_around(job, seen)
         except Failure as failure:
-            self._explain(seen, failure)
+            self.explain(seen, failure)
+        except Exception as error:  # a worker's own bug is this fault's outcome: the others still run
+            seen.error = f"{type(error).__name__}: {error}"
         row["seconds"] = round(time.monotonic() - start, 3)
         self._fill(row, seen)
         if row["outcome"] in ("not-manifested", "not-injected", "wrong-data", "io-error", "gave-up-by-policy"):
@@ -165,18 +168,28 @@ class Rig:
     def _inject(self, job, plan, seen, row):
         """Make the fault and wait until it was dealt with, or for as long as it may take to be noticed. When it was made."""
         kind = faultclass.CLASSES[job.fault]
+        at = time.monotonic()
         try:
             plan = plan or kind.plan(job.random(), job.vm, self.control, self.images)
             row["place"], row["plan"] = plan.text, json.dumps({"commands": plan.commands, "wait": plan.wait})
             at = time.monotonic()
             faultclass.apply(self.control, plan)
-        except ControlError as refusal:
+        except Failure as refusal:
+            # A machine that has ended or does not answer is another matter.
+            if not isinstance(refusal, ControlError) and (row.get("plan") or not self._answers()):
+                raise
             seen.not_injected = str(refusal)
-            return time.monotonic()
+            return at
         deadline = time.monotonic() + (NOTICE_SECONDS if plan.wait else LATENT_SECONDS)
         while not self._read_records(job, seen) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         return at
+
+    def _answers(self):
+        try:
+            return bool(self.control.raw("tsc"))
+        except Failure:
+            return False
 
     def _read_records(self, job, seen):
         """Add what is new to the evidence; whether there is anything of this VM's yet."""
@@ -205,15 +218,18 @@ class Rig:
                 break
             time.sleep(POLL_SECONDS)
         self._read_records(job, seen)
-        if panic := GUEST_PANIC.search(self.machine.text, self.machine.position):
+        if panic := GUEST_PANIC.search(self.machine.text):
             seen.guest_failed = panic[0]
 
-    def _explain(self, seen, failure):
+    def explain(self, seen, failure):
         """Something did not go on. The machine's end tells more than the wait that it cut short."""
-        process = self.machine.process
         panic = GUEST_PANIC.search(self.machine.text)
-        if self.machine.ended or process.poll() is not None:
-            code = process.wait(10)
+        try:
+            # Its sockets end before it does.
+            code = self.machine.process.wait(2)
+        except subprocess.TimeoutExpired:
+            code = None
+        if code is not None:
             last = (self.machine.errors() or ["without a word"])[-1]
             if code < 0:
                 seen.emulator_died = f"killed by {signal.Signals(-code).name}"
@@ -244,8 +260,6 @@ class Rig:
 
     def _replace(self, vm, seen, row):
         """A planned restart, so that what nobody noticed does not stay in the driver. It goes on while the next load starts."""
-        if seen.stuck or seen.hypervisor_failed or seen.emulator_died:
-            return
         try:
             self.control.ask(f"restart {vm}")
             self.replaced = True

@@ -21,7 +21,7 @@ examples:
   scripts/bulkhead run --accel bochs          the same on an emulated Intel CPU with VT-x, without an IOMMU
   scripts/bulkhead doctor                     what this host can do
   scripts/bulkhead test -L faults             one group of tests; without -L: all
-  scripts/bulkhead campaign --faults 300      300 faults under a verifying load
+  scripts/bulkhead campaign --faults 300      300 faults under a verifying load; then: scripts/bulkhead report
   scripts/bulkhead check manifests/default.ini
 """
 
@@ -61,6 +61,7 @@ def parser():
     check.add_argument("manifest", metavar="MANIFEST")
     _add_bench(add("bench", "measure disks or network cards through their driver VMs, beside the same guest without a hypervisor", _machine_arguments(("auto", "kvm", "tcg")), json))
     _add_campaign(add("campaign", "inject many faults while a verifying load runs, and write down how each ended; the same command goes on after an interruption", json))
+    _add_report(add("report", "a page with pictures of a campaign, and a trace for Perfetto of it or of a running instance", running))
     loc = add("loc", "count the hypervisor's lines of code, without comments and blanks", json)
     loc.add_argument("--limit", type=int, default=10000, help="exit 1 above this many lines (default: %(default)s)")
     add("doctor", "say what this host can do, what is missing, and which accelerator `auto` picks", json)
@@ -161,9 +162,17 @@ def _add_campaign(campaign):
     campaign.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
 
 
+def _add_report(report):
+    report.add_argument("db", nargs="?", metavar="RESULTS.db", help="of a campaign (default: the newest)")
+    report.add_argument("-o", "--output", metavar="FILE", help="the page (default: beside the results)")
+    report.add_argument("--trace", metavar="OUT.json", help="Chrome's trace-event format, for ui.perfetto.dev: with --seconds of a running instance, else of the campaign")
+    report.add_argument("--machine", metavar="NAME", help="with --trace: of this machine of the campaign (default: the one with the most events)")
+    report.add_argument("--seconds", type=float, metavar="S", help="with --trace: watch the instance --name for so long")
+
+
 def _handlers():
     # Imported late: `help` and `check` need none of the rest.
-    from . import bench, campaign, debug, doctor, loc, session, telemetry, testing
+    from . import bench, campaign, debug, doctor, loc, report, session, telemetry, testing
     return {
         "run": (session.run, {"build", "run"}),
         "test": (testing.run, {"build", "run", "test"}),
@@ -178,6 +187,7 @@ def _handlers():
         "check": (debug.check, {"build", "test"}),
         "bench": (bench.run, {"build", "run"}),
         "campaign": (campaign.run, {"build", "run"}),
+        "report": (report.run, set()),
         "loc": (loc.run, set()),
         "gdb": (debug.gdb, {"gdb"}),
         "doctor": (doctor.run, set()),
@@ -201,6 +211,8 @@ def main(argv):
         purposes = purposes | {"bochs"}
     if getattr(arguments, "net", None) == "netns":
         purposes = purposes | {"netns"}
+    if arguments.command == "report" and (arguments.output or not arguments.trace):
+        purposes = purposes | {"picture"}
     if arguments.command == "bench":
         purposes = purposes | {f"bench-{arguments.what}"} | ({"picture"} if arguments.svg else set())
     try:

@@ -209,6 +209,11 @@ class Machine:
         with self._changed:
             return list(self.filter.log)
 
+    def forget(self):
+        """Drop the text that expect() has consumed: each wait searches all that is kept, and a machine may live for long."""
+        with self._changed:
+            self.text, self.position = self.text[self.position:], 0
+
     def expect(self, pattern, timeout=60):
         """Wait until the pattern (regular expression) appears in the guest's text after what was consumed; consume it."""
         regex = re.compile(pattern)

@@ -28,7 +28,7 @@ PACKAGES = {
     "iperf3": ("test bench-net", "the peer of the guest's TCP throughput tests"),
     "curl": ("test", "the peer of the guest's HTTP server"),
     "iproute2": ("test netns", "addresses of the TAP devices of a network namespace"),
-    "python3-matplotlib": ("picture test", "draws what `bench --svg` found"),
+    "python3-matplotlib": ("picture test", "draws what `bench --svg` and campaigns found"),
     "parallel": ("test", "runs the shards of a campaign"),
     "spin": ("test", "checks the model of the relay's protocol"),
     "python3-capstone": ("test inject", "decodes the drivers' instructions, for faults that change some"),

@@ -3,18 +3,23 @@ Campaigns: each fault is told by a row, an interruption costs nothing that was d
 repeated. Small ones, with the command that people type.
 """
 
+import html.parser
 import json
 import os
-import pathlib
+import re
 import signal
 import sqlite3
 import subprocess
 import time
+from xml.etree import ElementTree
 
-from harness import ROOT, case, check, main
-from bulkhead_lib import campaign_plan
-from bulkhead_lib.campaign_plan import Evidence, judge
+from harness import ROOT, case, check, faultlog, main
+from bulkhead_lib import campaign_plan, trace
+from bulkhead_lib.campaign import Runner, summary
+from bulkhead_lib.campaign_load import REGION
+from bulkhead_lib.campaign_plan import Evidence, Spec, judge
 from bulkhead_lib.campaign_store import COLUMNS, Store
+from bulkhead_lib.campaign_worker import Rig
 from bulkhead_lib.faultlog import Record
 
 LABEL = "campaign"
@@ -54,7 +59,7 @@ def identity(row):
 
 
 def expected(faults, seed, classes=tuple(CLASSES.split(",")), vms=("blk0",)):
-    spec = campaign_plan.Spec(faults, seed, classes, vms, ("ahci",), ("e1000e",), (), "tcg", "release")
+    spec = Spec(faults, seed, classes, vms, ("ahci",), ("e1000e",), (), "tcg", "release")
     jobs = [campaign_plan.job(spec, index) for index in range(faults)]
     return [(job.index, job.seed, job.vm, job.fault) for job in jobs]
 
@@ -106,14 +111,14 @@ def verdicts(lab):
 @case
 def shards_and_blocks(lab):
     """The shards' faults are together the whole's, and each block of faults has every class on every VM once."""
-    spec = campaign_plan.Spec(101, 3, ("a", "b", "c"), ("blk0", "net0"), (), (), (), "tcg", "release")
+    spec = Spec(101, 3, ("a", "b", "c"), ("blk0", "net0"), (), (), (), "tcg", "release")
     whole = sorted(index for part in range(4) for index in campaign_plan.indices(spec, (part, 4)))
     check(whole == list(range(101)), f"four shards have {len(whole)} faults")
     jobs = [campaign_plan.job(spec, index) for index in range(96)]
     for at in range(0, 96, 6):
         check(len({(job.vm, job.fault) for job in jobs[at:at + 6]}) == 6, f"a block lacks a class: {jobs[at:at + 6]}")
     check(len({job.load_seed for job in jobs}) == 96, "two faults have the same load")
-    check(jobs != [campaign_plan.job(campaign_plan.Spec(101, 4, *list(spec.as_dict().values())[2:]), index) for index in range(96)],
+    check(jobs != [campaign_plan.job(Spec(101, 4, *list(spec.as_dict().values())[2:]), index) for index in range(96)],
           "another seed makes the same campaign")
 
 
@@ -161,6 +166,151 @@ def interrupted_and_in_shards(lab):
     with sqlite3.connect(other) as base:
         base.execute("UPDATE campaign SET value = replace(value, ?, '1')", (str(SEED),))
     run(lab, "campaign", "--merge", str(other), str(lab.folder / "shard2.db"), status=1)
+
+
+@case
+def wrong_ends(lab):
+    """
+    An emulator that is killed, a campaign's own bug, and a sector of the image that changes behind everybody's back: each is told by its
+    own outcome, costs no other fault, and leaves a directory from which it can be repeated.
+    """
+    spec = Spec(16, SEED, ("crash", "garbage"), ("blk0",), ("ahci",), ("e1000e",), (), os.environ.get("BULKHEAD_ACCEL", "tcg"), "release")
+    inject, compare = Rig._inject, Rig.check_images
+
+    def spoiled_inject(self, wanted, *arguments):
+        if wanted.index == 3:
+            self.machine.process.kill()
+        if wanted.index == 6:
+            raise ZeroDivisionError("a bug")
+        return inject(self, wanted, *arguments)
+
+    def spoiled_compare(self):
+        for slot, (entry, _, _) in enumerate(self.pending):
+            if entry.index == 9:
+                with open(self.disk_images["blk0"], "r+b") as file:
+                    file.seek((slot * REGION + 17) * 512 + 100)
+                    file.write(b"\xff\x00\xff\x00")
+        return compare(self)
+
+    db = lab.folder / "wrong.db"
+    Rig._inject, Rig.check_images = spoiled_inject, spoiled_compare
+    try:
+        with Store(db) as store:
+            store.open_for(spec)
+            Runner(spec, store, list(range(16)), 1).run()
+    finally:
+        Rig._inject, Rig.check_images = inject, compare
+    found = {row["id"]: row["outcome"] for row in rows(db)}
+    wanted = {**dict.fromkeys(range(16), "recovered"), 3: "emulator-died", 6: "worker-error", 9: "lost"}
+    check(found == wanted, f"other ends: {found}")
+    for number in (3, 6, 9):
+        folder = db.with_suffix(".failures") / str(number)
+        check((folder / "fault.json").exists() and (folder / "console.log").exists(), f"fault {number} left {sorted(folder.iterdir())}")
+    check("kind=" in (db.with_suffix(".failures") / "9" / "events.txt").read_text(), "the events were not saved")
+    check(summary(rows(db))["broken"] == 2, f"an emulator's end counts as broken: {summary(rows(db))}")
+    again = json.loads(run(lab, "campaign", "--no-install", "--json", "--replay", str(db.with_suffix(".failures") / "9")))
+    check((again["then"]["outcome"], again["now"]["outcome"]) == ("lost", "recovered"), f"repeated, without the change: {again}")
+
+
+# ---- what is made of it ----
+
+class Strict(html.parser.HTMLParser):
+    """Elements must be closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.pictures, self.foreign = [], 0, []
+
+    def handle_starttag(self, tag, attributes):
+        self.open.append(tag)
+        self.pictures += tag == "svg"
+        self.foreign += [value for name, value in attributes if name in ("src", "href") and not value.startswith("#")]
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        check(self.open and self.open.pop() == tag, f"</{tag}> closes something else, line {self.getpos()[0]}")
+
+
+def invented_row(number, outcome, **fields):
+    """A row as a campaign writes it."""
+    began = 1000000 + number * 100000
+    record = {"seq": number + 1, "vm": "blk0", "kind": "exception", "outcome": "recovered", "injected": "crash", "t_injected": began,
+              "t_detect": began + 500, "t_decide": began + 510, "t_quiesce": began + 520, "quiesce_us": 300, "t_reset": began + 900, "reset_us": 50,
+              "t_restart": began + 1000, "t_offer": began + 6000, "t_replay": began + 6400, "t_first_completion": began + 9000}
+    return {"id": number, "seed": f"1/{number}", "vm": "blk0", "class": "crash", "place": "somewhere <&>", "manifested": 1, "detector": "exception",
+            "detect_us": 500, "quiesce_us": 300, "reset_us": 50, "restart_us": 5000, "replay_us": 400, "first_completion_us": 9000 + number,
+            "stall_us": 12000 + number, "outcome": outcome, "detail": "", "image": 1, "machine": "m", "started": 1.7e9 + number, "seconds": 0.2,
+            "record": json.dumps([record]), "load": "{}", **fields}
+
+
+@case
+def page_and_trace(lab):
+    """The page is one well-formed file with its pictures, and names each fault that was not recovered; the trace's spans lie in each other."""
+    db = lab.folder / "invented.db"
+    with Store(db) as store:
+        store.open_for(Spec(60, 1, ("crash",), ("blk0", "net0"), ("ahci",), ("e1000e",), (), "tcg", "release"))
+        for number in range(60):
+            outcome = {7: "lost", 8: "not-manifested"}.get(number, "recovered")
+            fields = {"detail": "three sectors <read> wrong"} if number == 7 else {}
+            fields |= {"vm": "net0"} if number % 3 == 1 else {}
+            store.put(invented_row(number, outcome, **fields))
+        for number in (6, 9, 10, 13):
+            store.put_throughput(number, [(ms, (ms + 500) * 40000) for ms in range(-500, 800, 10)])
+        store.put_events("m", [{"seq": 1, "us": 5, "vm": "-", "kind": "log", "text": "booted"},
+                               {"seq": 2, "us": 2000000, "vm": "blk0", "kind": "inject", "text": "crash armed"}])
+    page, out = lab.folder / "page.html", lab.folder / "trace.json"
+    run(lab, "report", "--no-install", str(db), "-o", str(page), "--trace", str(out))
+    text = page.read_text(encoding="utf-8")
+    parser = Strict()
+    parser.feed(text)
+    ElementTree.fromstring(text.split("\n", 1)[1])
+    check(parser.open == [] and parser.pictures == 8, f"{parser.pictures} pictures, open: {parser.open}")
+    check(not parser.foreign and "url(http" not in text and len(text) < 1 << 20, f"it is not self-contained: {parser.foreign[:3]}")
+    check("three sectors &lt;read&gt; wrong" in text and "broke the promise" in text, "the lost fault is not told")
+    names = re.findall(r' id="([^"]+)"', text)
+    check(len(names) == len(set(names)), "two pictures share a name")
+    check_trace(json.loads(out.read_text(encoding="utf-8")), {"blk0", "hypervisor"})
+
+
+def check_trace(trace, rows_):
+    events = trace["traceEvents"]
+    spans = [event for event in events if event["ph"] == "X"]
+    whole = [span for span in spans if span["args"]]
+    processes = {event["args"]["name"] for event in events if event["name"] == "process_name"}
+    check(processes == rows_, f"the rows are {processes}")
+    check(whole and all(span["ts"] > 0 and span["dur"] >= 0 for span in spans), f"{len(whole)} faults, or a span before the boot")
+    for stage in (span for span in spans if not span["args"]):
+        inside = any(fault["pid"] == stage["pid"] and fault["ts"] <= stage["ts"] and stage["ts"] + stage["dur"] <= fault["ts"] + fault["dur"] + 1
+                     for fault in whole)
+        check(inside, f"a stage lies in no fault: {stage}")
+    stages = {span["name"] for span in spans if not span["args"]}
+    check({"detect", "decide", "quiesce", "reset", "restart", "replay"} <= stages, f"stages are missing, there are {stages}")
+    end = max(span["ts"] + span["dur"] for span in spans)
+    check(all(0 <= event["ts"] <= end + 60e6 for event in events if event["ph"] in "iC"), "an event lies outside of the run")
+
+
+@case
+def watched_run(lab):
+    """A trace of a running machine: its counters as rates, and a fault that was made meanwhile with its six stages."""
+    with lab.machine() as machine:
+        machine.boot()
+        command = "blk load --seed 1 --depth 8 --quiet"
+        machine.send(command)
+        machine.expect("load: vda: seed", 20)
+        samples = [trace.sample(machine.control)]
+        machine.inject("blk0", "crash")
+        found = trace.watch(machine.control, 0.5)
+        found.add_rates([*samples, trace.sample(machine.control)])
+        found.add_faults([record.fields for record in faultlog.read(machine.control)])
+        found.write(lab.folder / "trace.json")
+        machine.type("\x03")
+        machine.finish(command, 60)
+    loaded = json.loads((lab.folder / "trace.json").read_text(encoding="utf-8"))
+    check_trace(loaded, {"blk0", "main"})
+    rates = {event["name"]: event["args"] for event in loaded["traceEvents"] if event["ph"] == "C" and max(event["args"].values()) > 0}
+    check({"exits a second", "I/O a second", "bytes a second"} <= set(rates), f"no rates but {list(rates)}")
 
 
 def partial(db):
