@@ -5,13 +5,6 @@
 #define VECTORS 32u
 #define CODE_SELECTOR 0x08u
 
-/* What the stubs of start.S leave on the stack, lowest address first. */
-struct exception_frame {
-    u64 vector;
-    u64 error;
-    u64 rip;
-};
-
 extern const u64 exception_stubs[VECTORS]; /* start.S */
 void exception_load(const struct descriptor_pointer *gdt, const struct descriptor_pointer *idt);
 
@@ -23,7 +16,10 @@ void exception_report(const struct exception_frame *frame);
 
 void exception_report(const struct exception_frame *frame)
 {
-    driver_fault(DRIVER_FAULT_EXCEPTION, frame->vector << 56 | (frame->rip & 0x00ffffffffffffffull));
+    hypercall(HYPERCALL_FAULT, DRIVER_FAULT_EXCEPTION, frame->vector << 56 | (frame->rip & 0x00ffffffffffffffull),
+              (u64)frame);
+    for (;;) /* as in driver_fault() */
+        asm volatile("pause");
 }
 
 void exception_setup(void)

@@ -1,11 +1,17 @@
 /* Entry of a driver VM (shared/abi/hypercall.h "Start") and the exception stubs. The hypervisor has zeroed .bss. */
 
+    .cfi_sections .debug_frame
     .section .text.start, "ax"
     .globl _start
+    .type _start, @function
 _start:
+    .cfi_startproc
+    .cfi_undefined rip          /* a debugger's backtrace ends here */
     xorl %ebp, %ebp
     call runtime_main           /* RSP = ram_size is 16-byte aligned, RDI = driver_info */
     ud2
+    .cfi_endproc
+    .size _start, . - _start    /* image_start is the same address: a debugger prefers what has a size */
 
 /* void exception_load(const struct descriptor_pointer *gdt, const struct descriptor_pointer *idt) */
     .text
@@ -47,6 +53,22 @@ exception_stub_\vector:
     .endr
 
 exception_common:
+    pushq %r15
+    pushq %r14
+    pushq %r13
+    pushq %r12
+    pushq %r11
+    pushq %r10
+    pushq %r9
+    pushq %r8
+    pushq %rdi
+    pushq %rsi
+    pushq %rbp
+    pushq %rsp
+    pushq %rbx
+    pushq %rdx
+    pushq %rcx
+    pushq %rax
     movq %rsp, %rdi             /* struct exception_frame */
     andq $-16, %rsp
     cld

@@ -6,6 +6,8 @@
 
 #include "shared/lib/types.h"
 
+struct driver;
+
 /* A piece as it stands, at most 255 bytes; a line ends with its newline. %s only for words that need no quotes. */
 void answer(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* Any text, quoted; quotes, backslashes and unprintable bytes in it are replaced. */
@@ -18,3 +20,6 @@ void report_stats(void);
 void report_events(u64 from);
 void report_trace(u64 from);
 void report_faults(u64 from);
+/* What the generation that failed last has left (crash_page()): registers, and from this offset on the first page that
+ * is not all zero. */
+void report_core(const struct driver *driver, u64 at);

@@ -93,6 +93,18 @@ static const char *start(struct vm *vm, const char *const words[])
     return ends ? restart(vm, words) : "it runs already";
 }
 
+static const char *core(struct vm *vm, const char *const words[])
+{
+    u64 at;
+
+    if (vm->driver->crash.sequence == 0)
+        return "this VM has had no fault";
+    if (!str_to_u64(words[0], &at) || at % PAGE_SIZE != 0 || at > vm->ram_size)
+        return "FROM is not the address of a page of its memory";
+    report_core(vm->driver, at);
+    return NULL;
+}
+
 static void tell_clock(void)
 {
     answer("tsc now=%lu khz=%lu us=%lu\n", tsc_now(), tsc_khz, time_us());
@@ -119,6 +131,7 @@ static const struct command {
     {"restart", 1, 1, .act = restart, .help = "VM: start it anew, whatever became of it; the guest after its end, too"},
     {"stop", 1, 1, .act = stop, .help = "VM: end a driver VM; its device is silent, requests wait"},
     {"start", 1, 1, .act = start, .help = "VM: start one that was stopped or given up on"},
+    {"core", 2, 2, .act = core, .help = "VM FROM: what its last fault left: registers, memory from there on"},
     {"tsc", 0, 0, .tell = tell_clock, .help = "the clock"},
 };
 

@@ -10,6 +10,8 @@
 #include "hv/relay/relay.h"
 #include "shared/lib/printf.h"
 
+#define CORE_PAGES 64u /* that one command looks at */
+
 static const char *vm_name(u32 id)
 {
     return id < vm_count ? vms[id]->name : "-";
@@ -162,4 +164,31 @@ void report_faults(u64 from)
     for (u32 i = 0; i < recovery_history_count(); i++)
         if (recovery_history(i)->sequence >= from)
             report_fault(recovery_history(i));
+}
+
+/* The rows of a page that are not all zero; how many. */
+static u32 report_page(const u64 *w, u64 at)
+{
+    u32 rows = 0;
+
+    for (u64 end = at + PAGE_SIZE; at < end; at += 32, w += 4)
+        if ((w[0] | w[1] | w[2] | w[3]) && ++rows)
+            answer("memory at=0x%lx words=%lx,%lx,%lx,%lx\n", at, w[0], w[1], w[2], w[3]);
+    return rows;
+}
+
+/* A page a command at most, and a bounded search for it: the lock is held meanwhile. */
+void report_core(const struct driver *driver, u64 at)
+{
+    const struct vcpu *vcpu = &driver->crash_vcpu;
+    u64 last = at + CORE_PAGES * PAGE_SIZE, end = driver->vm->ram_size;
+
+    report_fault(&driver->crash);
+    answer("registers rip=0x%lx rflags=0x%lx", vcpu->rip, vcpu->rflags);
+    for (u32 i = 0; i < 16; i++)
+        answer(" r%u=0x%lx", i, ((const u64 *)&vcpu->regs)[i]);
+    answer("\n");
+    for (u32 rows = 0; rows == 0 && at < last && at <= end; at += PAGE_SIZE)
+        rows = report_page(crash_page(driver, at), at);
+    answer("next at=0x%lx end=0x%lx\n", at, end);
 }

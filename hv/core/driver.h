@@ -36,7 +36,16 @@ struct driver {
 
     const void *image; /* the file, in loader memory */
     u64 image_size;
-    u8 *pristine; /* the VM's RAM as each generation finds it; ram_size bytes, written once */
+    u8 *pristine;      /* the VM's RAM as each generation finds it, written once; */
+    u64 pristine_size; /* ... an even number of pages; what is above is zero, as is the page that follows the copy */
+    /*
+     * What the generation that failed last has left, for `core` (hv/recovery/crash.c). Until its successor starts, the
+     * VM's own memory is that still. A driver's bytes: nobody here looks into them.
+     */
+    struct fault_record crash; /* as it was when the VM had been stopped; sequence 0: no fault so far */
+    struct vcpu crash_vcpu;    /* its registers then */
+    u8 *crash_memory;          /* RAM, of it the pages that are kept; then the info page */
+    u8 *crash_kept;            /* for each page of RAM: 1, or 0: it was as in the pristine image */
     u64 entry;
     hpa_t info_page;   /* struct driver_info */
     hpa_t events_page; /* struct driver_events */
@@ -75,12 +84,14 @@ u64 driver_bar_address(const struct pci_device *dev, u32 index);
  */
 NODISCARD status_t driver_map_bars(struct driver *driver);
 
-/* Load the image into the pristine copy of the VM's RAM. Boot, once. */
+/* Load the image into the pristine copy of the VM's RAM, and take the room for a crash. Boot, once. */
 void driver_create_pristine(struct driver *driver);
+/* The page at that offset of RAM, as each generation finds it. */
+const u64 *driver_pristine_page(const struct driver *driver, u64 at);
 
 /*
- * (Re)build the VM: RAM from its pristine copy, info page; reset the vCPU; state STARTING; runnable. Does not touch
- * device, relay or rings. Cannot fail.
+ * (Re)build the VM: RAM from its pristine copy, info page; reset the vCPU; state STARTING; runnable. What that changes
+ * goes to crash_memory first. Does not touch device, relay or rings. Cannot fail.
  */
 void driver_start(struct driver *driver);
 

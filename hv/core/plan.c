@@ -87,8 +87,8 @@ static void check_device(const struct manifest_vm *config)
 static void check_memory(const struct manifest_vm *config, u64 *sum)
 {
     u64 free = frames_free_count * PAGE_SIZE, largest = frames_largest_run(MIB(2)) * PAGE_SIZE;
-    bool driver = config->kind == MANIFEST_DRIVER; /* twice: its RAM and the pristine copy */
-    u64 need = driver ? 2 * config->memory + DRIVER_OVERHEAD : config->memory + GUEST_OVERHEAD;
+    bool driver = config->kind == MANIFEST_DRIVER; /* three times: its RAM, the pristine copy, what a crash left */
+    u64 need = driver ? 3 * config->memory + DRIVER_OVERHEAD : config->memory + GUEST_OVERHEAD;
 
     if (!add_u64(*sum, need, sum) || *sum > free)
         refuse(config, config->line_memory,

@@ -68,6 +68,8 @@ static void run_stages(struct driver *driver)
 
     record->t_quiesce = tsc_now();
     recovery_quiesce(driver);
+    driver->crash = *record;
+    driver->crash_vcpu = driver->vm->vcpu;
     record->t_quiesce_end = tsc_now();
     event_add(EVENT_QUIESCE, driver->vm->id, "device blocked, grants revoked, %lu us", us_since(record->t_quiesce));
 

@@ -135,6 +135,12 @@ NODISCARD status_t recovery_stop(struct driver *driver);
  */
 const char *recovery_state(const struct driver *driver);
 
+/*
+ * crash.c: a page of what the generation that failed last has left, at < ram_size, and at ram_size its info page. The
+ * address of the page; content: the driver's own.
+ */
+const u64 *crash_page(const struct driver *driver, u64 at);
+
 /* Checksum (FNV-1a) of the first `length` bytes of the stash page; length <= DRIVER_STASH_SIZE. */
 u32 recovery_stash_checksum(const struct driver *driver, u32 length);
 

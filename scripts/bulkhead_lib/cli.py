@@ -68,6 +68,11 @@ def parser():
     gdb = add("gdb", "a debugger on a running instance, with the symbols of a VM's image (or of `hv`)", running)
     gdb.add_argument("vm", metavar="VM")
     gdb.add_argument("--port", type=int, default=1234, help="of QEMU's gdbstub on localhost (default: %(default)s)")
+    core = add("core", "what a driver VM's last fault has left: a core for gdb, the image with its symbols, and a report in words", running, json)
+    core.add_argument("vm", metavar="VM")
+    core.add_argument("-o", "--output", metavar="FILE", help="the core; image and report lie beside it (default: VM-FAULT.core in the instance's folder)")
+    core.add_argument("--backtrace", action="store_true", help="print gdb's backtrace")
+    core.add_argument("--gdb", action="store_true", help="then open it in gdb")
     netns = add("netns", "run a program of the host in the network namespace of an instance (run --net netns); without one: a shell", running)
     netns.add_argument("program", nargs=argparse.REMAINDER, metavar="COMMAND", help="and its arguments, e.g. iperf3 -c 10.77.0.2")
     commands.add_parser("help", help="this text")
@@ -172,7 +177,7 @@ def _add_report(report):
 
 def _handlers():
     # Imported late: `help` and `check` need none of the rest.
-    from . import bench, campaign, debug, doctor, loc, report, session, telemetry, testing
+    from . import bench, campaign, core, debug, doctor, loc, report, session, telemetry, testing
     return {
         "run": (session.run, {"build", "run"}),
         "test": (testing.run, {"build", "run", "test"}),
@@ -190,6 +195,7 @@ def _handlers():
         "report": (report.run, set()),
         "loc": (loc.run, set()),
         "gdb": (debug.gdb, {"gdb"}),
+        "core": (core.core, {"gdb", "symbols"}),
         "doctor": (doctor.run, set()),
         "netns": (network.netns, set()),
     }

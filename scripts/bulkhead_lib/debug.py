@@ -2,16 +2,12 @@
 
 import json
 import os
-import pathlib
-import re
 import socket
 import subprocess
 import time
 
-from . import build, machine, paths
+from . import build, machine, paths, symbols
 from .ui import Failure, say
-
-SECTION = re.compile(r"^\s*\[vm\s+([a-z0-9_-]+)\s*\]|^\s*image\s*=\s*(\S+)", re.MULTILINE)
 
 
 def check(arguments):
@@ -22,17 +18,6 @@ def check(arguments):
     return subprocess.run(command, check=False).returncode
 
 
-def vm_images(manifest_text):
-    """{VM name: image file name}."""
-    result, name = {}, None
-    for section, image in SECTION.findall(manifest_text):
-        if section:
-            name = section
-        elif name:
-            result[name] = image
-    return result
-
-
 def gdb(arguments):
     folder = paths.instance(arguments.name)
     if not machine.Instance.is_running(folder):
@@ -40,14 +25,10 @@ def gdb(arguments):
     description = machine.Instance(folder).description()
     if description["accel"] == "bochs":
         raise Failure("a debugger needs QEMU: Debian's Bochs has no stub for gdb")
-    names = {"hv": "hv.elf", **vm_images((folder / "esp" / "bulkhead" / "manifest.ini").read_text(errors="replace"))}
-    if arguments.vm not in names:
-        raise Failure(f"no VM '{arguments.vm}' in this instance; there are: {', '.join(names)}")
+    image = symbols.file_for(folder, arguments.vm)
     port = description.get("gdb") or arguments.port
     if not description.get("gdb"):
         start_gdbstub(folder, port)
-    # Beside what boots, which has no debug information (cmake/freestanding.cmake).
-    image = pathlib.Path(description["images"]).parent / "debug" / names[arguments.vm]
     say(f"symbols: {image}\nThe stub shows whatever a CPU runs at that moment: breakpoints go by virtual address, "
         f"`info threads` lists the CPUs, `detach` lets the machine go on.")
     os.execvp("gdb", ["gdb", "-q", str(image), "-ex", "set pagination off", "-ex", "set architecture i386:x86-64",

@@ -10,7 +10,7 @@ from .ui import Failure, say
 PACKAGES = {
     "gcc": ("build", "compiles everything"),
     "libc6-dev": ("build", "C library headers for the host tools"),
-    "binutils": ("build", "assembler, linker, objcopy"),
+    "binutils": ("build symbols", "assembler, linker, objcopy; nm and addr2line name places in a driver"),
     "cmake": ("build", "the build"),
     "ninja-build": ("build", "the build"),
     "dpkg-dev": ("build", "unpacks lwIP's source package"),
@@ -32,7 +32,7 @@ PACKAGES = {
     "parallel": ("test", "runs the shards of a campaign"),
     "spin": ("test", "checks the model of the relay's protocol"),
     "python3-capstone": ("test inject", "decodes the drivers' instructions, for faults that change some"),
-    "gdb": ("gdb", "the debugger"),
+    "gdb": ("gdb test", "the debugger; opens the cores of driver VMs"),
 }
 
 

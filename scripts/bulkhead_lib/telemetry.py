@@ -4,7 +4,7 @@ import pathlib
 import random
 import time
 
-from . import faultclass, faultlog, paths
+from . import faultclass, faultlog, paths, symbols
 from .control import Control
 from .machine import Instance
 from .ui import Failure, print_json, say, table
@@ -20,9 +20,15 @@ def connect(arguments):
     return Control(folder)
 
 
+def reasons(arguments):
+    return symbols.Reasons(paths.instance(arguments.name))
+
+
 def _show(arguments, command):
-    groups = {}
+    groups, named = {}, reasons(arguments)
     for kind, fields in connect(arguments).ask(command):
+        if "last_fault" in fields:
+            fields["last_fault"] = named.name(fields["name"], fields["last_fault"])
         groups.setdefault(kind, []).append(fields)
     if arguments.json:
         print_json(groups)
@@ -67,13 +73,13 @@ def events(arguments):
 
 
 def faults(arguments):
-    records = faultlog.read(connect(arguments))
+    records, named = faultlog.read(connect(arguments)), reasons(arguments)
     if arguments.json:
-        print_json([record.as_dict() for record in records])
+        print_json([{**record.as_dict(), "reason": named.name(record.vm, record.text)} for record in records])
     elif not records:
         print("no fault so far")
     else:
-        table([record.row() for record in records])
+        table([{**record.row(), "reason": named.name(record.vm, record.text)} for record in records])
     return 0
 
 
@@ -99,11 +105,12 @@ def inject(arguments):
 
 
 def _await(arguments, control, last, plan):
+    named = reasons(arguments)
     try:
         record = faultlog.wait_for(control, arguments.vm, last, RECOVERY_SECONDS)
         # A successor that failed as well has a record of its own.
         while record.outcome == "superseded":
-            say(f"{record.vm}: detected by {record.kind}: {record.text}; before that was over:")
+            say(f"{record.vm}: detected by {record.kind}: {named.name(record.vm, record.text)}; before that was over:")
             record = faultlog.wait_for(control, arguments.vm, record.sequence, RECOVERY_SECONDS)
     except Failure:
         if plan.wait:
@@ -113,10 +120,11 @@ def _await(arguments, control, last, plan):
         else:
             print(f"{arguments.vm}: not manifested within {RECOVERY_SECONDS} s")
         return 0
+    reason = named.name(record.vm, record.text)
     if arguments.json:
-        print_json(record.as_dict())
+        print_json({**record.as_dict(), "reason": reason})
     else:
-        print(f"{record.vm}: detected by {record.kind}: {record.text}")
+        print(f"{record.vm}: detected by {record.kind}: {reason}")
         print(f"{record.vm}: {record.outcome}; times in µs:")
         table([record.durations()])
     return 0 if record.outcome == "recovered" else 1

@@ -115,7 +115,10 @@ enum hypercall {
     HYPERCALL_LOG = 5,
     /* time(): microseconds since boot. (RDTSC and tsc_khz do the same without an exit.) */
     HYPERCALL_TIME = 6,
-    /* fault(code, detail): the driver gives up on itself; it is restarted. Does not return. */
+    /*
+     * fault(code, detail, frame): the driver gives up on itself; it is restarted. Does not return. frame is for crash reports, and
+     * not the hypervisor's business: after an exception the address of its struct exception_frame (drivervm/runtime/exception.h), else 0.
+     */
     HYPERCALL_FAULT = 7,
     /* pci_read(offset, width 1/2/4): the device's configuration space, filtered. */
     HYPERCALL_PCI_READ = 8,

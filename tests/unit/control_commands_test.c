@@ -1,8 +1,8 @@
 /* The commands of the control port and their answers. */
 /* SOURCES: hv/recovery/detect.c hv/recovery/detect_progress.c hv/recovery/detect_dma.c hv/recovery/decide.c
-   hv/recovery/quiesce.c hv/recovery/reset_device.c hv/recovery/restart.c hv/recovery/replay.c hv/recovery/recovery.c
-   hv/recovery/inject.c hv/control/events.c hv/control/commands.c hv/control/report.c hv/exit/hypercall.c hv/core/vm.c
- */
+   hv/recovery/quiesce.c hv/recovery/reset_device.c hv/recovery/restart.c hv/recovery/replay.c hv/recovery/crash.c
+   hv/recovery/recovery.c hv/recovery/inject.c hv/control/events.c hv/control/commands.c hv/control/report.c
+   hv/exit/hypercall.c hv/core/vm.c */
 /* INCLUDE_FAKES */
 #include "hv/arch/x86/vendor.h"
 #include "hv/core/cpu.h"
@@ -256,6 +256,83 @@ static void stop_and_start_say_what_is_wrong(void **state)
     assert_has("kind=operator outcome=stopped");
 }
 
+/* The number behind the last `key=0x` of the answer. */
+static u64 last_number(const char *key)
+{
+    const char *at = NULL;
+
+    for (const char *found = answer; (found = strstr(found, key)) != NULL; found++)
+        at = found + strlen(key);
+    assert_non_null(at);
+    return strtoull(at, NULL, 16);
+}
+
+static void core_says_what_is_wrong(void **state)
+{
+    assert_string_equal(ask("core main 0"), "error this VM has no driver\n");
+    assert_string_equal(ask("core blk0 0"), "error this VM has had no fault\n");
+    assert_string_equal(ask("core blk7 0"), "error no such VM\n");
+    recovery_report(&fake_driver, FAULT_DECLARED, 0, 0, "x");
+    recovery_run(&fake_driver);
+    static const char *const lines[] = {"core blk0 1",        "core blk0 -4096",  "core blk0 0x102000", "core blk0 x",
+                                        "core blk0 0x101001", "core blk0 4097",   "core blk0 18446744073709547520"};
+    for (u32 i = 0; i < ARRAY_SIZE(lines); i++)
+        assert_string_equal(ask(lines[i]), "error FROM is not the address of a page of its memory\n");
+    assert_string_equal(ask("core blk0"), "error wrong number of arguments: see help\n");
+}
+
+/* A VM that policy gave up on: its memory is its own still, and `core` reads it there. */
+static void core_gives_registers_and_memory(void **state)
+{
+    u64 *ram = hpa_to_ptr(HPA(FAKE_RAM));
+
+    memset(ram, 0, FAKE_RAM_SIZE);
+    ram[0x3000 / 8 + 9] = 0xfedcba9876543210;
+    ram[0x3000 / 8 + 15] = 7;
+    *(u64 *)hpa_to_ptr(HPA(FAKE_INFO)) = 0x1f0;
+    fake_config.restart = false;
+    fake_vm.vcpu.regs = (struct vcpu_registers){.rax = 0xa, .rsp = 0xff0, .r15 = ~0ull};
+    fake_vm.vcpu.rflags = 0x202;
+    recovery_report(&fake_driver, FAULT_HEARTBEAT, 0x10040, 0, "stands still");
+    recovery_run(&fake_driver);
+    assert_int_equal(fake_driver.state, DRIVER_FAILED);
+
+    ask("core blk0 0");
+    assert_has(" vm=blk0 generation=0 kind=heartbeat outcome=open ");
+    assert_has("registers rip=0x10040 rflags=0x202 r0=0xa r1=0x0 r2=0x0 r3=0x0 r4=0xff0 r5=0x0 ");
+    assert_has(" r15=0xffffffffffffffff\nmemory at=0x3040 words=0,fedcba9876543210,0,0\n"
+               "memory at=0x3060 words=0,0,0,7\n"
+               "next at=0x4000 end=0x100000\nok\n");
+    /* No answer takes longer than so many pages, and each goes on where the one before has ended. */
+    ask("core blk0 0x4000");
+    assert_null(strstr(answer, "memory"));
+    assert_int_equal(last_number("next at=0x"), 0x44000);
+    u64 at = 0x44000, answers = 0;
+    for (char line[40]; at < FAKE_RAM_SIZE; answers++) {
+        snprintf(line, sizeof(line), "core blk0 0x%llx", (unsigned long long)at);
+        ask(line);
+        at = last_number("next at=0x");
+    }
+    assert_int_equal(answers, 3);
+    assert_has("memory at=0x100000 words=1f0,0,0,0\n"); /* behind RAM: the info page */
+    assert_int_equal(at, FAKE_RAM_SIZE + PAGE_SIZE);
+}
+
+static void core_of_a_full_page_is_one_answer(void **state)
+{
+    recovery_report(&fake_driver, FAULT_DECLARED, 0, 0, "x");
+    recovery_run(&fake_driver);
+    /* Restarted: what was kept, and of the rest what is pristine. */
+    memset(fake_crash + 0x7000, 0xff, 2 * PAGE_SIZE);
+    fake_kept[7] = fake_kept[8] = 1;
+    fake_pristine[511] = 0x77;
+    ask("core blk0 0x7000");
+    assert_int_equal(last_number("next at=0x"), 0x8000);
+    assert_true(answer_length > 2 * PAGE_SIZE && answer_length < KIB(16));
+    ask("core blk0 0x6000");
+    assert_has("memory at=0x6fe0 words=0,0,0,77\nnext at=0x7000 ");
+}
+
 static void hostile_lines_are_errors(void **state)
 {
     static char long_line[2000];
@@ -267,6 +344,8 @@ static void hostile_lines_are_errors(void **state)
                                         "status now",
                                         "inject",
                                         "inject blk0",
+                                        "core blk0 0",
+                                        "core blk0 0 0",
                                         "restart",
                                         "inject blk0 crash now",
                                         "inject blk0 lose 0",
@@ -305,7 +384,7 @@ static void hostile_lines_are_errors(void **state)
 static void help_lists_every_command(void **state)
 {
     static const char *const names[] = {"help",   "status", "stats", "events",  "trace",
-                                        "faults", "inject", "flip",  "restart", "tsc"};
+                                        "faults", "inject", "flip",  "restart", "core", "tsc"};
     ask("help");
     for (u32 i = 0; i < ARRAY_SIZE(names); i++) {
         char text[64];
@@ -319,7 +398,7 @@ static void random_words(void **state)
     static const char *const words[] = {"inject", "restart",  "faults", "status", "blk0",    "main",
                                         "crash",  "wild-dma", "",       " ",      "7",       "0xffffffffffffffff",
                                         "\"",     "=",        ";",      "flip",   "0x10000", "start",
-                                        "lose",   "help",     "%n"};
+                                        "lose",   "help",     "%n",     "core",   "4096"};
     struct random random = random_start("commands");
 
     for (u32 i = 0; i < 3000; i++) {
@@ -349,6 +428,9 @@ int main(void)
         TEST(flip_tells_what_stood_there),
         TEST(commands_of_a_line_stop_at_a_refusal),
         TEST(stop_and_start_say_what_is_wrong),
+        TEST(core_says_what_is_wrong),
+        TEST(core_gives_registers_and_memory),
+        TEST(core_of_a_full_page_is_one_answer),
         TEST(hostile_lines_are_errors),
         TEST(help_lists_every_command),
         TEST(random_words),

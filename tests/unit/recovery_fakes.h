@@ -42,6 +42,8 @@ static struct pci_device fake_pci;
 static struct manifest_vm fake_config;
 static struct vm fake_vm, fake_guest;
 static struct driver fake_driver;
+static u8 fake_crash[FAKE_RAM_SIZE + PAGE_SIZE], fake_kept[FAKE_RAM_SIZE / PAGE_SIZE];
+static u64 fake_pristine[PAGE_SIZE / sizeof(u64)]; /* each page of RAM as a generation finds it */
 static struct ring_completion_page fake_completion_pages[RING_MAX_QUEUES];
 static struct {
     struct ring_request_page page;
@@ -99,6 +101,11 @@ status_t vcpu_translate(struct vcpu *vcpu, u64 va, gpa_t *out)
 struct driver *driver_by_bdf(u16 bdf)
 {
     return bdf == FAKE_BDF ? &fake_driver : NULL;
+}
+const u64 *driver_pristine_page(const struct driver *driver, u64 at)
+{
+    assert_true(at < FAKE_RAM_SIZE && at % PAGE_SIZE == 0);
+    return fake_pristine;
 }
 void driver_signal(struct driver *driver, u32 events)
 {
@@ -294,6 +301,9 @@ static int fake_machine(void **state)
 {
     fake_memory_create(FAKE_RAM, MIB(3));
     memset(hpa_to_ptr(HPA(FAKE_CANARY)), 0, 0x4000);
+    memset(fake_pristine, 0, sizeof(fake_pristine));
+    memset(fake_crash, 0, sizeof(fake_crash));
+    memset(fake_kept, 0, sizeof(fake_kept));
     fake_time_us = 10000000;
     fake_calls[0] = '\0';
     fake_bus_master = fake_message = fake_iommu = true;
@@ -333,6 +343,8 @@ static int fake_machine(void **state)
                                   .info_page = HPA(FAKE_INFO),
                                   .events_page = HPA(FAKE_EVENTS),
                                   .stash_page = HPA(FAKE_STASH),
+                                  .crash_memory = fake_crash,
+                                  .crash_kept = fake_kept,
                                   .wait_deadline = ~0ull,
                                   .interrupt = DRIVER_MSI,
                                   .irq_vector = 0x41};

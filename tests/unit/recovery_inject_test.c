@@ -1,6 +1,7 @@
 /* The injector: what each fault changes, when, and that nothing but a detector tells recovery. */
 /* SOURCES: hv/recovery/detect.c hv/recovery/detect_progress.c hv/recovery/decide.c hv/recovery/quiesce.c
-   hv/recovery/reset_device.c hv/recovery/restart.c hv/recovery/recovery.c hv/recovery/replay.c hv/recovery/detect_dma.c
+   hv/recovery/reset_device.c hv/recovery/restart.c hv/recovery/crash.c
+   hv/recovery/recovery.c hv/recovery/replay.c hv/recovery/detect_dma.c
    hv/recovery/inject.c hv/control/events.c hv/exit/hypercall.c hv/core/vm.c */
 /* INCLUDE_FAKES */
 #include "tests/unit/recovery_fakes.h"

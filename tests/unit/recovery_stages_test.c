@@ -1,7 +1,7 @@
 /* The way of a fault through all stages: order, invariant, records, policy. */
 /* SOURCES: hv/recovery/detect.c hv/recovery/detect_progress.c hv/recovery/detect_dma.c hv/recovery/decide.c
-   hv/recovery/quiesce.c hv/recovery/reset_device.c hv/recovery/restart.c hv/recovery/replay.c hv/recovery/recovery.c
-   hv/recovery/inject.c hv/control/events.c hv/exit/hypercall.c hv/core/vm.c */
+   hv/recovery/quiesce.c hv/recovery/reset_device.c hv/recovery/restart.c hv/recovery/replay.c hv/recovery/crash.c
+   hv/recovery/recovery.c hv/recovery/inject.c hv/control/events.c hv/exit/hypercall.c hv/core/vm.c */
 /* INCLUDE_FAKES */
 #include "tests/unit/recovery_fakes.h"
 

@@ -5,7 +5,7 @@ import functools
 import importlib
 import struct
 
-from .. import debug, packages
+from .. import packages, symbols
 
 FUNCTION, OBJECT = 2, 1  # symbol types, ELF64
 # What the event loop calls itself, besides what the driver's tables of functions name.
@@ -131,5 +131,5 @@ def _load(path, _changed):
 def of(vm, control, images):
     """The image that this VM was booted from."""
     manifest = (control.folder / "esp" / "bulkhead" / "manifest.ini").read_text(errors="replace")
-    path = images / debug.vm_images(manifest)[vm]
+    path = images / symbols.vm_images(manifest)[vm]
     return _load(path, path.stat().st_mtime_ns)

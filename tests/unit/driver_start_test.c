@@ -1,0 +1,229 @@
+/* SOURCES: hv/core/driver.c hv/core/frames.c hv/recovery/crash.c shared/lib/elf.c */
+/* INCLUDE_FAKES */
+/* The start of a driver VM: its memory from the pristine image each time, and what the generation before has left. */
+#include "hv/arch/x86/vendor.h"
+#include "hv/control/control.h"
+#include "hv/core/driver.h"
+#include "hv/recovery/recovery.h"
+#include "shared/lib/string.h"
+#include "tests/unit/fakes.h"
+#include "tests/unit/unit.h"
+
+#define RAM_SIZE KIB(512)
+#define TEXT 0x10000u
+#define DATA 0x12000u
+#define DATA_SIZE 0x1804u /* of the file: ends in the middle of a page */
+#define LAST (RAM_SIZE - PAGE_SIZE)
+
+static struct {
+    u8 ident[16];
+    u16 type, machine;
+    u32 version;
+    u64 entry, phoff, shoff;
+    u32 flags;
+    u16 ehsize, phentsize, phnum, shentsize, shnum, shstrndx;
+    struct {
+        u32 type, flags;
+        u64 offset, vaddr, paddr, filesz, memsz, align;
+    } ph[2];
+    u8 text[PAGE_SIZE], data[DATA_SIZE];
+} image = {.ident = {0x7f, 'E', 'L', 'F', 2, 1, 1},
+           .type = 2,
+           .machine = 62,
+           .version = 1,
+           .entry = TEXT + 8,
+           .phoff = 64,
+           .ehsize = 64,
+           .phentsize = 56,
+           .phnum = 2,
+           .ph = {{1, 5, 176, TEXT, TEXT, PAGE_SIZE, PAGE_SIZE, 16},
+                  {1, 6, 176 + PAGE_SIZE, DATA, DATA, DATA_SIZE, 0x8000, 16}}};
+
+static struct manifest_vm config = {.dma = MANIFEST_DMA_ISOLATED};
+static struct pci_device pci;
+static struct iommu_domain *const some_domain = (struct iommu_domain *)&pci; /* never looked into */
+static struct vm vm, guest;
+static struct driver driver;
+struct vm *main_guest = &guest;
+
+static void fake_reset(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt)
+{
+    assert_int_equal(entry, TEXT + 8);
+    assert_int_equal(rsp, RAM_SIZE);
+    vcpu->regs = (struct vcpu_registers){.rsp = rsp};
+    vcpu->rip = entry;
+}
+static const struct vcpu_vendor fake_vendor = {.reset_long64 = fake_reset};
+const struct vcpu_vendor *vendor = &fake_vendor;
+
+void vcpu_wake(struct vcpu *vcpu)
+{
+    vcpu->state = VCPU_RUNNABLE;
+}
+void event_add(enum event_kind kind, u32 id, const char *fmt, ...)
+{
+    assert_int_equal(kind, EVENT_START);
+}
+u64 driver_bar_address(const struct pci_device *dev, u32 index)
+{
+    return 0;
+}
+void recovery_iommu_fault(const struct iommu_fault *fault)
+{
+}
+bool iommu_is_blocked(u16 bdf)
+{
+    return false;
+}
+u32 iommu_drain_faults(void (*each)(const struct iommu_fault *fault), bool *overflow)
+{
+    return 0;
+}
+status_t iommu_attach(u16 bdf, struct iommu_domain *domain)
+{
+    return OK;
+}
+void pci_set_bus_master(const struct pci_device *dev, bool on)
+{
+}
+
+static u8 *ram(u64 at)
+{
+    return (u8 *)hpa_to_ptr(vm.ram) + at;
+}
+
+static const u8 *left(u64 at)
+{
+    return (const u8 *)crash_page(&driver, at);
+}
+
+static int setup(void **state)
+{
+    hpa_t info;
+
+    fake_frames_create(MIB(16), MIB(4));
+    memset(image.text, 0x90, sizeof(image.text));
+    memset(image.data, 0xda, sizeof(image.data));
+    guest = (struct vm){.ram_size = MIB(16)};
+    vm = (struct vm){.name = "blk0", .ram_size = RAM_SIZE, .driver = &driver};
+    vm.vcpu.vm = &vm;
+    driver = (struct driver){
+        .vm = &vm, .config = &config, .pci = &pci, .domain = some_domain, .image = &image, .image_size = sizeof(image)};
+    assert_int_equal(frames_alloc(RAM_SIZE / PAGE_SIZE, MIB(1), &vm.ram), OK);
+    assert_int_equal(frame_alloc(&info), OK);
+    driver.info_page = info;
+    driver_create_pristine(&driver);
+    driver_start(&driver);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fake_memory_destroy();
+    return 0;
+}
+
+/* RAM holds the image and tables that the CPU can start with, and nothing else. */
+static void assert_pristine(void)
+{
+    for (u64 at = 0x4000; at < RAM_SIZE; at++) {
+        u8 expected = at >= TEXT && at < TEXT + PAGE_SIZE ? 0x90 : at >= DATA && at < DATA + DATA_SIZE ? 0xda : 0;
+        if (*ram(at) != expected)
+            fail_msg("%#llx holds %#x", (unsigned long long)at, *ram(at));
+    }
+    assert_int_equal(*(u64 *)ram(0x1000), 0x2007);
+    assert_int_equal(*(u64 *)ram(0x2008), 0x40000083);
+    assert_int_equal(*(u64 *)ram(0x3008), 0x00af9b000000ffff);
+}
+
+static void fail_generation(u32 sequence)
+{
+    driver.recovery.current = (struct fault_record){.sequence = sequence, .generation = driver.generation};
+    vm.vcpu.regs.rbx = 0xb0 + sequence;
+    vm.vcpu.rip = TEXT + sequence;
+    vm.vcpu.rflags = 0x46;
+    driver.crash = driver.recovery.current; /* as run_stages() does */
+    driver.crash_vcpu = vm.vcpu;
+}
+
+static void restart(void)
+{
+    driver.generation++;
+    driver_start(&driver);
+}
+
+static void each_start_is_the_same(void **state)
+{
+    assert_pristine();
+    memset(ram(0), 0xff, RAM_SIZE);
+    restart();
+    assert_pristine();
+    *ram(DATA + DATA_SIZE) = 1; /* behind the file's part of a page */
+    *ram(LAST + 4095) = 1;
+    restart();
+    assert_pristine();
+    assert_int_equal(vm.vcpu.state, VCPU_RUNNABLE);
+    assert_int_equal(vm.vcpu.regs.rdi, DRIVER_INFO_ADDRESS);
+    assert_int_equal(((struct driver_info *)hpa_to_ptr(driver.info_page))->generation, 2);
+}
+
+static void a_crash_is_kept_over_the_restart(void **state)
+{
+    static u8 before[RAM_SIZE];
+
+    *ram(TEXT + 5) = 0x0f;
+    *ram(DATA + DATA_SIZE) = 0x5b;
+    memset(ram(0x40000), 0x77, PAGE_SIZE);
+    *ram(LAST + 4095) = 0x57;
+    memcpy(before, ram(0), RAM_SIZE);
+    fail_generation(1);
+
+    /* Before and after the successor's start it is the same. */
+    for (u32 turn = 0; turn < 2; turn++) {
+        for (u64 at = 0; at < RAM_SIZE; at += PAGE_SIZE)
+            assert_memory_equal(left(at), before + at, PAGE_SIZE);
+        assert_int_equal(((const struct driver_info *)left(RAM_SIZE))->generation, 0);
+        assert_int_equal(driver.crash_vcpu.regs.rbx, 0xb1);
+        assert_int_equal(driver.crash_vcpu.rip, TEXT + 1);
+        assert_int_equal(driver.crash_vcpu.rflags, 0x46);
+        assert_int_equal(driver.crash.sequence, 1);
+        if (turn == 0)
+            restart();
+        assert_pristine();
+        *ram(LAST) = 1; /* the successor at work */
+        *ram(LAST) = 0;
+    }
+    memset(ram(0), 0xee, RAM_SIZE); /* whatever it does, the crash is out of its reach */
+    for (u64 at = 0; at < RAM_SIZE; at += PAGE_SIZE)
+        assert_memory_equal(left(at), before + at, PAGE_SIZE);
+}
+
+static void the_next_crash_replaces_it(void **state)
+{
+    memset(ram(0x40000), 0x77, PAGE_SIZE);
+    *ram(DATA) = 1;
+    fail_generation(1);
+    restart();
+    *ram(0x50000) = 0x22;
+    fail_generation(2);
+    restart();
+    assert_int_equal(driver.crash.sequence, 2);
+    assert_int_equal(driver.crash.generation, 1);
+    assert_int_equal(driver.crash_vcpu.regs.rbx, 0xb2);
+    assert_int_equal(*left(0x50000), 0x22);
+    assert_int_equal(*left(0x40000), 0);
+    assert_int_equal(*left(DATA), 0xda);
+    assert_int_equal(((const struct driver_info *)left(RAM_SIZE))->generation, 1);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(each_start_is_the_same),
+        TEST(a_crash_is_kept_over_the_restart),
+        TEST(the_next_crash_replaces_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
