@@ -182,9 +182,9 @@ def run_gdb(program, core, *commands):
 
 
 def backtrace(program, core):
-    """(gdb's backtrace, the code that was next), lines."""
+    """(gdb's backtrace, the code that was next), lines. Files of this source tree by their paths in it."""
     _, _, shown = run_gdb(program, core, "echo \\n---\\n", "bt", "x/4i $pc").partition("\n---\n")
-    lines = shown.splitlines()
+    lines = shown.replace(f"{paths.ROOT}/", "").splitlines()
     return [line for line in lines if line.startswith("#")], [line for line in lines if ":\t" in line]
 
 
