@@ -33,17 +33,14 @@ void answer_text(const char *key, const char *value)
     answer(" %s=\"%s\"", key, text);
 }
 
-/* What the injector said to an operator: NULL, or why not. */
-static const char *why_not(status_t status)
-{
-    if (status == ERR_NOT_FOUND)
-        return "no such fault: crash, hang, wild-write, wild-dma, garbage; lose, forge, hold";
-    if (status == ERR_BUSY)
-        return "another fault is armed or not yet noticed";
-    if (status == ERR_RANGE)
-        return "an operand is not a number, or out of range";
-    return status == OK ? NULL : "the driver VM is not running";
-}
+/* What the injector says to an operator. */
+static const char *const why_not[] = {
+    [OK] = NULL,
+    [ERR_NOT_FOUND] = "no such fault: crash, hang, wild-write, wild-dma, garbage; lose, forge, hold",
+    [ERR_BUSY] = "another fault is armed or not yet noticed",
+    [ERR_RANGE] = "an operand is not a number, or out of range",
+    [ERR_STATE] = "the driver VM is not running",
+};
 
 /* Actions on a VM, with the words behind its name: NULL, or why not. */
 static const char *inject(struct vm *vm, const char *const words[])
@@ -51,8 +48,8 @@ static const char *inject(struct vm *vm, const char *const words[])
     u64 count;
 
     if (words[1] == NULL)
-        return why_not(inject_arm(vm->driver, words[0]));
-    return why_not(str_to_u64(words[1], &count) ? inject_interrupts(vm->driver, words[0], count) : ERR_RANGE);
+        return why_not[inject_arm(vm->driver, words[0])];
+    return why_not[str_to_u64(words[1], &count) ? inject_interrupts(vm->driver, words[0], count) : ERR_RANGE];
 }
 
 static const char *flip(struct vm *vm, const char *const words[])
@@ -63,11 +60,11 @@ static const char *flip(struct vm *vm, const char *const words[])
 
     if (!str_to_u64(words[0], &flip.address) || !str_to_u64(words[1], &flip.bytes) ||
         !str_to_u64(words[2], &flip.mask) || (start && strcmp(words[3], "start") != 0))
-        return why_not(ERR_RANGE);
+        return why_not[ERR_RANGE];
     status_t status = inject_flip(vm->driver, &flip, start, &was);
     if (status == OK)
         answer("memory at=0x%lx was=0x%lx\n", flip.address, was);
-    return why_not(status);
+    return why_not[status];
 }
 
 static const char *restart(struct vm *vm, const char *const words[])

@@ -72,14 +72,12 @@ static u64 ungranted_address(const struct driver *driver, u64 pages)
  * window. */
 static u64 wild_address(const struct driver *driver, u32 length)
 {
-    switch (tsc_now() / 16 % 3) {
-    case 0:
+    u64 turn = tsc_now() / 16 % 3;
+
+    if (turn == 0)
         return canary.v;
-    case 1:
-        return ungranted_address(driver, PAGE_UP(length) / PAGE_SIZE);
-    default:
-        return DRIVER_WINDOW_BASE + main_guest->ram_size;
-    }
+    return turn == 1 ? ungranted_address(driver, PAGE_UP(length) / PAGE_SIZE)
+                     : DRIVER_WINDOW_BASE + main_guest->ram_size;
 }
 
 /*
@@ -171,10 +169,15 @@ static const struct injected_fault {
 
 void inject_clear(struct driver *driver)
 {
-    driver->recovery.inject_armed = NULL;
-    driver->recovery.inject_time = 0;
-    driver->recovery.inject_name = "";
-    driver->recovery.interrupts_left = 0;
+    struct recovery *recovery = &driver->recovery;
+    u64 was;
+
+    recovery->inject_armed = NULL;
+    recovery->inject_time = recovery->interrupts_left = 0;
+    recovery->inject_name = "";
+    /* Refused where nothing was to be flipped, and as long as nothing starts. */
+    if (inject_flip(driver, &recovery->at_start, false, &was) == OK)
+        recovery->at_start.bytes = 0;
 }
 
 status_t inject_arm(struct driver *driver, const char *name)
@@ -278,15 +281,6 @@ status_t inject_flip(struct driver *driver, const struct inject_flip *flip, bool
     if (flip->mask) /* else somebody just wants to know */
         note(driver, "flip", flip->address, flip->mask);
     return OK;
-}
-
-void inject_start(struct driver *driver)
-{
-    u64 was;
-
-    /* Out of range, as a rule: there are no bytes. */
-    if (inject_flip(driver, &driver->recovery.at_start, false, &was) == OK)
-        driver->recovery.at_start.bytes = 0;
 }
 
 status_t inject_interrupts(struct driver *driver, const char *what, u64 count)

@@ -38,12 +38,11 @@ void recovery_restart_vm(struct driver *driver)
     relay_reset_rings(driver->relay);
     check_stash(driver);
     events->pending = events->features != 0 ? DRIVER_EVENT_FEATURES : 0;
-    inject_clear(driver);
     driver->generation++;
 
     if (driver_interrupt_open(driver) != OK)
         event_add(EVENT_RESTART, driver->vm->id, "the device does not take its message any more");
     driver_start(driver);
-    inject_start(driver);
+    inject_clear(driver);
     progress_reset(driver);
 }

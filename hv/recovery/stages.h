@@ -29,6 +29,6 @@ void recovery_restart_vm(struct driver *driver);
 
 /* detect_progress.c: the detectors of time start anew. */
 void progress_reset(struct driver *driver);
-/* inject.c: forget what was armed or applied; then, in what is about to start, flip what was to be flipped there. */
+/* inject.c: forget what was armed or applied; flip what was to be flipped in the successor, when it is about to start.
+ */
 void inject_clear(struct driver *driver);
-void inject_start(struct driver *driver);

@@ -6,6 +6,7 @@ import importlib
 import struct
 
 from .. import packages, symbols
+from ..ui import Failure
 
 FUNCTION, OBJECT = 2, 1  # symbol types, ELF64
 # What the event loop calls itself, besides what the driver's tables of functions name.
@@ -131,5 +132,8 @@ def _load(path, _changed):
 def of(vm, control, images):
     """The image that this VM was booted from."""
     manifest = (control.folder / "esp" / "bulkhead" / "manifest.ini").read_text(errors="replace")
-    path = images / symbols.vm_images(manifest)[vm]
+    names = symbols.vm_images(manifest)
+    if vm not in names:
+        raise Failure(f"no VM is called '{vm}'; there are: {', '.join(names)}")
+    path = images / names[vm]
     return _load(path, path.stat().st_mtime_ns)
