@@ -17,6 +17,7 @@ examples:
   scripts/bulkhead run --forward 8080:80      127.0.0.1:8080 leads to the guest's port 80
   scripts/bulkhead run --exec 'stat; sha256 /dev/vda'
   scripts/bulkhead inject blk0 crash          in a second terminal: kill the disk's driver, watch it come back
+  scripts/bulkhead inject blk0 text-condition invert a condition in its code instead; inject --list names all classes of faults
   scripts/bulkhead status                     VMs, devices, isolation, restarts
   scripts/bulkhead run --accel bochs          the same on an emulated Intel CPU with VT-x, without an IOMMU
   scripts/bulkhead doctor                     what this host can do
