@@ -14,10 +14,10 @@ from host_network import ADDRESS, counters, host_run, served_file
 from transfers import DISCARD_PORT, Repeated, datagrams
 
 LABEL = "faultclasses"
-TIMEOUT = 1200
+TIMEOUT = 1800
 
-LIMITS = {"limit": "1000", "window": "1h", "deadline": "3s"}
-LATENT_SECONDS, NOTICE_SECONDS, RESTART_SECONDS = 4, 30, 30
+LIMITS = {"limit": "1000", "window": "1h", "deadline": "2s"}
+LATENT_SECONDS, NOTICE_SECONDS, RESTART_SECONDS = 3, 30, 30
 FETCH = MIB
 # What a driver that lies can do to a load, and nobody can prevent. It can lose, repeat or make up no request.
 LIES = ("mismatches", "io_errors")

@@ -11,6 +11,7 @@ from ..ui import Failure
 FUNCTION, OBJECT = 2, 1  # symbol types, ELF64
 # What the event loop calls itself, besides what the driver's tables of functions name.
 LOOP = ("ring_peek", "ring_release", "ring_heartbeat", "hypercall")
+LAST = ("driver_fault", "log_line")  # called when something is wrong already
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,22 +107,24 @@ class DriverImage:
         return [[by_address[word] for word in table if word in by_address] for table in words]
 
     @functools.cached_property
-    def hot(self):
-        """Functions that run again and again, not only at the start: all that the loop calls, and what these call."""
-        by_address = {f.address: f for f in self.functions}
-        left = [f for table in self.tables for f in table[1:]] + [f for f in self.functions if f.name in LOOP]
-        found = set()
+    def warm(self):
+        """Functions that run not only at the start: all that the loop calls, what these call, and so on."""
+        found, left = set(), self.hot
         while left:
-            function = left.pop()
-            if function in found:
-                continue
-            found.add(function)
-            for instruction in self.instructions(function):
-                if instruction.mnemonic == "call" or instruction.mnemonic.startswith("j"):
-                    target = by_address.get(instruction.operands[0].imm)
-                    if target and target.name not in ("driver_fault", "log_line"):
-                        left.append(target)
+            found.update(left)
+            left = sorted({g for f in left for g in self._called(f)} - found, key=lambda f: f.address)
         return sorted(found, key=lambda f: f.address)
+
+    @functools.cached_property
+    def hot(self):
+        """Functions that run again and again: what the loop calls, and what these call themselves."""
+        called = {f for table in self.tables for f in table[1:]} | {f for f in self.functions if f.name in LOOP}
+        return sorted(called | {g for f in called for g in self._called(f)}, key=lambda f: f.address)
+
+    def _called(self, function):
+        by_address = {f.address: f for f in self.functions}
+        targets = [i.operands[0].imm for i in self.instructions(function) if i.mnemonic == "call" or i.mnemonic.startswith("j")]
+        return {by_address[at] for at in targets if at in by_address and by_address[at].name not in LAST}
 
 
 @functools.cache

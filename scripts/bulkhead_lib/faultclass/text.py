@@ -5,7 +5,8 @@ programmers make, put into the driver's machine code while it runs.
 
 from . import Plan, image, memory, register
 
-HOT_SHARE = 0.85  # of the mutations; what runs at the start only seldom shows
+# Of the mutations: what seldom runs, or at the start only, seldom shows.
+SHARES = {"hot": 60, "warm": 25, "functions": 15}
 NOP = 0x90
 # Condition codes in an opcode's low four bits: those whose neighbour differs by "or equal" (SDM 1 appendix B).
 OR_EQUAL = {2: 6, 6: 2, 3: 7, 7: 3, 12: 14, 14: 12, 13: 15, 15: 13}
@@ -128,10 +129,11 @@ MUTATIONS = {
 
 
 def mutate(rng, driver, change):
-    """(address, old bytes, new bytes) of one mutation, mostly in a function that runs all the time."""
-    order = [driver.hot, driver.functions]
-    for functions in order if rng.random() < HOT_SHARE else order[::-1]:
-        places = [(f, i) for f in functions for i in range(len(driver.instructions(f)))]
+    """(address, old bytes, new bytes) of one mutation, mostly in a function that runs again and again."""
+    first, = rng.choices(list(SHARES), list(SHARES.values()))
+    # Somewhere else, where there is none for this mutation.
+    for group in (first, *SHARES):
+        places = [(f, i) for f in getattr(driver, group) for i in range(len(driver.instructions(f)))]
         for function, i in rng.sample(places, len(places)):
             here = driver.instructions(function)[i]
             new = change(rng, driver.instructions(function), i)
