@@ -12,6 +12,7 @@ FUNCTION, OBJECT = 2, 1  # symbol types, ELF64
 # What the event loop calls itself, besides what the driver's tables of functions name.
 LOOP = ("ring_peek", "ring_release", "ring_heartbeat", "hypercall")
 LAST = ("driver_fault", "log_line")  # called when something is wrong already
+SELDOM = ("restart", "set_filter", "log_statistics", "ahci_recover")  # in these tables, or called from there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ class DriverImage:
     @functools.cached_property
     def warm(self):
         """Functions that run not only at the start: all that the loop calls, what these call, and so on."""
-        found, left = set(), self.hot
+        found, left = set(), [f for table in self.tables for f in table[1:]] + self.hot
         while left:
             found.update(left)
             left = sorted({g for f in left for g in self._called(f)} - found, key=lambda f: f.address)
@@ -119,7 +120,8 @@ class DriverImage:
     def hot(self):
         """Functions that run again and again: what the loop calls, and what these call themselves."""
         called = {f for table in self.tables for f in table[1:]} | {f for f in self.functions if f.name in LOOP}
-        return sorted(called | {g for f in called for g in self._called(f)}, key=lambda f: f.address)
+        called |= {g for f in called if f.name not in SELDOM for g in self._called(f)}
+        return sorted((f for f in called if f.name not in SELDOM), key=lambda f: f.address)
 
     def _called(self, function):
         by_address = {f.address: f for f in self.functions}
