@@ -47,7 +47,9 @@ def spec_of(arguments, kind):
     if arguments.faults < 1 or arguments.jobs < 1:
         raise Failure("at least one fault and one job are needed")
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 32)
-    return Spec(arguments.faults, seed, tuple(arguments.classes or faultclass.CLASSES), tuple(arguments.vm), tuple(arguments.disks),
+    # What takes two driver VMs is left out where there is one.
+    fitting = [name for name in faultclass.CLASSES if name != "two-vms" or len(arguments.vm) > 1]
+    return Spec(arguments.faults, seed, tuple(arguments.classes or fitting), tuple(arguments.vm), tuple(arguments.disks),
                 tuple(arguments.nics), tuple(arguments.key), kind, arguments.preset)
 
 
@@ -265,13 +267,13 @@ def _replay(arguments):
     plan = None
     if row.get("plan"):
         fields = json.loads(row["plan"])
-        plan = faultclass.Plan(fields["commands"], row["place"], fields["wait"])
+        plan = faultclass.Plan(fields["commands"], row["place"], fields["wait"], tuple(fields["vms"]))
     folder = paths.RUN / f"replay-{row['id']}"
     with Rig(spec, folder, accel) as rig:
         again, seen = rig.run(wanted, plan)
         if again["outcome"] not in BROKEN and again["outcome"] != "emulator-died":
             rig.check_images()
-            if again.get("image") == 0 and again["outcome"] != "wrong-data":
+            if again["image"] == 0 and again["outcome"] != "wrong-data":
                 again["outcome"] = "wrong-data" if seen.corrupts else "lost"
         if arguments.keep:
             rig.save(pathlib.Path(arguments.keep))

@@ -116,6 +116,7 @@ class Evidence:
     corrupts: bool = False  # the class makes a liar of the driver
     records: list = dataclasses.field(default_factory=list)  # fault records of the VM, in order
     load: dict = dataclasses.field(default_factory=dict)  # the load's verdict
+    vms: tuple = ()  # others that the class has hit as well
     image: bool | None = None  # the image holds what was acknowledged; None: not looked at
     canary: bool = True
     guest_failed: str = ""  # why the guest is dead

@@ -11,7 +11,7 @@ import uuid
 
 from . import devices, faultclass, faultlog, hardware, machine, network, paths, qemu
 from .campaign_load import REGIONS, BlockSamples, DiskLoad, NetLoad, guest_hash, image_hash
-from .campaign_plan import Evidence, judge
+from .campaign_plan import BROKEN, Evidence, judge
 from .control import Control, ControlError
 from .ui import Failure
 
@@ -26,7 +26,7 @@ EVENTS_KEPT = 200  # faults of each machine whose events are kept for `report --
 UP, DEAD = ("running", "degraded"), ("failed", "off", "stopped")
 GUEST_PANIC = re.compile(r"guestos: panic:.*")
 # Restarts without end: what is tested is the recovery, not the policy's limit. A window of 1 ms never fills.
-POLICY = {"limit": "1000", "window": "1ms"}
+POLICY = {"limit": "1000", "window": "1ms", "deadline": "2s"}
 # QEMU's NVMe model needs a pause before its reset (docs/FAULTS.md); in a window of 1 ms it does not double.
 PAUSES = {"nvme": {"backoff": "1s"}}
 
@@ -124,8 +124,9 @@ class Rig:
             seen.error = f"{type(error).__name__}: {error}"
         row["seconds"] = round(time.monotonic() - start, 3)
         self._fill(row, seen)
-        if row["outcome"] in ("not-manifested", "not-injected", "wrong-data", "io-error", "gave-up-by-policy"):
-            self._replace(job.vm, seen, row)
+        if row["outcome"] not in BROKEN + ("emulator-died",):
+            hidden = faultclass.CLASSES[job.fault].combines or row["outcome"] != "recovered"
+            self._replace((job.vm, *seen.vms) if hidden else seen.vms, row)
         return row, seen
 
     def _disk_fault(self, job, plan, seen, row):
@@ -143,7 +144,15 @@ class Rig:
         seen.load = load.finish()
         row["stall_us"] = seen.load["max_stall_us"]
         row["requests"], row["bytes"] = seen.load["requests"], seen.load["bytes"]
+        self._watch_other_regions(job, seen)
         self.pending.append((job, row, image_hash(self.disk_images[job.vm], slot)))
+
+    def _watch_other_regions(self, job, seen):
+        """What earlier faults have left on the disk must not change now: else this fault has written there, and answers for it."""
+        for slot, (entry, row, then) in enumerate(self.pending):
+            if entry.vm == job.vm and (now := image_hash(self.disk_images[job.vm], slot)) != then:
+                seen.image = False
+                self.pending[slot] = entry, row, now
 
     def _net_fault(self, job, plan, seen, row):
         load = NetLoad(self.ports[job.vm])
@@ -167,37 +176,38 @@ class Rig:
 
     def _inject(self, job, plan, seen, row):
         """Make the fault and wait until it was dealt with, or for as long as it may take to be noticed. When it was made."""
-        kind = faultclass.CLASSES[job.fault]
         at = time.monotonic()
         try:
-            plan = plan or kind.plan(job.random(), job.vm, self.control, self.images)
-            row["place"], row["plan"] = plan.text, json.dumps({"commands": plan.commands, "wait": plan.wait})
+            plan = plan or self._plan(job)
+            row["place"] = plan.text
+            row["plan"] = json.dumps({"commands": plan.commands, "wait": plan.wait, "vms": plan.vms})
             at = time.monotonic()
             faultclass.apply(self.control, plan)
-        except Failure as refusal:
-            # A machine that has ended or does not answer is another matter.
-            if not isinstance(refusal, ControlError) and (row.get("plan") or not self._answers()):
-                raise
+        except ControlError as refusal:
             seen.not_injected = str(refusal)
             return at
+        seen.vms = plan.vms
         deadline = time.monotonic() + (NOTICE_SECONDS if plan.wait else LATENT_SECONDS)
         while not self._read_records(job, seen) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         return at
 
-    def _answers(self):
+    def _plan(self, job):
         try:
-            return bool(self.control.raw("tsc"))
-        except Failure:
-            return False
+            return faultclass.CLASSES[job.fault].plan(job.random(), job.vm, self.control, self.images)
+        except (Failure, ValueError, KeyError) as error:
+            # Either the class finds nothing here that it could change, or nobody answers any more.
+            self.control.raw("tsc")
+            raise ControlError(str(error)) from error
 
     def _read_records(self, job, seen):
-        """Add what is new to the evidence; whether there is anything of this VM's yet."""
+        """Add what is new to the evidence; whether a recovery of this VM has come to its end."""
         for record in faultlog.read(self.control, self.sequence + 1):
             self.sequence = max(self.sequence, record.sequence)
             # Those of other VMs, which a class may hit as well, stand behind: the first one is the fault's own.
             seen.records.insert(len([r for r in seen.records if r.vm == job.vm]) if record.vm == job.vm else len(seen.records), record)
-        return any(record.vm == job.vm for record in seen.records)
+        # One that fails in its start replaces the fault before.
+        return any(record.vm == job.vm and record.outcome != "superseded" for record in seen.records)
 
     def _states(self, seen=None):
         """{VM: state}; with the evidence: what `status` says about guest and canary goes there."""
@@ -251,20 +261,20 @@ class Rig:
         row["load"] = json.dumps(seen.load)
         if record:
             row["detector"] = record.kind
-            # The last record's completion is the end of it all where one fault brought others about.
             row.update({f"{name}_us": record.duration(name) for name in ("detect", "quiesce", "reset", "restart", "replay")})
-            row["first_completion_us"] = record.duration("fault_to_first_completion")
+            row["first_completion_us"] = fault_to_end(record, seen.records)
             row["record"] = json.dumps([r.fields for r in seen.records])
 
     # ---- between two faults ----
 
-    def _replace(self, vm, seen, row):
-        """A planned restart, so that what nobody noticed does not stay in the driver. It goes on while the next load starts."""
-        try:
-            self.control.ask(f"restart {vm}")
-            self.replaced = True
-        except Failure as failure:
-            row["detail"] = f"{row['detail']}; the restart afterwards was refused: {failure}".strip("; ")
+    def _replace(self, vms, row):
+        """Planned restarts, so that what nobody noticed does not stay in a driver. They go on while the next load starts."""
+        for vm in vms:
+            try:
+                faultclass.ask(self.control, f"restart {vm}", SETTLE_SECONDS)
+                self.replaced = True
+            except Failure as failure:
+                row["detail"] = f"{row['detail']}; the restart of {vm} afterwards was refused: {failure}".strip("; ")
 
     def _settle(self):
         """Wait for a planned restart's end."""
@@ -325,6 +335,14 @@ class Rig:
         for path in self.disk_images.values():
             with open(path, "rb") as file:
                 (folder / path.name).write_bytes(file.read(REGIONS * 1024 * 512))
+
+
+def fault_to_end(first, records):
+    """µs from the injection to the first completion that the guest got; a fault in a recovery prolongs it. None: there was none."""
+    begin = first.fields["t_injected"] or first.fields["t_detect"]
+    last = next((record for record in records if record.vm == first.vm and record.outcome != "superseded"), first)
+    end = last.fields["t_first_completion"]
+    return end - begin if end else None
 
 
 def relative(samples, at):

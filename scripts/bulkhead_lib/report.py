@@ -92,6 +92,7 @@ def page(store):
     if not rows:
         raise Failure(f"{store.path} holds no fault yet")
     spec = store.spec()
+    recovered = [row for row in rows if row["outcome"] == "recovered"]
     body = [
         element("h1", "Fault campaign"),
         element("p", html.escape(conditions(spec, rows)), class_="small"),
@@ -102,8 +103,8 @@ def page(store):
                 "the time that a fault is given.", figures.detectors(rows)),
         section("Recovery", "From the injection to the first completion that the guest got, and the stages of it, over all faults that were recovered. "
                 "Wall time of a machine that may have had other work.",
-                figures.distribution(rows, "first_completion_us", "recovery", "fault to first completion"), figures.stages(rows),
-                element("details", element("summary", "The same for each class, in µs") + per_class(rows))),
+                figures.distribution(recovered, "first_completion_us", "recovery", "fault to first completion"), figures.stages(recovered),
+                element("details", element("summary", "The same for each class, in µs") + per_class(recovered))),
         section("The stall that the guest saw", "Disk: the guest's own clock, the longest time without a completion while requests were in flight. Network "
                 "card: the longest gap between two bytes at the peer of a TCP transfer from the guest.", *stalls(rows)),
         section("Throughput through a crash", "Bytes that the device moved, sampled from outside every 10 ms, around the faults that were watched for "
@@ -131,7 +132,7 @@ def tiles(rows):
     manifested = [row for row in rows if row["manifested"]]
     counts = collections.Counter(row["outcome"] for row in rows)
     broken = sum(counts[kind] for kind in BROKEN)
-    times = [row["first_completion_us"] for row in rows if row["first_completion_us"] is not None]
+    times = [row["first_completion_us"] for row in rows if row["outcome"] == "recovered" and row["first_completion_us"] is not None]
     stall = [row["stall_us"] for row in rows if row["stall_us"] is not None]
     shown = [("faults", f"{len(rows):,}"), ("had an effect", f"{len(manifested):,}"), ("recovered", f"{counts['recovered']:,}"),
              ("broke the promise", f"{broken:,}"), ("p99 to first completion", figures.ms_text(percentile(times, 99)) if times else "–"),

@@ -7,12 +7,14 @@ import html.parser
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import time
 from xml.etree import ElementTree
 
+from bare import free_port
 from harness import ROOT, case, check, faultlog, main
 from bulkhead_lib import campaign_plan, trace
 from bulkhead_lib.campaign import Runner, summary
@@ -21,6 +23,7 @@ from bulkhead_lib.campaign_plan import Evidence, Spec, judge
 from bulkhead_lib.campaign_store import COLUMNS, Store
 from bulkhead_lib.campaign_worker import Rig
 from bulkhead_lib.faultlog import Record
+from bulkhead_lib.machine import die_with_parent
 
 LABEL = "campaign"
 TIMEOUT = 600
@@ -323,11 +326,49 @@ def partial(db):
 
 
 def shards_in_parallel(lab, arguments):
-    """Quarters 2 and 4 through GNU parallel, as docs/CAMPAIGN.md has it; on this machine without ssh, one after the other."""
+    """Quarters 2 and 4 through GNU parallel, as docs/CAMPAIGN.md has it: over ssh to this machine where there is an sshd."""
     line = command("campaign", "--no-install", *arguments, "--shard", "{}/4", "--db", str(lab.folder / "shard{}.db"))
-    done = subprocess.run(["parallel", "--jobs", "1", "--halt", "soon,fail=1", " ".join(line), ":::", "2", "4"], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=240, check=False)
+    with Sshd(lab.folder / "ssh") as sshd:
+        lab.say(f"| GNU parallel: {'over ssh' if sshd.login else 'no sshd here, so without ssh'}")
+        done = subprocess.run(["parallel", "--jobs", "1", "--halt", "soon,fail=1", *sshd.login, " ".join(line), ":::", "2", "4"],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240, check=False)
     check(done.returncode == 0, f"GNU parallel ended with {done.returncode}: {done.stdout[-600:]}")
+
+
+class Sshd:
+    """An sshd of our own on 127.0.0.1, with keys of its own; without one that is installed, nothing."""
+
+    PROGRAM = "/usr/sbin/sshd"
+
+    def __init__(self, folder):
+        self.folder, self.process, self.login = folder, None, []
+
+    def __enter__(self):
+        if not os.access(self.PROGRAM, os.X_OK) or not all(map(shutil.which, ("ssh", "ssh-keygen"))):
+            return self
+        self.folder.mkdir()
+        key, port = self.folder / "key", free_port()
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        settings = {"ListenAddress": "127.0.0.1", "Port": port, "HostKey": key, "AuthorizedKeysFile": f"{key}.pub", "StrictModes": "no",
+                    "UsePAM": "no", "PidFile": "none", "PermitRootLogin": "prohibit-password"}
+        config = self.folder / "config"
+        config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()), encoding="ascii")
+        if os.geteuid() == 0:
+            os.makedirs("/run/sshd", exist_ok=True)  # where Debian's separates its privileges
+        log = open(self.folder / "log", "w", encoding="utf-8")
+        self.process = subprocess.Popen([self.PROGRAM, "-D", "-e", "-f", str(config)], stderr=log, preexec_fn=die_with_parent)
+        client = f"ssh -p {port} -i {key} -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+        self.login = ["--ssh", client, "--sshlogin", "127.0.0.1"]
+        deadline = time.monotonic() + 20
+        while subprocess.run([*client.split(), "127.0.0.1", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
+            check(time.monotonic() < deadline, f"no login: {(self.folder / 'log').read_text()[-400:]}")
+            time.sleep(0.2)
+        return self
+
+    def __exit__(self, *exc):
+        if self.process:
+            self.process.terminate()
+            self.process.wait()
 
 
 if __name__ == "__main__":
