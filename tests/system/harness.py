@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from bulkhead_lib import faultlog, paths, qemu  # noqa: E402
+from bulkhead_lib import esp, faultlog, paths, qemu  # noqa: E402
 from bulkhead_lib.control import Control  # noqa: E402
 from bulkhead_lib.guest_output import find_json  # noqa: E402,F401
 from bulkhead_lib.machine import Machine, MachineEnded, remove_instance  # noqa: E402,F401
@@ -196,8 +196,8 @@ class Lab:
         if disk is None:
             disk = self.disk()
         show = self.say if self.verbose else None
-        return TestMachine(qemu.Options(folder=folder, disk=disk, **options), self.images,
-                           manifest_text or manifest(), replace, on_log=show, on_error=show)
+        return TestMachine(qemu.Options(folder=folder, disk=disk, **options), self.images, manifest_text or manifest(),
+                           {**esp.checked(self.images), **(replace or {})}, on_log=show, on_error=show)
 
     def disk(self, size=DISK_BYTES, random_bytes=0):
         """An image of `size` bytes whose first random_bytes are random (from the seed), the rest zero."""
