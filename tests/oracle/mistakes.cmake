@@ -10,8 +10,8 @@ oracle_mistake(flush hv/relay/grant.c
     "")
 # Domain switch: after quiesce the device still sits in its driver VM's domain.
 oracle_mistake(domain hv/recovery/quiesce.c
-    "        iommu_block(bdf);\n"
-    "")
+    "iommu_block(bdf);"
+    "(void)bdf;")
 # The log: a request is answered, and stays in it.
 oracle_mistake(log hv/relay/complete.c
     "    inflight_remove(log, (u8)tag);\n    return NULL;"

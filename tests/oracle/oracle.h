@@ -50,6 +50,7 @@ struct oracle {
     u32 used;                /* pages with users */
     struct oracle_page *page;
     u32 *touched, touched_count;
+    u64 first, end; /* all pages that were ever touched since the last revocation lie between */
     struct oracle_queue queue[RING_MAX_QUEUES];
     u32 mappings;
     struct oracle_mapping mapping[64]; /* all of its VM outside the window, its RAM first */
