@@ -9,7 +9,7 @@ import subprocess
 import time
 import uuid
 
-from . import devices, faultclass, faultlog, hardware, machine, network, paths, qemu
+from . import devices, esp, faultclass, faultlog, hardware, machine, network, paths, qemu
 from .campaign_load import REGIONS, BlockSamples, DiskLoad, NetLoad, guest_hash, image_hash
 from .campaign_plan import BROKEN, Evidence, judge
 from .control import Control, ControlError
@@ -78,7 +78,7 @@ class Rig:
         self.ports = {forward["card"]: forward["host"] for forward in net.facts["forwards"]}
         options = qemu.Options(folder=self.folder, accel=accel, memory=512, sata_disk=False)
         options.extra = devices.drives(self.found, list(self.disk_images.values())) + net.arguments + devices.arguments(self.found)
-        self.machine = machine.Machine(options, self.images, manifest(spec, self.found))
+        self.machine = machine.Machine(options, self.images, manifest(spec, self.found), esp.checked(self.images))
         self.control = Session(self.folder)
         self.sequence = 0  # of the last fault record that was looked at
         self.events_from = 1

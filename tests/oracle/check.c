@@ -6,6 +6,7 @@
 
 #define ADDRESS 0x000ffffffffff000ull
 #define LARGE (1ull << 7)
+#define CLASS_BRIDGE 6u /* some master the bus always */
 
 static const struct vtd_entry *root; /* read from the unit now and then: a register costs */
 static struct vtd_entry blocked;     /* the context entry of whoever has no live owner */
@@ -81,7 +82,7 @@ static const struct vtd_entry *context(u16 bdf)
     return (const struct vtd_entry *)hpa_to_ptr(HPA(root[bdf >> 8].low & VTD_TABLE_MASK)) + (bdf & 0xff);
 }
 
-void oracle_create(struct oracle *o, struct driver *driver)
+static void create(struct oracle *o, struct driver *driver)
 {
     const struct vm *vm = driver->vm;
     u64 pages = main_guest->ram_size / PAGE_SIZE;
@@ -102,9 +103,16 @@ void oracle_create(struct oracle *o, struct driver *driver)
                PAGE_READ | PAGE_WRITE);
     }
     expect_bars(o, driver->pci);
+}
+
+void oracle_start(void)
+{
     find_root();
     if (iommu_present())
-        blocked = *context(driver->pci->bdf); /* no VM has run yet */
+        blocked = *context(pci_devices[0].bdf); /* nobody lives yet */
+    for (u32 i = 0; i < driver_count; i++)
+        create(&oracles[drivers[i]->vm->id], drivers[i]);
+    oracle_check_all();
 }
 
 void oracle_check_page(struct oracle *o, u64 page)
@@ -187,7 +195,7 @@ void oracle_check(struct oracle *o)
             oracle_differ(o, "log, queue", q, own->in_flight, queue->log.count);
         if (!queue->vq.enabled)
             continue;
-        if ((u16)(queue->vq.last_avail - queue->vq.used_idx) != own->in_flight || own->owed_count != own->in_flight ||
+        if ((u16)(queue->vq.last_avail - queue->vq.used_idx) != own->in_flight ||
             queue->vq.published != queue->vq.used_idx)
             oracle_differ(o, "answers owed, queue", q, own->in_flight,
                           (u16)(queue->vq.last_avail - queue->vq.published));
@@ -220,7 +228,8 @@ void oracle_check_all(void)
         const struct driver *driver = driver_by_bdf(pci_devices[i].bdf);
         const struct oracle *o = driver ? &oracles[driver->vm->id] : NULL;
         u32 command = pci_read(&pci_devices[i], PCI_COMMAND, 2); /* all ones: it is gone */
-        if (pci_devices[i].header_type == 0 && !(o && o->live) && (command & PCI_COMMAND_MASTER) && command != 0xffff)
+        if (pci_devices[i].class_code >> 16 != CLASS_BRIDGE && !(o && o->live) && (command & PCI_COMMAND_MASTER) &&
+            command != 0xffff)
             oracle_differ(o, "bus mastering of device", pci_devices[i].bdf, 0, command);
         check_context(o, pci_devices[i].bdf);
     }

@@ -34,7 +34,6 @@ struct oracle_request {
 struct oracle_queue {
     struct oracle_request request[RING_TAGS]; /* by tag */
     u32 in_flight;
-    u32 owed_count, owed[RING_TAGS]; /* answers that the guest has to get: all, and by head */
 };
 
 struct oracle_mapping {
@@ -61,7 +60,7 @@ extern struct oracle oracles[VM_MAX]; /* by VM */
 _Noreturn void oracle_differ(const struct oracle *o, const char *what, u64 where, u64 expected, u64 found);
 
 /* At boot, before any VM runs: what stands in tables now is not taken for granted, but computed. */
-void oracle_create(struct oracle *o, struct driver *driver);
+void oracle_start(void);
 /* One page of the window, in both tables; after settling. */
 void oracle_check_page(struct oracle *o, u64 page);
 /* In constant time: logs, and the domain of the device. */
