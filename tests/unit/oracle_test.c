@@ -648,7 +648,7 @@ static void a_blocking_domain_that_maps(void **state)
     create_strict();
     assert_int_equal(page_table_map(&empty, MIB(2), HPA(RAM_BASE), PAGE_SIZE, PAGE_READ), OK);
     assert_true(PANICS(look()));
-    differs("no VM: blocking domain maps");
+    differs("no VM: entry of the blocking domain 0x0: expected 0x0");
 }
 
 static int teardown(void **state)
