@@ -6,7 +6,7 @@ from bulkhead_lib import build
 from bulkhead_lib.control import ControlError
 
 LABEL = "oracle"
-TIMEOUT = 300
+TIMEOUT = 600
 
 FAULTS = ("crash", "hang", "wild-write", "wild-dma", "garbage", "restart")
 LOAD = "blk load --seed 1 --depth 32 --lba 0 --sectors 65536 --seconds {} --final --quiet"
