@@ -7,6 +7,8 @@
 #include "hv/relay/internal.h"
 
 /* Nothing more is taken from this driver, nor given to it, until its successor offers. */
+/*@ requires \valid(relay) && queue_of(relay, queue);
+    assigns relay->state; */
 static void violation(struct relay *relay, struct relay_queue *queue, const char *what, u64 detail)
 {
     u32 index = (u32)(queue - relay->queue);
@@ -42,11 +44,17 @@ void relay_publish(struct relay *relay, struct relay_queue *queue)
 }
 
 /* The error bytes are the last of the device-writable part, which may be split over segments (VirtIO 1.2 2.7.4). */
+/*@ requires \valid_read(offer) && \valid_read(chain) && \valid_read(main_guest);
+    requires offer->error_length <= DRIVER_ERROR_SIZE && chain_holds(chain, main_guest);
+    assigns \nothing; */
 static void write_error(const struct driver_offer *offer, const struct chain *chain)
 {
     u32 left = offer->error_length;
     if (left > chain->writable_bytes)
         return;
+    /*@ loop invariant i <= chain->count && left <= offer->error_length;
+        loop assigns i, left;
+        loop variant i; */
     for (u32 i = chain->count; left != 0 && i-- > chain->readable;) {
         const struct chain_segment *segment = &chain->segment[i];
         u32 part = segment->length < left ? segment->length : left;
@@ -64,6 +72,11 @@ void answer_with_error(struct relay *relay, struct relay_queue *queue, const str
 }
 
 /* One completion, copied. NULL, or what is wrong with it. */
+/*@ requires \valid(relay) && queue_of(relay, queue) && ring_holds(relay, queue);
+    assigns \result, relay->grants, relay->stats, queue->vq.used_idx, queue->log \from *queue;
+    ensures ring_holds(relay, queue);
+    ensures \result == \null ==> tag < RING_TAGS && \old(queue->log.slot[tag].in_flight) &&
+            length <= queue->log.slot[tag].chain.writable_bytes && !queue->log.slot[tag].in_flight; */
 static const char *accept(struct relay *relay, struct relay_queue *queue, u16 tag, u32 length)
 {
     struct inflight *log = &queue->log;
@@ -84,6 +97,8 @@ static const char *accept(struct relay *relay, struct relay_queue *queue, u16 ta
     return NULL;
 }
 
+/*@ requires \valid(relay) && queue_of(relay, queue) && ring_holds(relay, queue);
+    requires \separated(relay, queue->requests) && \separated(relay, queue->completions); */
 static u32 complete_queue(struct relay *relay, struct relay_queue *queue)
 {
     struct ring_completion_page *page = queue->completions;
@@ -96,6 +111,10 @@ static u32 complete_queue(struct relay *relay, struct relay_queue *queue)
         violation(relay, queue, "produced index jumps", produced);
         return 0;
     }
+    /*@ loop invariant ring_holds(relay, queue) && (u32)(produced - queue->completed) <= RING_COMPLETIONS;
+        loop invariant page == queue->completions && accepted + (u32)(produced - queue->completed) <= RING_COMPLETIONS;
+        loop assigns accepted, queue->completed, relay->state, relay->grants, relay->stats, queue->vq.used_idx, queue->log;
+        loop variant (u32)(produced - queue->completed); */
     for (; queue->completed != produced; queue->completed++) {
         const struct ring_completion *entry = &page->entry[queue->completed % RING_COMPLETIONS];
         u16 tag = __atomic_load_n(&entry->tag, __ATOMIC_RELAXED);

@@ -12,6 +12,9 @@ _Static_assert(RING_COMPLETIONS >= RING_TAGS, "a correct driver cannot overrun i
 void inflight_init(struct inflight *log)
 {
     log->free_cells = RING_CELLS;
+    /*@ loop invariant tag <= RING_TAGS && \forall integer i; 0 <= i < tag ==> log->order[i] == i;
+        loop assigns tag, log->order[0 .. RING_TAGS - 1];
+        loop variant RING_TAGS - tag; */
     for (u32 tag = 0; tag < RING_TAGS; tag++)
         log->order[tag] = (u8)tag;
 }
@@ -39,11 +42,16 @@ void inflight_remove(struct inflight *log, u8 tag)
     struct log_slot *slot = &log->slot[tag];
     u32 at = 0;
     ASSERT_HV(slot->in_flight);
+    /*@ loop invariant at < RING_TAGS && \forall integer i; 0 <= i < at ==> log->order[i] != tag;
+        loop assigns at;
+        loop variant RING_TAGS - at; */
     while (log->order[at] != tag)
         at++;
     log->count--;
     memmove(log->order + at, log->order + at + 1, log->count - at);
     log->order[log->count] = tag;
+    /*@ assert moved_up{Pre, Here}(log, at, log->count);
+        assert first_in_flight(log) && \forall integer i; 0 <= i < log->count ==> log->order[i] != tag; */
     slot->in_flight = false;
     log->free_cells += inflight_cells(&slot->chain);
 }

@@ -10,6 +10,7 @@ struct unaligned_u64 {
     u64 v;
 } __attribute__((packed, may_alias));
 
+/*@ requires \valid_read(at + (0 .. 15)); assigns \nothing; */
 static struct virtq_desc descriptor_copy(const u8 *at)
 {
     u64 addr = ((const volatile struct unaligned_u64 *)at)->v;
@@ -41,6 +42,10 @@ status_t virtqueue_enable(struct virtqueue *vq, const struct vm *vm, u16 max_siz
 }
 
 /* Append one descriptor; NULL, or which rule it breaks. */
+/*@ requires \valid(chain) && \valid_read(desc) && \valid_read(vm) && \separated(chain, desc, vm);
+    requires chain_holds(chain, vm);
+    assigns \result, *chain \from *chain, *desc, *vm;
+    ensures chain_holds(chain, vm); */
 static const char *chain_add(struct chain *chain, const struct virtq_desc *desc, const struct vm *vm)
 {
     bool writable = (desc->flags & VIRTQ_DESC_F_WRITE) != 0;
@@ -66,6 +71,9 @@ static const char *chain_add(struct chain *chain, const struct virtq_desc *desc,
 }
 
 /* The rules for a descriptor that refers to an indirect table (2.7.5.3); its WRITE flag is ignored. */
+/*@ requires \valid_read(vq) && \valid_read(desc);
+    assigns \result \from *vq, *desc, inside;
+    ensures \result == \null ==> !inside && desc->len > 0 && desc->len % 16 == 0; */
 static const char *indirect_check(const struct virtqueue *vq, const struct virtq_desc *desc, bool inside)
 {
     if ((vq->features & VIRTIO_F_INDIRECT_DESC) == 0)
@@ -80,11 +88,19 @@ static const char *indirect_check(const struct virtqueue *vq, const struct virtq
 }
 
 /* Walk from the head. Ends after at most size + RING_MAX_SEGMENTS steps, whatever the guest does. */
+/*@ requires \valid_read(vq) && \valid_read(vm) && \valid(out) && \separated(vq, vm, out);
+    requires queue_holds(vq) && chain_holds(out, vm);
+    assigns \result, *out \from *vq, *vm;
+    ensures chain_holds(out, vm); */
 static const char *chain_walk(const struct virtqueue *vq, const struct vm *vm, struct chain *out)
 {
     const u8 *table = vq->desc;
     u32 entries = vq->size, index = out->head, steps = 0;
     bool inside = false;
+    /*@ loop invariant \valid_read(table + (0 .. 16 * entries - 1)) && steps <= entries <= 0x0fffffff;
+        loop invariant chain_holds(out, vm);
+        loop assigns table, entries, index, steps, inside, *out;
+        loop variant (inside ? 0 : 0x10000000) + entries - steps; */
     for (;;) {
         if (index >= entries)
             return "descriptor index out of range";

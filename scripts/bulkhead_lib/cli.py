@@ -216,6 +216,8 @@ def main(argv):
     boots_tests = arguments.command == "test" and not (arguments.label and set(arguments.label) <= {"unit", "fuzz"})
     if boots_tests or getattr(arguments, "accel", None) == "bochs":
         purposes = purposes | {"bochs"}
+    if arguments.command == "test" and (not arguments.label or "proof" in arguments.label):
+        purposes = purposes | {"proof"}
     if getattr(arguments, "net", None) == "netns":
         purposes = purposes | {"netns"}
     if arguments.command == "report" and (arguments.output or not arguments.trace):

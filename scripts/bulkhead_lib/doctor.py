@@ -149,7 +149,7 @@ def tools(host, name, *purposes):
 def examine(host):
     """(findings, accelerator that auto picks or None, why)."""
     findings = [cpu(host), kvm(host), nested(host), emulator(host), iommu(host), tcg(host), firmware(host), bochs_itself(host),
-                bochs_firmware(host), namespaces(host), tools(host, "packages to build", "build"), tools(host, "packages to test", "test")]
+                bochs_firmware(host), namespaces(host), tools(host, "packages to build", "build"), tools(host, "packages to test", "test", "proof")]
     ok = {finding.check: finding.ok for finding in findings}
     kind, why = accel.choose("auto", host.nested_support())
     with_qemu = ok["QEMU"] and ok["OVMF for QEMU"] and (kind == "kvm" or ok["SVM in QEMU TCG"])

@@ -32,6 +32,11 @@ PACKAGES = {
     "parallel": ("test", "runs the shards of a campaign"),
     "spin": ("test", "checks the model of the relay's protocol"),
     "python3-capstone": ("test inject", "decodes the drivers' instructions, for faults that change some"),
+    # Together 960 MB installed, most of it the OCaml compiler on which Frama-C's packages depend.
+    "frama-c-base": ("proof", "proves functions that read untrusted memory"),
+    "why3": ("proof", "hands Frama-C's goals to the provers"),
+    "z3": ("proof", "a prover"),
+    "cvc4": ("proof", "another, which finds what z3 does not"),
     "gdb": ("gdb test", "the debugger; opens the cores of driver VMs"),
 }
 

@@ -23,7 +23,7 @@ from .session import choose_accel
 from .ui import Failure, say
 
 CTEST_PRESETS = ("host", "fuzz")
-SYSTEM_FOLDERS = ("tests/system", "tests/model")
+SYSTEM_FOLDERS = ("tests/system", "tests/model", "tests/proof")
 RESULT = re.compile(r"^(PASS|FAIL) (\S+?):?(?:\s|$)")
 SETTING = re.compile(r'^(LABEL|TIMEOUT) = (?:"([\w -]+)"|(\d+))', re.MULTILINE)
 TAIL_LINES = 30

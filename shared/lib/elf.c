@@ -61,6 +61,9 @@ static status_t fail(const struct reader *reader, status_t status, const char *w
 }
 
 /* Headers are copied out: the image may stand at any address, so its fields may be misaligned. */
+/*@ requires \valid_read(reader) && \valid_read(reader->image + (0 .. reader->size - 1)) && \valid((u8 *)out + (0 .. size - 1));
+    assigns \result, ((u8 *)out)[0 .. size - 1] \from offset, size, *reader, reader->image[0 .. reader->size - 1];
+    ensures \result ==> offset + size <= reader->size; */
 static bool read_at(const struct reader *reader, u64 offset, void *out, size_t size)
 {
     if (!range_inside(offset, size, 0, reader->size))
