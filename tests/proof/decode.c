@@ -9,11 +9,11 @@ static void decode(const u8 *bytes, u32 available)
     u64 reg = any_u64();
     if (decode_move(bytes, available, any_u64() & 1, &move) != OK)
         return;
-    /*@ assert 2 <= move.length <= INSTRUCTION_MAX;
-        assert move.width == 1 || move.width == 2 || move.width == 4 || move.width == 8;
-        assert move.reg_width == 1 || move.reg_width == 2 || move.reg_width == 4 || move.reg_width == 8;
-        assert move.reg_shift == 0 || move.reg_shift == 8;
-        assert move.reg_base < 16; */
+    //@ assert 2 <= move.length <= INSTRUCTION_MAX;
+    //@ assert move.width == 1 || move.width == 2 || move.width == 4 || move.width == 8;
+    //@ assert move.reg_width == 1 || move.reg_width == 2 || move.reg_width == 4 || move.reg_width == 8;
+    //@ assert move.reg_shift == 0 || move.reg_shift == 8;
+    //@ assert move.reg_base < 16;
     (void)decode_register_read(&move, reg);
     decode_register_write(&move, &reg, any_u64());
 }

@@ -121,7 +121,8 @@ static inline u32 inflight_cells(const struct chain *chain);
 
 /*@ requires \valid(relay) && queue_of(relay, queue) && \valid_read(queue->completions);
     assigns \result, queue->consumed, relay->state \from *queue;
-    ensures \result ==> (u32)(queue->produced - queue->consumed) <= (u32)(queue->produced - \old(queue->consumed)); */
+    ensures \result ==>
+            (u32)(queue->consumed - \old(queue->consumed)) <= (u32)(queue->produced - \old(queue->consumed)); */
 bool ring_take_consumed(struct relay *relay, struct relay_queue *queue);
 
 /*@ requires \valid(relay) && queue_of(relay, queue) && ring_holds(relay, queue);
