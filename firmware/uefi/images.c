@@ -63,11 +63,11 @@ struct loader_hypervisor loader_hypervisor_load(void)
  * A driver image is always ELF; a guest's may be another format. Here only what a file tells by itself: whether it fits
  * its VM is the hypervisor's to judge.
  */
-static void vm_image_check(const struct manifest_vm *vm, const struct loader_file *file)
+static void vm_image_check(const struct manifest_vm *vm, const char *name, const struct loader_file *file)
 {
     struct elf_image elf;
     if (vm->kind == MANIFEST_DRIVER || (file->size >= 4 && memcmp(file->data, "\177ELF", 4) == 0))
-        image_check(file, vm->image, &elf);
+        image_check(file, name, &elf);
 }
 
 static bool is_loaded(const struct boot_info *info, const char *name)
@@ -78,21 +78,27 @@ static bool is_loaded(const struct boot_info *info, const char *name)
     return false;
 }
 
+/* One that is loaded already, or has no name, is done. */
+static void vm_image_load(const struct manifest_vm *vm, const char *name, struct boot_info *info)
+{
+    if (name[0] == '\0' || is_loaded(info, name))
+        return;
+    struct loader_file file = loader_file_read(name);
+    vm_image_check(vm, name, &file);
+    struct boot_module *module = &info->module[info->module_count++];
+    module->base = (u64)file.data;
+    module->size = file.size;
+    str_copy(module->name, sizeof(module->name), name);
+}
+
 void loader_images_load(const struct manifest *manifest, struct boot_info *info)
 {
     /* manifest_parse allows MANIFEST_MAX_VMS, so the table cannot overflow. */
-    _Static_assert(MANIFEST_MAX_VMS + 1 <= BOOT_MAX_MODULES, "one module a VM, and the manifest");
+    _Static_assert(2 * MANIFEST_MAX_VMS + 1 <= BOOT_MAX_MODULES, "two modules a VM, and the manifest");
     _Static_assert(MANIFEST_IMAGE_SIZE <= BOOT_NAME_SIZE, "a module has its file's name");
 
     for (u32 i = 0; i < manifest->vm_count; i++) {
-        const struct manifest_vm *vm = &manifest->vm[i];
-        if (is_loaded(info, vm->image))
-            continue;
-        struct loader_file file = loader_file_read(vm->image);
-        vm_image_check(vm, &file);
-        struct boot_module *module = &info->module[info->module_count++];
-        module->base = (u64)file.data;
-        module->size = file.size;
-        str_copy(module->name, sizeof(module->name), vm->image);
+        vm_image_load(&manifest->vm[i], manifest->vm[i].image, info);
+        vm_image_load(&manifest->vm[i], manifest->vm[i].fallback, info);
     }
 }

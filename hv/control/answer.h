@@ -13,6 +13,14 @@ void answer(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* Any text, quoted; quotes, backslashes and unprintable bytes in it are replaced. */
 void answer_text(const char *key, const char *value);
 
+struct vm;
+/*
+ * upload.c: a driver image in pieces of hexadecimal digits, then the order to run it. NULL, or why not: then nothing
+ * has changed but the pieces. words: behind the VM's name.
+ */
+const char *upload_chunk(struct vm *vm, const char *const words[]);
+const char *upload_replace(struct vm *vm, const char *const words[]);
+
 /* report.c: the long answers. */
 void report_status(void);
 void report_stats(void);

@@ -80,7 +80,11 @@ static const char *restart(struct vm *vm, const char *const words[])
 static const char *stop(struct vm *vm, const char *const words[])
 {
     (void)words;
-    return recovery_stop(vm->driver) == OK ? NULL : "it is stopped, or a recovery is under way";
+    status_t status = recovery_stop(vm->driver);
+
+    return status == OK         ? NULL
+           : status == ERR_BUSY ? "another VM that runs needs it"
+                                : "it is stopped, or a recovery is under way";
 }
 
 static const char *start(struct vm *vm, const char *const words[])
@@ -129,6 +133,9 @@ static const struct command {
     {"stop", 1, 1, .act = stop, .help = "VM: end a driver VM; its device is silent, requests wait"},
     {"start", 1, 1, .act = start, .help = "VM: start one that was stopped or given up on"},
     {"core", 2, 2, .act = core, .help = "VM FROM: what its last fault left: registers, memory from there on"},
+    {"chunk", 3, 3, .act = upload_chunk, .help = "VM OFFSET HEX: bytes of an image for replace"},
+    {"replace", 3, 3, .act = upload_replace,
+     .help = "VM SIZE SUM: restart it with the image in chunks, of that FNV-1a checksum"},
     {"tsc", 0, 0, .tell = tell_clock, .help = "the clock"},
 };
 

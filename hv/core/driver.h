@@ -21,7 +21,20 @@ enum driver_state { DRIVER_STOPPED, DRIVER_STARTING, DRIVER_RUNNING, DRIVER_RECO
 enum driver_interrupt { DRIVER_POLLS, DRIVER_MSI, DRIVER_INTX };
 extern const char *const driver_interrupt_name[]; /* "polled" "MSI" "INTx" */
 
+/* Below DRIVER_LOAD_ADDRESS, in the VM's own RAM: it may destroy them, and then has destroyed itself. */
+#define DRIVER_PML4_ADDRESS 0x1000ull
+#define DRIVER_GDT_ADDRESS 0x3000ull
+#define DRIVER_STACK_MIN KIB(16) /* above every image */
+
 struct relay;
+
+/* The VM's RAM as each generation of an image finds it: written once, before the first. */
+struct driver_image {
+    u8 *memory;         /* NULL: none yet */
+    u64 size, room;     /* an even number of pages, of so many; above is zero, as is the page that follows size */
+    u64 entry, bytes;   /* bytes of its segments */
+    const char *origin; /* "manifest", "fallback" or "uploaded" */
+};
 
 struct driver {
     struct vm *vm;
@@ -34,10 +47,9 @@ struct driver {
     struct relay *relay;
     struct recovery recovery;
 
-    const void *image; /* the file, in loader memory */
-    u64 image_size;
-    u8 *pristine;      /* the VM's RAM as each generation finds it, written once; */
-    u64 pristine_size; /* ... an even number of pages; what is above is zero, as is the page that follows the copy */
+    struct driver_image image, other;   /* of the next start; the one before it, kept as long as image is on trial */
+    struct driver_image running;        /* of this generation: image, as it was at its start */
+    const struct boot_module *fallback; /* the file of escalate = image, in loader memory */
     /*
      * What the generation that failed last has left, for `core` (hv/recovery/crash.c). Until its successor starts, the
      * VM's own memory is that still. A driver's bytes: nobody here looks into them.
@@ -45,10 +57,9 @@ struct driver {
     struct fault_record crash; /* as it was when the VM had been stopped; sequence 0: no fault so far */
     struct vcpu crash_vcpu;    /* its registers then */
     u8 *crash_memory;          /* RAM, of it the pages that are kept; then the info page */
-    u8 *crash_kept;            /* for each page of RAM: 1, or 0: it was as in the pristine image */
-    u64 entry;
-    hpa_t info_page;   /* struct driver_info */
-    hpa_t events_page; /* struct driver_events */
+    u8 *crash_kept;            /* for each page of RAM: 1, or 0: it was as in the image of the successor */
+    hpa_t info_page;           /* struct driver_info */
+    hpa_t events_page;         /* struct driver_events */
     hpa_t stash_page;
     u32 stash_length;
     u32 stash_checksum; /* of the first stash_length bytes */
@@ -64,7 +75,7 @@ struct driver {
     u64 started; /* TSC of the last driver_start() */
 
     /* For `status`; times since the last start. */
-    u64 frames, image_bytes;    /* all that boot took for this VM, less its page tables, which grow; its segments */
+    u64 frames;                 /* all that was taken for this VM, less its page tables, which grow */
     u64 entered, run_before;    /* TSC of the first entry; run_ticks before it */
     u64 start_us, start_run_us; /* from there to the offer; of it in guest mode */
     u32 device_wait_us;         /* the driver's own word */
@@ -84,10 +95,30 @@ u64 driver_bar_address(const struct pci_device *dev, u32 index);
  */
 NODISCARD status_t driver_map_bars(struct driver *driver);
 
-/* Load the image into the pristine copy of the VM's RAM, and take the room for a crash. Boot, once. */
-void driver_create_pristine(struct driver *driver);
-/* The page at that offset of RAM, as each generation finds it. */
+/*
+ * Make an image of this ELF file, to which nobody writes meanwhile, the one of the next start. Errors, with *why for
+ * people and nothing changed: elf_parse()'s, ERR_RANGE when it does not fit the VM's memory, ERR_NO_MEMORY.
+ */
+NODISCARD status_t driver_load(struct driver *driver, const void *file, u64 size, const char *origin, const char **why);
+/* Back to the image before the last driver_load(). */
+static inline void driver_swap_images(struct driver *driver)
+{
+    struct driver_image last = driver->image;
+
+    driver->image = driver->other;
+    driver->other = last;
+}
+/* Does the other one need this driver VM, itself or through those that it needs? */
+static inline bool driver_needs(const struct driver *other, const struct driver *driver)
+{
+    return other->config->needs >> driver->config->index & 1;
+}
+/* Boot, once: room for what a crash leaves. */
+void driver_create_crash(struct driver *driver);
+/* The page at that offset of RAM, as this generation found it. */
 const u64 *driver_pristine_page(const struct driver *driver, u64 at);
+/* The VM's RAM as its image has it; what that changes goes to crash_memory first, and so does the info page. */
+void driver_restore_memory(struct driver *driver);
 
 /*
  * (Re)build the VM: RAM from its pristine copy, info page; reset the vCPU; state STARTING; runnable. What that changes

@@ -7,8 +7,6 @@
 #include "shared/lib/elf.h"
 #include "shared/lib/string.h"
 
-#define DRIVER_STACK_MIN KIB(16)
-
 /* Frames that a VM takes beside its RAM: VMCB, maps, log, grant table, page tables. Generous; the rest stays free. */
 #define DRIVER_OVERHEAD MIB(8)
 #define GUEST_OVERHEAD MIB(4)
@@ -33,24 +31,23 @@ struct pci_device *start_find_device(const struct manifest_device *device)
     return found && !found->assigned && found->header_type == 0 ? found : NULL;
 }
 
-/* All of the image must fit [first, end) of the VM's memory. */
-static void check_image(const struct boot_info *boot, const struct manifest_vm *config, u64 first, u64 end)
+/* All of the image must fit [first, end) of the VM's memory. line: of the key that names it. */
+static void check_image(const struct boot_info *boot, const struct manifest_vm *config, const char *name, u32 line,
+                        u64 first, u64 end)
 {
-    const struct boot_module *module = boot_find_module(boot, config->image);
+    const struct boot_module *module = boot_find_module(boot, name);
     struct elf_image elf;
     const char *why = "";
 
     if (!module)
-        refuse(config, config->line_image, "image %s was not loaded", config->image);
+        refuse(config, line, "image %s was not loaded", name);
     if (elf_parse(hpa_to_ptr(HPA(module->base)), module->size, &elf, &why) != OK)
-        refuse(config, config->line_image, "image %s (%lu bytes) is damaged or truncated: %s", config->image,
-               module->size, why);
-    for (u32 i = 0; i < elf.count; i++)
-        if (!range_inside(elf.segment[i].paddr, elf.segment[i].mem_size, first, end - first))
-            refuse(config, config->line_memory,
-                   "image %s does not fit: it needs memory at %lx..%lx, memory = %luK has room at %lx..%lx",
-                   config->image, elf.segment[i].paddr, elf.segment[i].paddr + elf.segment[i].mem_size,
-                   config->memory >> 10, first, end);
+        refuse(config, line, "image %s (%lu bytes) is damaged or truncated: %s", name, module->size, why);
+    const struct elf_segment *misfit = elf_misfit(&elf, first, end);
+    if (misfit)
+        refuse(config, config->line_memory,
+               "image %s does not fit: it needs memory at %lx..%lx, memory = %luK has room at %lx..%lx", name,
+               misfit->paddr, misfit->paddr + misfit->mem_size, config->memory >> 10, first, end);
 }
 
 static void check_device(const struct manifest_vm *config)
@@ -106,11 +103,14 @@ void plan_check(const struct boot_info *boot, const struct manifest *manifest)
     for (u32 i = 0; i < manifest->vm_count; i++) {
         const struct manifest_vm *config = &manifest->vm[i];
         if (config->kind == MANIFEST_DRIVER) {
-            check_image(boot, config, DRIVER_LOAD_ADDRESS, config->memory - DRIVER_STACK_MIN);
+            u64 end = config->memory - DRIVER_STACK_MIN;
+            check_image(boot, config, config->image, config->line_image, DRIVER_LOAD_ADDRESS, end);
+            if (config->escalate == MANIFEST_ESCALATE_IMAGE)
+                check_image(boot, config, config->fallback, config->line_fallback, DRIVER_LOAD_ADDRESS, end);
             check_device(config);
             continue;
         }
-        check_image(boot, config, 0, config->memory);
+        check_image(boot, config, config->image, config->line_image, 0, config->memory);
         if (config->memory > PLATFORM_RAM_MAX)
             refuse(config, config->line_memory, "memory = %luM: a guest may have at most %luM", config->memory >> 20,
                    PLATFORM_RAM_MAX >> 20);

@@ -72,15 +72,16 @@ static void create_driver(const struct boot_info *boot, const struct manifest_vm
     u64 frames = frames_free_count;
     struct vm *vm = create_vm(config, driver);
     const struct boot_module *module = boot_find_module(boot, config->image);
+    const char *why;
 
     driver->vm = vm;
     driver->config = config;
-    driver->image = hpa_to_ptr(HPA(module->base));
-    driver->image_size = module->size;
+    driver->fallback = boot_find_module(boot, config->fallback);
     map_page(driver, DRIVER_INFO_ADDRESS, &driver->info_page, PAGE_READ);
     map_page(driver, DRIVER_EVENTS_ADDRESS, &driver->events_page, PAGE_READ);
     map_page(driver, DRIVER_STASH_ADDRESS, &driver->stash_page, PAGE_READ | PAGE_WRITE);
-    driver_create_pristine(driver);
+    must(driver_load(driver, hpa_to_ptr(HPA(module->base)), module->size, "manifest", &why), vm, "image");
+    driver_create_crash(driver);
     assign_device(driver);
     must(relay_create(driver, &driver->relay), vm, "relay");
     driver->frames = frames - frames_free_count - driver_table_frames(driver);
@@ -113,8 +114,6 @@ void start_vms(const struct boot_info *boot, const struct manifest *manifest)
     for (u32 i = 0; i < manifest->vm_count; i++)
         if (manifest->vm[i].kind == MANIFEST_DRIVER)
             create_driver(boot, &manifest->vm[i]);
-    for (u32 i = 0; i < driver_count; i++)
-        driver_start(drivers[i]);
 }
 
 void start_guest_when_ready(void)

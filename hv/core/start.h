@@ -13,9 +13,9 @@
 void plan_check(const struct boot_info *boot, const struct manifest *manifest);
 
 /*
- * Make all VMs: memory, nested tables, devices in their domains (blocked), relays, platform; then the driver VMs may
- * run. The main guest follows when each of them has offered its device or failed for good. After smp_start(): needs
- * cpu_count.
+ * Make all VMs: memory, nested tables, devices in their domains (blocked), relays, platform. Driver VMs start in the
+ * order of the manifest's `after` and `needs` (recovery_tick()); the main guest follows when each of them has offered
+ * its device or failed for good. After smp_start(): needs cpu_count.
  */
 void start_vms(const struct boot_info *boot, const struct manifest *manifest);
 

@@ -110,7 +110,7 @@ static i64 call_stash(struct driver *driver, const struct hypercall_arguments *a
     if (args->a > DRIVER_STASH_SIZE)
         return result(ERR_RANGE);
     driver->stash_length = (u32)args->a;
-    driver->stash_checksum = recovery_stash_checksum(driver, driver->stash_length);
+    driver->stash_checksum = recovery_checksum(hpa_to_ptr(driver->stash_page), driver->stash_length);
     return 0;
 }
 

@@ -21,24 +21,43 @@ bool recovery_window_open(const struct manifest_vm *config, const struct recover
            (now <= recovery->window_start || now - recovery->window_start <= tsc_from_us(config->window_us));
 }
 
+/* The end of the line: the manifest's step before giving up, which gets all attempts anew, or no more. */
+static struct recovery_decision escalate(const struct manifest_vm *config, struct recovery *recovery, const char *why)
+{
+    bool image = config->escalate == MANIFEST_ESCALATE_IMAGE;
+
+    if (recovery->escalated || config->escalate == MANIFEST_ESCALATE_NONE)
+        return (struct recovery_decision){.why = why};
+    recovery->escalated = true;
+    recovery->restarts_in_window = 0;
+    recovery->wakes_dependents = !image;
+    return (struct recovery_decision){
+        .restart = true, .fallback = image, .why = image ? "the fallback image" : "restart, and all that need it"};
+}
+
 struct recovery_decision recovery_decide(const struct manifest_vm *config, struct recovery *recovery, u64 now)
 {
     bool by_operator = recovery->current.kind == FAULT_OPERATOR;
 
+    if (recovery->current.kind == FAULT_PLANNED) /* says nothing about the driver: nothing is counted, nor forgotten */
+        return (struct recovery_decision){.restart = true, .why = "planned"};
     if (by_operator || !recovery_window_open(config, recovery, now)) {
         recovery->window_start = now;
         recovery->restarts_in_window = 0;
     }
     /* A person asked for it: that says nothing about how reliable the driver is, and a limit must not stand in the way.
      */
+    recovery->escalated &= !by_operator;
     if (by_operator)
         return (struct recovery_decision){.restart = recovery->current.detail == ORDER_RESTART,
                                           .stop = recovery->current.detail == ORDER_STOP,
                                           .why = "the operator's wish"};
+    if (recovery->trial)
+        return (struct recovery_decision){.restart = true, .back = true, .why = "back to the image before"};
     if (!config->restart)
-        return (struct recovery_decision){.why = "restart = never"};
+        return escalate(config, recovery, "restart = never");
     if (recovery->restarts_in_window >= config->limit)
-        return (struct recovery_decision){.why = "too many restarts in its window"};
+        return escalate(config, recovery, "too many restarts in its window");
 
     u64 delay = tsc_from_us(backoff_us(config->backoff_us, recovery->restarts_in_window++));
     /* Time spent waiting is no proof of health. If the window ran on, long back-offs would empty it and nothing would

@@ -80,7 +80,7 @@ void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u6
         (void)str_copy(record->injected, sizeof(record->injected), recovery->inject_name);
     event_add(EVENT_FAULT, driver->vm->id, "%s: %s", fault_kind_name[kind], record->text);
     recovery->faults_total++;
-    recovery->crashes += kind != FAULT_OPERATOR;
+    recovery->crashes += kind < FAULT_PLANNED;
     recovery->pending = true;
 
     /* The stages run on its own CPU, which may be idle or in guest mode now. */

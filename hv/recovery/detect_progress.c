@@ -105,6 +105,33 @@ static void check_storm(struct driver *driver, u64 now)
     }
 }
 
+/* The first start, at boot: when all that it comes after have offered, or will not and are not needed. */
+static void start_in_order(struct driver *driver)
+{
+    for (u32 i = 0; i < driver_count; i++) {
+        u32 bit = 1u << drivers[i]->config->index;
+        bool failed = drivers[i]->state == DRIVER_FAILED;
+
+        if (!(driver->config->after & bit) || drivers[i]->state == DRIVER_RUNNING ||
+            (failed && !(driver->config->needs & bit)))
+            continue;
+        if (failed) {
+            driver->state = DRIVER_FAILED;
+            event_add(EVENT_GAVE_UP, driver->vm->id, "%s, which it needs, has failed", drivers[i]->vm->name);
+        }
+        return;
+    }
+    driver_start(driver);
+}
+
+static void check_age(struct driver *driver, u64 now)
+{
+    u64 limit = driver->config->rejuvenate_us;
+
+    if (limit != 0 && now > driver->started && now - driver->started > tsc_from_us(limit))
+        recovery_report(driver, FAULT_PLANNED, 0, 0, "rejuvenation after %lu s", limit / 1000000);
+}
+
 void recovery_tick(struct driver *driver, u64 now)
 {
     if (driver->recovery.pending)
@@ -116,7 +143,10 @@ void recovery_tick(struct driver *driver, u64 now)
     if (driver->state == DRIVER_STARTING) {
         check_offer(driver, now);
         check_storm(driver, now);
+    } else if (driver->state == DRIVER_STOPPED && driver->started == 0) {
+        start_in_order(driver);
     } else if (driver->state == DRIVER_RUNNING) {
+        check_age(driver, now);
         check_heartbeat(driver);
         check_deadline(driver, now);
         check_storm(driver, now);

@@ -1,5 +1,6 @@
 /* The way of a fault, after detection: decide, quiesce, reset, restart. Replay follows when the successor offers. */
 #include "hv/control/control.h"
+#include "hv/core/frames.h"
 #include "hv/core/hypervisor.h"
 #include "hv/recovery/stages.h"
 #include "hv/relay/relay.h"
@@ -57,6 +58,7 @@ static void run_stages(struct driver *driver)
 {
     struct recovery *recovery = &driver->recovery;
     struct fault_record *record = &recovery->current;
+    const char *why;
 
     recovery->pending = false;
     driver->state = DRIVER_RECOVERING;
@@ -73,6 +75,13 @@ static void run_stages(struct driver *driver)
     record->t_quiesce_end = tsc_now();
     event_add(EVENT_QUIESCE, driver->vm->id, "device blocked, grants revoked, %lu us", us_since(record->t_quiesce));
 
+    recovery->trial &= !decision.back;
+    if (decision.back)
+        driver_swap_images(driver);
+    /* plan_check() has seen that it fits: memory may be short, and then the image stays. */
+    if (decision.fallback &&
+        driver_load(driver, hpa_to_ptr(HPA(driver->fallback->base)), driver->fallback->size, "fallback", &why) != OK)
+        event_add(EVENT_DECIDE, driver->vm->id, "no fallback: %s", why);
     if (!decision.restart) {
         run_end(driver, &decision);
     } else if (decision.delay > 0) {
@@ -102,10 +111,26 @@ status_t recovery_restart(struct driver *driver)
     return OK;
 }
 
+status_t recovery_replace(struct driver *driver, const void *file, u64 size, const char **why)
+{
+    *why = "a recovery is under way";
+    if (driver->recovery.pending || driver->recovery.trial || driver->recovery.current.sequence != 0)
+        return ERR_STATE;
+    status_t status = driver_load(driver, file, size, "uploaded", why);
+    if (status == OK) {
+        driver->recovery.trial = true;
+        recovery_report(driver, FAULT_OPERATOR, ORDER_RESTART, 0, "its image is replaced");
+    }
+    return status;
+}
+
 status_t recovery_stop(struct driver *driver)
 {
     if (driver->recovery.pending || driver->state == DRIVER_STOPPED)
         return ERR_STATE;
+    for (u32 i = 0; i < driver_count; i++)
+        if (driver_needs(drivers[i], driver) && drivers[i]->state != DRIVER_STOPPED)
+            return ERR_BUSY;
     recovery_report(driver, FAULT_OPERATOR, ORDER_STOP, 0, "stop by the operator");
     return OK;
 }

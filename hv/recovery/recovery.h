@@ -27,6 +27,7 @@ struct iommu_fault;
     X(FAULT_COMPLETION_RING, "completion-ring") /* indices that jump, a tag not in flight, an impossible length */     \
     X(FAULT_DECLARED, "declared")               /* the driver's own `fault` hypercall (assert, device) */              \
     X(FAULT_OFFER, "offer")       /* no offer in time after a start, or one that differs from the first */             \
+    X(FAULT_PLANNED, "planned")   /* rejuvenation, or what it needs was restarted */                                   \
     X(FAULT_OPERATOR, "operator") /* `restart VM`, `stop VM`, `start VM` */
 
 #define FAULT_ENUM(kind, name) kind,
@@ -80,6 +81,9 @@ struct recovery {                /* in struct driver */
     u64 restart_at;              /* WAITING: TSC */
     u64 window_start;            /* TSC of the first restart that the policy counts */
     u32 restarts_in_window;
+    bool escalated;            /* its step before giving up is used */
+    bool wakes_dependents;     /* its next offer restarts those that need it */
+    bool trial;                /* a new image has not completed its first recovery yet */
     u32 faults_total, crashes; /* reported first in their generation; of these, nobody's order */
     u32 reports_later;         /* reports that came after the first one of their generation */
     u64 last_progress;         /* heartbeat detector: the counters at the last look, */
@@ -123,10 +127,16 @@ void recovery_first_completion(struct driver *driver);
 
 /*
  * The operator's `restart VM` (also `start VM`) and `stop VM`. A restart ends a back-off at once; else they are
- * reported as FAULT_OPERATOR, which no limit holds back. ERR_STATE: a recovery is under way, or (stop) it is stopped.
+ * reported as FAULT_OPERATOR, which no limit holds back. ERR_STATE: a recovery is under way, or (stop) it is stopped;
+ * ERR_BUSY: another one that runs needs it.
  */
 NODISCARD status_t recovery_restart(struct driver *driver);
 NODISCARD status_t recovery_stop(struct driver *driver);
+/*
+ * A new image: loaded, then a restart by the operator. Unless that ends well, the image before comes back by itself.
+ * ERR_STATE: a recovery or a trial is under way; else what driver_load() says. *why: for people.
+ */
+NODISCARD status_t recovery_replace(struct driver *driver, const void *file, u64 size, const char **why);
 
 /*
  * For `status`: "stopped" "starting" "running" "degraded" "recovering" "failed". Degraded: it runs, but the policy has
@@ -141,8 +151,8 @@ const char *recovery_state(const struct driver *driver);
  */
 const u64 *crash_page(const struct driver *driver, u64 at);
 
-/* Checksum (FNV-1a) of the first `length` bytes of the stash page; length <= DRIVER_STASH_SIZE. */
-u32 recovery_stash_checksum(const struct driver *driver, u32 length);
+/* FNV-1a, 32 bits: of the stash, and of images that an operator sends. */
+u32 recovery_checksum(const u8 *data, u64 length);
 
 /* Time-driven detectors for one driver VM: heartbeat, deadline, offer in time, interrupt storm. Every tick (1 ms) of
  * its home CPU. */

@@ -11,7 +11,17 @@ static void recovered(struct driver *driver)
 
     event_add(EVENT_RECOVERED, driver->vm->id, "generation %u, %lu us after the fault was seen", driver->generation,
               tsc_to_us(tsc_now() - record->t_detect));
+    driver->recovery.trial = false;
     record_close(driver, FAULT_RECOVERED);
+}
+
+/* Those that need this driver, or need one that does, start anew, once it is back. */
+static void wake_dependents(struct driver *driver)
+{
+    for (u32 i = 0; driver->recovery.wakes_dependents && i < driver_count; i++)
+        if (driver_needs(drivers[i], driver))
+            recovery_report(drivers[i], FAULT_PLANNED, 0, 0, "%s, which it needs, was restarted", driver->vm->name);
+    driver->recovery.wakes_dependents = false;
 }
 
 status_t recovery_offer(struct driver *driver, const struct driver_offer *offer)
@@ -34,6 +44,7 @@ status_t recovery_offer(struct driver *driver, const struct driver_offer *offer)
     driver->start_run_us = tsc_to_us(driver->vm->vcpu.run_ticks - driver->run_before);
     driver->device_wait_us = offer->device_wait_us;
     progress_reset(driver);
+    wake_dependents(driver);
     event_add(EVENT_OFFER, driver->vm->id, "type %u, %u queues, %lu us after its start", offer->virtio_type,
               offer->queues, tsc_to_us(arrived - driver->started));
     if (record->sequence == 0)

@@ -9,13 +9,12 @@
 #include "hv/relay/relay.h"
 #include "shared/lib/string.h"
 
-u32 recovery_stash_checksum(const struct driver *driver, u32 length)
+u32 recovery_checksum(const u8 *data, u64 length)
 {
-    const u8 *stash = hpa_to_ptr(driver->stash_page);
     u32 hash = 2166136261u; /* FNV-1a: offset basis and prime of its 32-bit form */
 
-    for (u32 i = 0; i < length; i++)
-        hash = (hash ^ stash[i]) * 16777619u;
+    for (u64 i = 0; i < length; i++)
+        hash = (hash ^ data[i]) * 16777619u;
     return hash;
 }
 
@@ -24,7 +23,7 @@ static void check_stash(struct driver *driver)
 {
     u8 *stash = hpa_to_ptr(driver->stash_page);
 
-    if (driver->stash_length > 0 && recovery_stash_checksum(driver, driver->stash_length) != driver->stash_checksum) {
+    if (driver->stash_length > 0 && recovery_checksum(stash, driver->stash_length) != driver->stash_checksum) {
         event_add(EVENT_RESTART, driver->vm->id, "stash of %u bytes dropped: checksum", driver->stash_length);
         driver->stash_length = 0;
     }

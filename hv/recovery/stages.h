@@ -12,8 +12,9 @@ void record_close(struct driver *driver, enum fault_outcome outcome);
 
 /* decide.c: what the manifest says about the fault in `current`; counts its restart in the window. */
 struct recovery_decision {
-    bool restart, stop; /* neither: give up */
-    u64 delay;          /* TSC ticks to wait before the restart */
+    bool restart, stop;  /* neither: give up */
+    bool back, fallback; /* restart with the image before, or with the fallback */
+    u64 delay;           /* TSC ticks to wait before the restart */
     const char *why;
 };
 /* Is the window in which the policy counts restarts still open? */

@@ -58,6 +58,9 @@ def parser():
     add("faults", "past faults of a running instance, with the time that each stage took", running, json)
     for order, effect in (("restart", "start it anew"), ("stop", "end it: its device is silent, requests wait"), ("start", "start it after `stop`, or when it was given up on")):
         add(order, f"a driver VM: {effect}", running).add_argument("vm", metavar="VM")
+    replace = add("replace", "give a driver VM that serves the guest another image; when that one fails, the old one comes back", running, json)
+    replace.add_argument("vm", metavar="VM")
+    replace.add_argument("image", metavar="FILE", help="an ELF file of at most 160 KiB, e.g. build/release/images/ahci.elf")
     check = add("check", "check a manifest with the machine's own parser", json)
     check.add_argument("manifest", metavar="MANIFEST")
     _add_bench(add("bench", "measure disks or network cards through their driver VMs, beside the same guest without a hypervisor", _machine_arguments(("auto", "kvm", "tcg")), json))
@@ -188,6 +191,7 @@ def _handlers():
         "events": (telemetry.events, set()),
         "faults": (telemetry.faults, set()),
         "restart": (telemetry.order, set()),
+        "replace": (telemetry.replace, set()),
         "stop": (telemetry.order, set()),
         "start": (telemetry.order, set()),
         "check": (debug.check, {"build", "test"}),

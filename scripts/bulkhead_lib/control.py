@@ -65,6 +65,25 @@ class Control:
                 self._drain(connection)
                 yield exchange
 
+    def send_all(self, commands, timeout=4 * REPLY_SECONDS):
+        """Commands that answer nothing but `ok`, one behind the other without waiting for each."""
+        deadline = time.monotonic() + timeout
+        with open(self.folder / "control.lock", "w", encoding="ascii") as lock:
+            self._take(lock, deadline)
+            with contextlib.closing(self._connect()) as connection:
+                self._drain(connection)
+                connection.settimeout(timeout)
+                connection.sendall("".join(f"{command}\n" for command in commands).encode())
+                buffer = b""
+                while buffer.count(b"\n") < len(commands):
+                    data = connection.recv(65536) if time.monotonic() < deadline else b""
+                    if not data:
+                        raise Failure("the hypervisor did not answer in time, or the machine ended")
+                    buffer += data
+        for line in buffer.decode("ascii", "replace").splitlines():
+            if line.strip() != "ok":
+                raise ControlError(line.removeprefix("error").strip())
+
     def ask(self, command, timeout=REPLY_SECONDS):
         """The reply as a list of (kind, fields)."""
         return [parse_line(line) for line in self.raw(command, timeout)]

@@ -6,7 +6,7 @@ import shutil
 
 from .ui import Failure
 
-IMAGE_KEY = re.compile(r"^\s*image\s*=\s*([^\s#;]+)", re.MULTILINE)
+IMAGE_KEY = re.compile(r"^\s*(?:image|fallback)\s*=\s*([^\s#;]+)", re.MULTILINE)
 LOADER = "BOOTX64.EFI"
 HYPERVISOR = "hv.elf"
 CHECKED = "hv-checked.elf"  # the same with the oracle and the checks of entries; where hv.elf has them, it is not built

@@ -1,4 +1,4 @@
-"""status, stats, events, faults, inject, restart, stop, start: the control port, for people (tables) and programs (--json)."""
+"""status, stats, events, faults, inject, restart, stop, start, replace: the control port, for people (tables) and programs (--json)."""
 
 import pathlib
 import random
@@ -10,6 +10,8 @@ from .machine import Instance
 from .ui import Failure, print_json, say, table
 
 RECOVERY_SECONDS = 15
+IMAGE_MOST = 160 * 1024
+PIECE = 112  # bytes of an image in one line of 255 characters
 WIDE = 8  # more columns than this are printed as rows
 
 
@@ -128,6 +130,48 @@ def _await(arguments, control, last, plan):
         print(f"{record.vm}: {record.outcome}; times in µs:")
         table([record.durations()])
     return 0 if record.outcome == "recovered" else 1
+
+
+def checksum(data):
+    """FNV-1a, 32 bits (hv/control/upload.c)."""
+    value = 2166136261
+    for byte in data:
+        value = (value ^ byte) * 16777619 & 0xffffffff
+    return value
+
+
+def replace_image(control, vm, data, sent=b""):
+    """
+    Send an image and have the driver VM run it: (its record, the record of the way back or None, seconds of the transfer).
+    sent: what was sent last and lies there still; pieces that are the same are left out.
+    """
+    if len(data) > IMAGE_MOST:
+        raise Failure(f"the image has {len(data)} bytes; {IMAGE_MOST} are the most")
+    last = max([record.sequence for record in faultlog.read(control)], default=0)
+    start = time.monotonic()
+    control.send_all([f"chunk {vm} {at} {data[at:at + PIECE].hex()}" for at in range(0, len(data), PIECE)
+                      if data[at:at + PIECE] != sent[at:at + PIECE]])
+    seconds = time.monotonic() - start
+    control.ask(f"replace {vm} {len(data)} {checksum(data)}")
+    record = faultlog.wait_for(control, vm, last, RECOVERY_SECONDS)
+    back = None if record.outcome == "recovered" else faultlog.wait_for(control, vm, record.sequence, RECOVERY_SECONDS)
+    return record, back, seconds
+
+
+def replace(arguments):
+    try:
+        data = pathlib.Path(arguments.image).read_bytes()
+    except OSError as error:
+        raise Failure(f"{arguments.image}: {error.strerror}") from error
+    record, back, seconds = replace_image(connect(arguments), arguments.vm, data)
+    if arguments.json:
+        print_json({"seconds_sent": seconds, **(back or record).as_dict()})
+    elif back:
+        print(f"{arguments.vm}: the new image failed ({back.kind}: {back.text}); with the one before: {back.outcome}")
+    else:
+        print(f"{arguments.vm}: runs the new image; {len(data)} bytes sent in {seconds:.2f} s; times in µs:")
+        table([record.durations()])
+    return 1 if back else 0
 
 
 def order(arguments):

@@ -4,8 +4,8 @@
  * The loader enters hv.elf at its ELF entry point in 64-bit mode with interrupts off, RDI = physical address of one
  * struct boot_info, RSP = a stack of at least 16 KiB in loader memory, boot services gone, and page tables that map
  * (a) physical memory one to one up to max(4 GiB, end of RAM), writable and executable, and (b) the hypervisor's
- * segments at their link addresses. The hypervisor replaces both at once. The image lies physically contiguous at hv_base, with segment s at
- * hv_base + (s.vaddr - lowest vaddr); hv_base is 2 MiB aligned.
+ * segments at their link addresses. The hypervisor replaces both at once. The image lies physically contiguous at
+ * hv_base, with segment s at hv_base + (s.vaddr - lowest vaddr); hv_base is 2 MiB aligned.
  *
  * Owner: the loader until it jumps, then the hypervisor; nobody writes it afterwards.
  */
@@ -16,7 +16,7 @@
 #define BOOT_INFO_MAGIC 0x30444145484b4c42ull /* "BLKHEAD0" */
 #define BOOT_INFO_VERSION 1u
 #define BOOT_MAX_MEMORY 256u
-#define BOOT_MAX_MODULES 24u
+#define BOOT_MAX_MODULES 40u
 #define BOOT_NAME_SIZE 48u
 
 enum boot_memory_kind {
@@ -34,8 +34,8 @@ struct boot_memory {
 };
 
 struct boot_module {
-    u64 base; /* physical, page aligned */
-    u64 size; /* bytes */
+    u64 base;                  /* physical, page aligned */
+    u64 size;                  /* bytes */
     char name[BOOT_NAME_SIZE]; /* the file name as the manifest gives it, NUL terminated */
 };
 
@@ -48,6 +48,6 @@ struct boot_info {
     u64 hv_size; /* bytes in memory, from the lowest to the highest segment */
     u32 memory_count;
     u32 module_count;
-    struct boot_memory memory[BOOT_MAX_MEMORY]; /* sorted by base, not overlapping, neighbours of a kind merged */
+    struct boot_memory memory[BOOT_MAX_MEMORY];  /* sorted by base, not overlapping, neighbours of a kind merged */
     struct boot_module module[BOOT_MAX_MODULES]; /* module[0] is the manifest text, named "manifest.ini" */
 };

@@ -1,45 +1,11 @@
 /*
- * The manifest's parser: lines are cut into slices of the caller's text, every key is a row of one table. Values that
- * depend on the section's kind, which may stand below them, are checked when the section ends.
+ * The manifest's parser: lines are cut into slices of the caller's text, every key is a row of one table
+ * (manifest_keys.c). Values that depend on the section's kind, which may stand below them, are checked when the section
+ * ends; what depends on other sections, at the end of the text.
  */
-#include "shared/abi/manifest.h"
-#include "shared/lib/checked.h"
+#include "shared/abi/manifest_parse.h"
 #include "shared/lib/printf.h"
 #include "shared/lib/string.h"
-
-const char *const manifest_dma_name[] = {"isolated", "unprotected", "none"};
-
-struct slice {
-    const char *at;
-    size_t length;
-};
-
-/* Where a key may stand. */
-enum { IN_HYPERVISOR = 1, IN_DRIVER = 2, IN_GUEST = 4, IN_VM = IN_DRIVER | IN_GUEST };
-
-struct key {
-    const char *name;
-    u32 where;    /* IN_ bits */
-    u32 required; /* IN_ bits of the kinds that cannot do without it */
-    /* Writes the field when the value obeys the key's rules; false when it does not. */
-    bool (*parse)(const struct key *key, struct slice value, void *field);
-    size_t offset; /* of the field in struct manifest or struct manifest_vm */
-    size_t size;
-    u64 low;
-    u64 high;
-    u64 initial;             /* what the field holds when the key is absent */
-    const char *choice[3];   /* of parse_choice: the first stands for low, the second for low + 1, ... */
-    const char *expectation; /* completes "'key' must be ..." */
-    bool raw;                /* the value is the whole rest of the line, comment signs included */
-};
-
-/* clang-format off */
-enum key_id {
-    KEY_CONTROL, KEY_EXIT_PORT, KEY_KIND, KEY_IMAGE, KEY_MEMORY, KEY_DEVICE, KEY_GRANTS, KEY_GRANT_PAGES, KEY_DMA,
-    KEY_HEARTBEAT, KEY_MISSES, KEY_DEADLINE, KEY_RESTART, KEY_BACKOFF, KEY_LIMIT, KEY_WINDOW, KEY_GIVE_UP,
-    KEY_CMDLINE, KEY_COUNT
-};
-/* clang-format on */
 
 struct parser {
     struct slice rest; /* the text that is not read yet */
@@ -51,6 +17,7 @@ struct parser {
     u32 hypervisor_line;     /* 0 until there was one */
     struct manifest_vm *vm;  /* of an IN_VM section */
     u32 key_line[KEY_COUNT]; /* in this section; 0: absent */
+    struct manifest_list after[MANIFEST_MAX_VMS], needs[MANIFEST_MAX_VMS];
 };
 
 /* ---- errors ---- */
@@ -85,277 +52,6 @@ static status_t PRINTF_LIKE(3, 4) fail(struct parser *parser, u32 line, const ch
     return ERR_FORMAT;
 }
 
-/* ---- slices ---- */
-
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-static bool is_within(char c, char low, char high)
-{
-    return c >= low && c <= high;
-}
-
-static struct slice slice_from(struct slice slice, size_t start)
-{
-    return (struct slice){slice.at + start, slice.length - start};
-}
-
-static struct slice slice_until(struct slice slice, size_t end)
-{
-    return (struct slice){slice.at, end};
-}
-
-static struct slice slice_trim(struct slice slice)
-{
-    while (slice.length > 0 && is_blank(slice.at[0]))
-        slice = slice_from(slice, 1);
-    while (slice.length > 0 && is_blank(slice.at[slice.length - 1]))
-        slice.length--;
-    return slice;
-}
-
-/* The position of c, or the slice's length. */
-static size_t slice_find(struct slice slice, char c)
-{
-    size_t i = 0;
-    while (i < slice.length && slice.at[i] != c)
-        i++;
-    return i;
-}
-
-static bool slice_equals(struct slice slice, const char *text)
-{
-    return slice.length == strlen(text) && memcmp(slice.at, text, slice.length) == 0;
-}
-
-/* A comment begins at a sign that starts the line or follows white space, so that values may contain the sign. */
-static struct slice slice_without_comment(struct slice line)
-{
-    for (size_t i = 0; i < line.length; i++) {
-        bool sign = line.at[i] == '#' || line.at[i] == ';';
-        if (sign && (i == 0 || is_blank(line.at[i - 1])))
-            return slice_until(line, i);
-    }
-    return line;
-}
-
-static bool slice_to_u64(struct slice slice, u64 *out)
-{
-    char text[24]; /* longer than any number of 64 bits that has no superfluous zeros */
-
-    if (slice.length >= sizeof(text))
-        return false;
-    memcpy(text, slice.at, slice.length);
-    text[slice.length] = '\0';
-    return str_to_u64(text, out);
-}
-
-static bool slice_to_hex(struct slice slice, u32 *out)
-{
-    u64 value;
-    char text[2 + 8 + 1] = "0x";
-
-    if (slice.length == 0 || slice.length > 8)
-        return false;
-    memcpy(text + 2, slice.at, slice.length);
-    if (!str_to_u64(text, &value))
-        return false;
-    *out = (u32)value;
-    return true;
-}
-
-/* ---- values ---- */
-
-static void store(const struct key *key, void *field, u64 value)
-{
-    memcpy(field, &value, key->size); /* little-endian: the low bytes come first */
-}
-
-static bool store_in_range(const struct key *key, void *field, u64 value)
-{
-    if (value < key->low || value > key->high)
-        return false;
-    store(key, field, value);
-    return true;
-}
-
-static bool parse_choice(const struct key *key, struct slice value, void *field)
-{
-    for (u32 i = 0; i < ARRAY_SIZE(key->choice) && key->choice[i] != NULL; i++) {
-        if (slice_equals(value, key->choice[i])) {
-            store(key, field, key->low + i);
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool parse_number(const struct key *key, struct slice value, void *field)
-{
-    u64 number;
-    return slice_to_u64(value, &number) && store_in_range(key, field, number);
-}
-
-static bool parse_size(const struct key *key, struct slice value, void *field)
-{
-    static const struct slice units = {"KMG", 3}; /* 2^10, 2^20, 2^30 */
-    size_t unit = slice_find(units, value.at[value.length - 1]);
-    u64 number;
-
-    if (unit < units.length)
-        value.length--;
-    return slice_to_u64(value, &number) && mul_u64(number, unit < units.length ? KIB(1) << 10 * unit : 1, &number) &&
-           store_in_range(key, field, number);
-}
-
-static bool parse_time(const struct key *key, struct slice value, void *field)
-{
-    static const struct {
-        const char *name;
-        u64 us;
-    } units[] = {{"us", 1}, {"ms", 1000}, {"s", 1000000}, {"m", 60000000}, {"h", 3600000000}};
-    size_t digits = 0;
-    u64 number;
-
-    while (digits < value.length && is_within(value.at[digits], '0', '9'))
-        digits++;
-    if (!slice_to_u64(slice_until(value, digits), &number))
-        return false;
-    if (digits == value.length) /* only zero is the same in every unit */
-        return number == 0 && store_in_range(key, field, number);
-    for (u32 i = 0; i < ARRAY_SIZE(units); i++) {
-        if (slice_equals(slice_from(value, digits), units[i].name))
-            return mul_u64(number, units[i].us, &number) && store_in_range(key, field, number);
-    }
-    return false;
-}
-
-static bool parse_image(const struct key *key, struct slice value, void *field)
-{
-    char *name = field;
-
-    if (value.length >= key->size || value.at[0] == '.')
-        return false;
-    for (size_t i = 0; i < value.length; i++) {
-        char c = value.at[i];
-        bool letter = is_within(c, 'a', 'z') || is_within(c, 'A', 'Z') || is_within(c, '0', '9');
-        if (!letter && c != '.' && c != '_' && c != '-' && c != '+' && c != '~')
-            return false;
-    }
-    memcpy(name, value.at, value.length);
-    name[value.length] = '\0';
-    return true;
-}
-
-static bool parse_cmdline(const struct key *key, struct slice value, void *field)
-{
-    char *cmdline = field;
-
-    if (value.length >= key->size)
-        return false;
-    for (size_t i = 0; i < value.length; i++) {
-        if ((unsigned char)value.at[i] >= 0x80)
-            return false;
-    }
-    memcpy(cmdline, value.at, value.length);
-    cmdline[value.length] = '\0';
-    return true;
-}
-
-/* BB:DD.F, as lspci prints it. */
-static bool parse_pci_address(struct slice text, struct manifest_device *device)
-{
-    u32 bus, slot, function;
-
-    if (text.length != 7 || text.at[2] != ':' || text.at[5] != '.')
-        return false;
-    if (!slice_to_hex(slice_until(text, 2), &bus) || !slice_to_hex(slice_until(slice_from(text, 3), 2), &slot) ||
-        !slice_to_hex(slice_from(text, 6), &function) || slot > 31 || function > 7)
-        return false;
-    *device = (struct manifest_device){.kind = MANIFEST_DEVICE_PCI, .bdf = (u16)(bus << 8 | slot << 3 | function)};
-    return true;
-}
-
-/* BBSS or BBSSII: without the interface, any interface will do. */
-static bool parse_pci_class(struct slice text, struct manifest_device *device)
-{
-    bool exact = text.length == 6;
-    u32 code;
-
-    if ((text.length != 4 && !exact) || !slice_to_hex(text, &code))
-        return false;
-    *device = (struct manifest_device){
-        .kind = MANIFEST_DEVICE_CLASS,
-        .class_code = exact ? code : code << 8,
-        .class_mask = exact ? 0xffffff : 0xffff00,
-    };
-    return true;
-}
-
-static bool parse_device(const struct key *key, struct slice value, void *field)
-{
-    size_t colon = slice_find(value, ':');
-    struct slice scheme = slice_until(value, colon);
-
-    (void)key;
-    if (colon == value.length)
-        return false;
-    if (slice_equals(scheme, "pci"))
-        return parse_pci_address(slice_from(value, colon + 1), field);
-    return slice_equals(scheme, "class") && parse_pci_class(slice_from(value, colon + 1), field);
-}
-
-/* ---- the keys ---- */
-
-#define FIELD(type, member) .offset = offsetof(struct type, member), .size = sizeof(((struct type *)0)->member)
-#define US_PER_MS 1000ull
-#define US_PER_S 1000000ull
-
-/* clang-format off */
-static const struct key keys[KEY_COUNT] = {
-    [KEY_CONTROL] = {"control", IN_HYPERVISOR, 0, parse_choice, FIELD(manifest, control),
-        .choice = {"off", "com2"}, .expectation = "off or com2"},
-    [KEY_EXIT_PORT] = {"exit_port", IN_HYPERVISOR, 0, parse_number, FIELD(manifest, exit_port),
-        .high = 0xffff, .expectation = "an I/O port, 0..0xffff"},
-    [KEY_KIND] = {"kind", IN_VM, IN_VM, parse_choice, FIELD(manifest_vm, kind),
-        .low = MANIFEST_DRIVER, .choice = {"driver", "guest"}, .expectation = "driver or guest"},
-    [KEY_IMAGE] = {"image", IN_VM, IN_VM, parse_image, FIELD(manifest_vm, image),
-        .expectation = "a file name, 1..47 of [A-Za-z0-9._+~-]"},
-    [KEY_MEMORY] = {"memory", IN_VM, IN_VM, parse_size, FIELD(manifest_vm, memory),
-        .low = 1, .high = GIB(64), .expectation = "a size with K, M or G, at most 64G"},
-    [KEY_DEVICE] = {"device", IN_DRIVER, IN_DRIVER, parse_device, FIELD(manifest_vm, device),
-        .expectation = "pci:BB:DD.F or class:BBSS[II]"},
-    [KEY_GRANTS] = {"grants", IN_DRIVER, 0, parse_choice, FIELD(manifest_vm, grants),
-        .low = MANIFEST_GRANTS_STICKY, .initial = MANIFEST_GRANTS_STICKY,
-        .choice = {"sticky", "strict"}, .expectation = "sticky or strict"},
-    [KEY_GRANT_PAGES] = {"grant_pages", IN_DRIVER, 0, parse_number, FIELD(manifest_vm, grant_pages),
-        .low = 256, .high = 1048576, .initial = 16384, .expectation = "256..1048576"},
-    [KEY_DMA] = {"dma", IN_DRIVER, 0, parse_choice, FIELD(manifest_vm, dma),
-        .choice = {"isolated", "unprotected", "none"}, .expectation = "isolated, unprotected or none"},
-    [KEY_HEARTBEAT] = {"heartbeat", IN_DRIVER, 0, parse_time, FIELD(manifest_vm, heartbeat_us),
-        .low = US_PER_MS, .high = 10 * US_PER_S, .initial = 20 * US_PER_MS, .expectation = "a time, 1ms..10s"},
-    [KEY_MISSES] = {"misses", IN_DRIVER, 0, parse_number, FIELD(manifest_vm, misses),
-        .low = 1, .high = 100, .initial = 3, .expectation = "1..100"},
-    [KEY_DEADLINE] = {"deadline", IN_DRIVER, 0, parse_time, FIELD(manifest_vm, deadline_us),
-        .low = 10 * US_PER_MS, .high = 600 * US_PER_S, .initial = 5 * US_PER_S, .expectation = "a time, 10ms..10m"},
-    [KEY_RESTART] = {"restart", IN_DRIVER, 0, parse_choice, FIELD(manifest_vm, restart),
-        .initial = true, .choice = {"never", "always"}, .expectation = "always or never"},
-    [KEY_BACKOFF] = {"backoff", IN_DRIVER, 0, parse_time, FIELD(manifest_vm, backoff_us),
-        .high = 10 * US_PER_S, .expectation = "a time, 0..10s"},
-    [KEY_LIMIT] = {"limit", IN_DRIVER, 0, parse_number, FIELD(manifest_vm, limit),
-        .low = 1, .high = 1000, .initial = 5, .expectation = "1..1000"},
-    [KEY_WINDOW] = {"window", IN_DRIVER, 0, parse_time, FIELD(manifest_vm, window_us),
-        .low = US_PER_MS, .high = 3600 * US_PER_S, .initial = 10 * US_PER_S, .expectation = "a time, 1ms..1h"},
-    [KEY_GIVE_UP] = {"give_up", IN_DRIVER, 0, parse_choice, FIELD(manifest_vm, give_up),
-        .low = MANIFEST_GIVE_UP_ERRORS, .initial = MANIFEST_GIVE_UP_ERRORS,
-        .choice = {"errors", "stop"}, .expectation = "errors or stop"},
-    [KEY_CMDLINE] = {"cmdline", IN_GUEST, 0, parse_cmdline, FIELD(manifest_vm, cmdline),
-        .expectation = "at most 255 ASCII characters", .raw = true},
-};
-/* clang-format on */
-
 /* ---- the end of a section ---- */
 
 static status_t check_keys(struct parser *parser, u32 kind)
@@ -363,14 +59,14 @@ static status_t check_keys(struct parser *parser, u32 kind)
     struct manifest_vm *vm = parser->vm;
 
     for (u32 i = 0; i < KEY_COUNT; i++) {
-        const struct key *key = &keys[i];
+        const struct key *key = &manifest_keys[i];
         if (parser->key_line[i] != 0 && !(key->where & kind))
             return fail(parser, parser->key_line[i], "key '%s' does not belong to a %s", key->name,
                         kind == IN_GUEST ? "guest" : "driver");
         if (parser->key_line[i] == 0 && (key->required & kind))
             return fail(parser, parser->section_line, "[vm %s] has no '%s'", vm->name, key->name);
         if (parser->key_line[i] == 0 && (key->where & kind) && key->initial != 0)
-            store(key, (u8 *)vm + key->offset, key->initial);
+            manifest_store(key, (u8 *)vm + key->offset, key->initial);
     }
     return OK;
 }
@@ -404,6 +100,25 @@ static status_t check_unique(struct parser *parser, const struct manifest_vm *vm
     return OK;
 }
 
+/* `fail` and `stop` are other words for give_up; then there is no step before it. */
+static status_t check_escalation(struct parser *parser, struct manifest_vm *vm)
+{
+    u32 line = parser->key_line[KEY_ESCALATE];
+    bool image = vm->escalate == MANIFEST_ESCALATE_IMAGE;
+
+    if (image && vm->line_fallback == 0)
+        return fail(parser, line, "'escalate = image' needs a 'fallback' image");
+    if (!image && vm->line_fallback != 0)
+        return fail(parser, vm->line_fallback, "'fallback' is for 'escalate = image'");
+    if (vm->escalate < MANIFEST_ESCALATE_FAIL)
+        return OK;
+    if (parser->key_line[KEY_GIVE_UP] != 0)
+        return fail(parser, line, "'escalate = fail' and 'stop' say what 'give_up' says: one of them");
+    vm->give_up = vm->escalate == MANIFEST_ESCALATE_FAIL ? MANIFEST_GIVE_UP_ERRORS : MANIFEST_GIVE_UP_STOP;
+    vm->escalate = MANIFEST_ESCALATE_NONE;
+    return OK;
+}
+
 static status_t end_section(struct parser *parser)
 {
     struct manifest_vm *vm = parser->vm;
@@ -416,33 +131,35 @@ static status_t end_section(struct parser *parser)
     vm->line_image = parser->key_line[KEY_IMAGE];
     vm->line_memory = parser->key_line[KEY_MEMORY];
     vm->line_device = parser->key_line[KEY_DEVICE];
+    vm->line_fallback = parser->key_line[KEY_FALLBACK];
     status_t status = check_keys(parser, vm->kind == MANIFEST_GUEST ? IN_GUEST : IN_DRIVER);
     if (status == OK)
         status = check_memory(parser, vm);
     if (status == OK)
         status = check_unique(parser, vm);
+    if (status == OK)
+        status = check_escalation(parser, vm);
     return status;
 }
 
 /* ---- lines ---- */
 
-static bool is_vm_name(struct slice name)
+/* A comment begins at a sign that starts the line or follows white space, so that values may contain the sign. */
+static struct slice slice_without_comment(struct slice line)
 {
-    if (name.length == 0 || name.length >= MANIFEST_NAME_SIZE || !is_within(name.at[0], 'a', 'z'))
-        return false;
-    for (size_t i = 1; i < name.length; i++) {
-        char c = name.at[i];
-        if (!is_within(c, 'a', 'z') && !is_within(c, '0', '9') && c != '_' && c != '-')
-            return false;
+    for (size_t i = 0; i < line.length; i++) {
+        bool sign = line.at[i] == '#' || line.at[i] == ';';
+        if (sign && (i == 0 || is_blank(line.at[i - 1])))
+            return slice_until(line, i);
     }
-    return true;
+    return line;
 }
 
 static status_t begin_vm(struct parser *parser, struct slice name)
 {
     struct manifest *out = parser->out;
 
-    if (!is_vm_name(name))
+    if (!manifest_is_vm_name(name))
         return fail(parser, parser->line, "'%s' is no VM name: 1..15 of [a-z0-9_-], a letter first", quote(name).text);
     for (u32 i = 0; i < out->vm_count; i++) {
         if (slice_equals(name, out->vm[i].name))
@@ -451,7 +168,8 @@ static status_t begin_vm(struct parser *parser, struct slice name)
     if (out->vm_count == MANIFEST_MAX_VMS)
         return fail(parser, parser->line, "more than %u VMs", MANIFEST_MAX_VMS);
     parser->section = IN_VM;
-    parser->vm = &out->vm[out->vm_count++];
+    parser->vm = &out->vm[out->vm_count];
+    parser->vm->index = out->vm_count++;
     memcpy(parser->vm->name, name.at, name.length); /* the rest is zero */
     return OK;
 }
@@ -495,15 +213,16 @@ static struct quote section_title(const struct parser *parser)
 static status_t find_key(struct parser *parser, struct slice name, const struct key **out)
 {
     for (u32 i = 0; i < KEY_COUNT; i++) {
-        if (!slice_equals(name, keys[i].name))
+        if (!slice_equals(name, manifest_keys[i].name))
             continue;
-        if (!(keys[i].where & parser->section))
-            return fail(parser, parser->line, "key '%s' does not belong in %s", keys[i].name,
+        if (!(manifest_keys[i].where & parser->section))
+            return fail(parser, parser->line, "key '%s' does not belong in %s", manifest_keys[i].name,
                         section_title(parser).text);
         if (parser->key_line[i] != 0)
-            return fail(parser, parser->line, "key '%s' again (first in line %u)", keys[i].name, parser->key_line[i]);
+            return fail(parser, parser->line, "key '%s' again (first in line %u)", manifest_keys[i].name,
+                        parser->key_line[i]);
         parser->key_line[i] = parser->line;
-        *out = &keys[i];
+        *out = &manifest_keys[i];
         return OK;
     }
     return fail(parser, parser->line, "unknown key '%s' in %s", quote(name).text, section_title(parser).text);
@@ -530,6 +249,10 @@ static status_t take_assignment(struct parser *parser, struct slice line)
     u8 *base = parser->section == IN_VM ? (u8 *)parser->vm : (u8 *)parser->out;
     if (!key->parse(key, value, base + key->offset))
         return fail(parser, parser->line, "'%s' must be %s, not '%s'", key->name, key->expectation, quote(value).text);
+    if (key == &manifest_keys[KEY_AFTER])
+        parser->after[parser->vm->index] = (struct manifest_list){value, parser->line};
+    if (key == &manifest_keys[KEY_NEEDS])
+        parser->needs[parser->vm->index] = (struct manifest_list){value, parser->line};
     return OK;
 }
 
@@ -594,6 +317,8 @@ status_t manifest_parse(const char *text, size_t size, struct manifest *out, str
         status = end_section(&parser);
     if (status == OK)
         status = check_whole(&parser);
+    if (status == OK)
+        status = manifest_order(out, parser.after, parser.needs, error);
     if (status != OK)
         memset(out, 0, sizeof(*out));
     return status;

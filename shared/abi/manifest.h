@@ -12,21 +12,23 @@
  *   kind      = driver
  *   image     = ahci.elf            # a file in \bulkhead\, no separators
  *   device    = pci:00:1f.2         # or class:010601 (base, sub[, interface]) = the first such device that is free
- *   memory    = 1M                  # K, M, G; 512K..64M for a driver, 16M..64G for the guest; page multiple (guest: 2M multiple)
- *   grants    = sticky | strict     # default sticky
- *   grant_pages = 16384             # sticky cache limit in 4 KiB pages, 256..1048576; default 16384
- *   dma       = isolated | unprotected | none   # default isolated
- *                                   # isolated: by an IOMMU, and refused without one, or for a VirtIO device that goes past it.
- *                                   # unprotected: where no IOMMU holds the device it may reach ALL memory. none: no DMA at all, hence isolated on any machine: for
- *                                   # drivers that move data by port or register I/O
- *   heartbeat = 20ms                # us, ms, s; default 20ms; 1ms..10s
- *   misses    = 3                   # 1..100, default 3
- *   deadline  = 2s                  # of one request; default 5s; 10ms..10m
- *   restart   = always | never      # default always
- *   backoff   = 0ms                 # first delay before a restart, doubled each time in the window; default 0; 0..10s
- *   limit     = 5                   # restarts within window before giving up; default 5; 1..1000
+ *   memory    = 1M                  # K, M, G; 512K..64M for a driver, 16M..64G for the guest; page multiple (guest: 2M
+ * multiple) grants    = sticky | strict     # default sticky grant_pages = 16384             # sticky cache limit in 4
+ * KiB pages, 256..1048576; default 16384 dma       = isolated | unprotected | none   # default isolated # isolated: by
+ * an IOMMU, and refused without one, or for a VirtIO device that goes past it. # unprotected: where no IOMMU holds the
+ * device it may reach ALL memory. none: no DMA at all, hence isolated on any machine: for # drivers that move data by
+ * port or register I/O heartbeat = 20ms                # us, ms, s; default 20ms; 1ms..10s misses    = 3 # 1..100,
+ * default 3 deadline  = 2s                  # of one request; default 5s; 10ms..10m restart   = always | never      #
+ * default always backoff   = 0ms                 # first delay before a restart, doubled each time in the window;
+ * default 0; 0..10s limit     = 5                   # restarts within window before giving up; default 5; 1..1000
  *   window    = 10s                 # default 10s; 1ms..1h
  *   give_up   = errors | stop       # errors: the device answers every request with its error; stop: it goes silent
+ *   escalate  = dependents | image | fail | stop   # before giving up, once, with fresh counters: restart it and all
+ * that need # it, or go on with the fallback image. fail, stop: at once; other words for give_up fallback  =
+ * ahci_old.elf        # of escalate = image after     = net0 nvme0          # starts when these driver VMs have
+ * offered, or were given up on needs     = net0                # the same, but is not started, and counts as failed,
+ * when they were given up on rejuvenate = 1h                 # a planned restart after so much time of a generation;
+ * default never; 1s..720h
  *
  *   [vm main]
  *   kind      = guest               # exactly one guest
@@ -51,6 +53,15 @@ enum manifest_dma { MANIFEST_DMA_ISOLATED, MANIFEST_DMA_UNPROTECTED, MANIFEST_DM
 extern const char *const manifest_dma_name[]; /* as the text has them */
 enum manifest_grants { MANIFEST_GRANTS_STICKY, MANIFEST_GRANTS_STRICT };
 enum manifest_give_up { MANIFEST_GIVE_UP_ERRORS, MANIFEST_GIVE_UP_STOP };
+/* FAIL and STOP are in the text only: a manifest that was read says it in give_up. */
+enum manifest_escalate {
+    MANIFEST_ESCALATE_NONE,
+    MANIFEST_ESCALATE_DEPENDENTS,
+    MANIFEST_ESCALATE_IMAGE,
+    MANIFEST_ESCALATE_FAIL,
+    MANIFEST_ESCALATE_STOP
+};
+extern const char *const manifest_escalate_name[]; /* "none" "dependents" "image" */
 
 struct manifest_device {
     enum manifest_device_kind kind;
@@ -77,11 +88,17 @@ struct manifest_vm {
     u32 limit;
     u64 window_us;
     enum manifest_give_up give_up;
+    enum manifest_escalate escalate;
+    char fallback[MANIFEST_IMAGE_SIZE]; /* "" without escalate = image */
+    u64 rejuvenate_us;                  /* 0: never */
+    u32 index;                          /* in vm[] of the manifest */
+    u32 after, needs; /* bits 1 << index of driver VMs, with all that these wait for; needs is part of after */
     /* where it stands in the text, for errors found later; 0 when the key is absent */
     u32 line;
     u32 line_image;
     u32 line_memory;
     u32 line_device;
+    u32 line_fallback;
 };
 
 struct manifest {
@@ -97,10 +114,10 @@ struct manifest_error {
 };
 
 /*
- * Parse text[0..size) (no terminator needed). On failure *error says line and cause ("unknown key 'devise' in [vm blk0]")
- * and *out is zeroed. Checks everything that needs no machine: keys, values, duplicates (section names, keys, two drivers
- * with one PCI address), exactly one guest, at least one VM, required keys per kind (driver: image, device, memory; guest: image, memory), keys
- * that do not belong to the kind. Errors: ERR_FORMAT, or ERR_RANGE when the text is larger than MANIFEST_MAX_SIZE.
+ * Parse text[0..size) (no terminator needed). On failure *error says line and cause ("unknown key 'devise' in [vm
+ * blk0]") and *out is zeroed. Checks everything that needs no machine: keys, values, duplicates (section names, keys,
+ * two drivers with one PCI address), exactly one guest, at least one VM, required keys per kind (driver: image, device,
+ * memory; guest: image, memory), keys that do not belong to the kind. Errors: ERR_FORMAT, or ERR_RANGE when the text is
+ * larger than MANIFEST_MAX_SIZE.
  */
-NODISCARD status_t manifest_parse(const char *text, size_t size, struct manifest *out,
-                                  struct manifest_error *error);
+NODISCARD status_t manifest_parse(const char *text, size_t size, struct manifest *out, struct manifest_error *error);

@@ -211,3 +211,11 @@ status_t elf_parse(const void *image, u64 size, struct elf_image *out, const cha
     out->entry = header.entry;
     return OK;
 }
+
+const struct elf_segment *elf_misfit(const struct elf_image *elf, u64 first, u64 end)
+{
+    for (u32 i = 0; i < elf->count; i++)
+        if (!range_inside(elf->segment[i].paddr, elf->segment[i].mem_size, first, end - first))
+            return &elf->segment[i];
+    return NULL;
+}

@@ -26,6 +26,9 @@ struct elf_image {
     struct elf_segment segment[ELF_MAX_SEGMENTS]; /* PT_LOAD only, in file order, mem_size > 0 */
 };
 
+/* The first segment of a checked image that does not lie in [first, end) of memory; NULL: all do. */
+const struct elf_segment *elf_misfit(const struct elf_image *elf, u64 first, u64 end);
+
 /*
  * Check the whole file and list its PT_LOAD segments. image is untrusted.
  * Errors: ERR_FORMAT (not ELF64 little-endian x86-64 ET_EXEC, bad header sizes, mem_size < file_size),

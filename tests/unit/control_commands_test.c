@@ -1,8 +1,8 @@
 /* The commands of the control port and their answers. */
 /* SOURCES: hv/recovery/detect.c hv/recovery/detect_progress.c hv/recovery/detect_dma.c hv/recovery/decide.c
    hv/recovery/quiesce.c hv/recovery/reset_device.c hv/recovery/restart.c hv/recovery/replay.c hv/recovery/crash.c
-   hv/recovery/recovery.c hv/recovery/inject.c hv/control/events.c hv/control/commands.c hv/control/report.c
-   hv/exit/hypercall.c hv/core/vm.c */
+   hv/recovery/recovery.c hv/recovery/inject.c hv/control/events.c hv/control/commands.c hv/control/upload.c
+   hv/control/report.c hv/exit/hypercall.c hv/core/vm.c */
 /* INCLUDE_FAKES */
 #include "hv/arch/x86/vendor.h"
 #include "hv/core/cpu.h"
@@ -74,7 +74,7 @@ static int machine(void **state)
     fake_machine(state);
     inject_canary_init();
     fake_vm.vcpu.exits_by_kind[3] = 33;
-    fake_driver.image_bytes = 12345;
+    fake_driver.image.bytes = 12345;
     fake_driver.frames = fake_vm.ram_size / PAGE_SIZE + 200;
     fake_vm.npt.frames = 4;
     fake_driver.start_us = 2100;
@@ -95,7 +95,7 @@ static void status_tells_machine_and_vms(void **state)
         "interrupts=MSI "
         "generation=0 restarts=0 faults=0 in_flight=4 crashes=0 restarts_in_window=0 limit=5 uptime_us=1000000 "
         "reset=flr grants=sticky heartbeat_us=20000 heartbeat_misses=0 "
-        "overhead=835584 image_bytes=12345 start_us=2100 start_run_us=1900 device_wait_us=800 last_fault=");
+        "image=manifest overhead=835584 image_bytes=12345 start_us=2100 start_run_us=1900 device_wait_us=800 last_fault=");
     assert_has("vm name=main kind=guest state=running cpu=0 memory=16777216\n");
 }
 
@@ -333,6 +333,43 @@ static void core_of_a_full_page_is_one_answer(void **state)
     assert_has("memory at=0x6fe0 words=0,0,0,77\nnext at=0x7000 ");
 }
 
+/* FNV-1a of the bytes "abc", published with the algorithm. */
+static void an_image_comes_in_pieces(void **state)
+{
+    assert_string_equal(ask("chunk blk0 1 6263"), "ok\n");
+    assert_string_equal(ask("chunk blk0 0 61"), "ok\n");
+    assert_non_null(strstr(ask("replace blk0 3 0x1a47e90c"), "error size or checksum"));
+    assert_string_equal(fake_calls, "");
+    fake_load_status = ERR_FORMAT;
+    assert_string_equal(ask("replace blk0 3 0x1a47e90b"), "error damaged\n");
+    assert_false(fake_driver.recovery.pending);
+    fake_load_status = OK;
+    assert_string_equal(ask("replace blk0 3 0x1a47e90b"), "ok\n");
+    assert_int_equal(fake_driver.image.entry, 3);
+    assert_true(fake_driver.recovery.pending && fake_driver.recovery.trial);
+    assert_string_equal(ask("replace blk0 3 0x1a47e90b"), "error a recovery is under way\n");
+    ask("status");
+    assert_has(" image=uploaded ");
+}
+
+static void hostile_pieces_are_refused(void **state)
+{
+    assert_string_equal(ask("chunk blk0 0 6g"), "error not hexadecimal\n");
+    assert_string_equal(ask("chunk blk0 0 616"), "error not hexadecimal\n");
+    assert_string_equal(ask("chunk blk0 0 6A"), "error not hexadecimal\n");
+    assert_string_equal(ask("chunk blk0 163839 61"), "ok\n"); /* the last byte */
+    assert_non_null(strstr(ask("chunk blk0 163840 61"), "error OFFSET"));
+    assert_non_null(strstr(ask("chunk blk0 163839 6162"), "error OFFSET"));
+    assert_non_null(strstr(ask("chunk blk0 18446744073709551615 6162"), "error OFFSET"));
+    assert_non_null(strstr(ask("chunk blk0 -1 61"), "error OFFSET"));
+    assert_non_null(strstr(ask("replace blk0 163841 0"), "error size or checksum"));
+    assert_non_null(strstr(ask("replace blk0 x 0"), "error size or checksum"));
+    assert_non_null(strstr(ask("replace blk0 1 4294967296"), "error size or checksum"));
+    assert_string_equal(ask("replace main 1 0"), "error this VM has no driver\n");
+    assert_string_equal(ask("chunk nobody 0 61"), "error no such VM\n");
+    assert_string_equal(fake_calls, "");
+}
+
 static void hostile_lines_are_errors(void **state)
 {
     static char long_line[2000];
@@ -431,6 +468,8 @@ int main(void)
         TEST(core_says_what_is_wrong),
         TEST(core_gives_registers_and_memory),
         TEST(core_of_a_full_page_is_one_answer),
+        TEST(an_image_comes_in_pieces),
+        TEST(hostile_pieces_are_refused),
         TEST(hostile_lines_are_errors),
         TEST(help_lists_every_command),
         TEST(random_words),

@@ -1,4 +1,4 @@
-/* SOURCES: hv/core/driver.c hv/core/frames.c hv/recovery/crash.c shared/lib/elf.c */
+/* SOURCES: hv/core/driver.c hv/core/driver_image.c hv/core/frames.c hv/recovery/crash.c shared/lib/elf.c */
 /* INCLUDE_FAKES */
 /* The start of a driver VM: its memory from the pristine image each time, and what the generation before has left. */
 #include "hv/arch/x86/vendor.h"
@@ -97,6 +97,13 @@ static const u8 *left(u64 at)
     return (const u8 *)crash_page(&driver, at);
 }
 
+static void load_image(void)
+{
+    const char *why;
+
+    assert_int_equal(driver_load(&driver, &image, sizeof(image), "test", &why), OK);
+}
+
 static int setup(void **state)
 {
     hpa_t info;
@@ -107,12 +114,12 @@ static int setup(void **state)
     guest = (struct vm){.ram_size = MIB(16)};
     vm = (struct vm){.name = "blk0", .ram_size = RAM_SIZE, .driver = &driver};
     vm.vcpu.vm = &vm;
-    driver = (struct driver){
-        .vm = &vm, .config = &config, .pci = &pci, .domain = some_domain, .image = &image, .image_size = sizeof(image)};
+    driver = (struct driver){.vm = &vm, .config = &config, .pci = &pci, .domain = some_domain};
     assert_int_equal(frames_alloc(RAM_SIZE / PAGE_SIZE, MIB(1), &vm.ram), OK);
     assert_int_equal(frame_alloc(&info), OK);
     driver.info_page = info;
-    driver_create_pristine(&driver);
+    load_image();
+    driver_create_crash(&driver);
     driver_start(&driver);
     return 0;
 }

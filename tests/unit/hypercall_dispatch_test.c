@@ -175,7 +175,7 @@ static void lengths_are_bounded(void **state)
     assert_int_equal(fake_driver.stash_length, 0);
     assert_int_equal(call(HYPERCALL_STASH, 4096, 0, 0), 0);
     assert_int_equal(fake_driver.stash_length, 4096);
-    assert_int_equal(fake_driver.stash_checksum, recovery_stash_checksum(&fake_driver, 4096));
+    assert_int_equal(fake_driver.stash_checksum, recovery_checksum(hpa_to_ptr(fake_driver.stash_page), 4096));
     assert_int_equal(call(HYPERCALL_CONFIG, 0, 96, 0), 0);
     assert_string_equal(fake_calls, "config");
 }

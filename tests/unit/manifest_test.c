@@ -177,6 +177,10 @@ static const struct value_case {
     CASE("window", window_us, "1h", 3600000000),
     CASE("window", window_us, "999us", BAD),
     CASE("window", window_us, "3601s", BAD),
+    CASE("rejuvenate", rejuvenate_us, "1s", 1000000),
+    CASE("rejuvenate", rejuvenate_us, "720h", 2592000000000),
+    CASE("rejuvenate", rejuvenate_us, "999ms", BAD),
+    CASE("rejuvenate", rejuvenate_us, "721h", BAD),
     CASE("give_up", give_up, "errors", 0),
     CASE("give_up", give_up, "stop", 1),
     CASE("give_up", give_up, "never", BAD),
@@ -377,6 +381,62 @@ static void one_device_has_one_driver(void **state)
     expect_good(classes);
 }
 
+#define MORE(name) "[vm " name "]\nkind=driver\nimage=i\nmemory=1M\ndevice=class:0106\n"
+
+/* a: 0, b: 1, c: 2; the guest stands between, and names may stand below. */
+static void the_order_is_closed(void **state)
+{
+    expect_good(MORE("a") "after = b ,\tc,\n" GUEST MORE("b") "needs = c\n" MORE("c"));
+    assert_int_equal(manifest.vm[0].index, 0);
+    assert_int_equal(manifest.vm[3].index, 3);
+    assert_int_equal(manifest.vm[0].after, 1u << 2 | 1u << 3);
+    assert_int_equal(manifest.vm[0].needs, 0);
+    assert_int_equal(manifest.vm[2].after, 1u << 3);
+    assert_int_equal(manifest.vm[2].needs, 1u << 3);
+    assert_int_equal(manifest.vm[3].after, 0);
+    expect_good(MORE("a") "needs = b\n" MORE("b") "after = c\n" MORE("c") GUEST);
+    assert_int_equal(manifest.vm[0].after, 1u << 1 | 1u << 2); /* through b */
+    assert_int_equal(manifest.vm[0].needs, 1u << 1);
+}
+
+static void errors_of_the_order(void **state)
+{
+    expect_error(MORE("a") "after = b\n" GUEST, 6, "there is no driver VM 'b'");
+    expect_error(MORE("a") "needs = main\n" GUEST, 6, "there is no driver VM 'main'");
+    expect_error(MORE("a") "after = A\n" GUEST, 6, "'after' must be names of driver VMs, not 'A'");
+    expect_error(MORE("a") "after = ,\n" GUEST, 6, "'after' must be names of driver VMs, not ','");
+    expect_error(MORE("a") "needs = abcdefghijklmnop\n" GUEST, 6,
+                 "'needs' must be names of driver VMs, not 'abcdefghijklmnop'");
+    expect_error(MORE("a") "\nafter = a\n" GUEST, 7, "[vm a] waits for itself");
+    expect_error(MORE("a") "after = b\n" MORE("b") "needs = a\n" GUEST, 6, "[vm a] and [vm b] wait for each other");
+    expect_error(MORE("x") "after = a\n" MORE("a") "after = b\n" MORE("b") "after = c\n" MORE("c") "after = a\n" GUEST,
+                 12, "[vm a] and [vm c] wait for each other");
+    expect_error(GUEST "after = main\n", 5, "key 'after' does not belong to a guest");
+}
+
+static void escalation_is_checked(void **state)
+{
+    expect_good(DRIVER "escalate = image\nfallback = old.elf\nrejuvenate = 1h\n" GUEST);
+    assert_int_equal(manifest.vm[0].escalate, MANIFEST_ESCALATE_IMAGE);
+    assert_string_equal(manifest.vm[0].fallback, "old.elf");
+    assert_int_equal(manifest.vm[0].line_fallback, 7);
+    assert_int_equal(manifest.vm[0].rejuvenate_us, 3600000000);
+    expect_good(DRIVER "escalate = dependents\ngive_up = stop\n" GUEST);
+    assert_int_equal(manifest.vm[0].escalate, MANIFEST_ESCALATE_DEPENDENTS);
+    assert_int_equal(manifest.vm[0].give_up, MANIFEST_GIVE_UP_STOP);
+    expect_good(DRIVER "escalate = stop\n" GUEST);
+    assert_int_equal(manifest.vm[0].escalate, MANIFEST_ESCALATE_NONE);
+    assert_int_equal(manifest.vm[0].give_up, MANIFEST_GIVE_UP_STOP);
+    expect_good(DRIVER "escalate = fail\n" GUEST);
+    assert_int_equal(manifest.vm[0].give_up, MANIFEST_GIVE_UP_ERRORS);
+    expect_error(DRIVER "escalate = image\n" GUEST, 6, "'escalate = image' needs a 'fallback' image");
+    expect_error(DRIVER "fallback = old.elf\n" GUEST, 6, "'fallback' is for 'escalate = image'");
+    expect_error(DRIVER "escalate = stop\ngive_up = stop\n" GUEST, 6,
+                 "'escalate = fail' and 'stop' say what 'give_up' says: one of them");
+    expect_error(DRIVER "escalate = never\n" GUEST, 6,
+                 "'escalate' must be dependents, image, fail or stop, not 'never'");
+}
+
 static void the_number_of_vms_is_bounded(void **state)
 {
     char text[4096] = GUEST;
@@ -464,6 +524,9 @@ int main(void)
         cmocka_unit_test(errors_of_keys),
         cmocka_unit_test(errors_of_what_is_missing),
         cmocka_unit_test(one_device_has_one_driver),
+        cmocka_unit_test(the_order_is_closed),
+        cmocka_unit_test(errors_of_the_order),
+        cmocka_unit_test(escalation_is_checked),
         cmocka_unit_test(the_number_of_vms_is_bounded),
         cmocka_unit_test(the_size_of_the_text_is_bounded),
         cmocka_unit_test(white_space_and_line_ends_are_tolerated),

@@ -104,6 +104,69 @@ static void a_stop_is_no_restart(void **state)
     assert_false(recovery_window_open(&config, &recovery, tsc_from_us(100)));
 }
 
+/* Rejuvenation and the like: counters stay as they are. */
+static void a_planned_restart_counts_for_nothing(void **state)
+{
+    for (u32 i = 0; i < 5; i++)
+        at_us(100 + i);
+    recovery.current.kind = FAULT_PLANNED;
+    for (u32 i = 0; i < 3; i++) {
+        assert_true(at_us(200 + i).restart);
+        assert_int_equal(recovery.restarts_in_window, 5);
+    }
+    recovery.current.kind = FAULT_EXCEPTION;
+    assert_false(at_us(300).restart);
+}
+
+static void attempts_until_the_end(u32 expected)
+{
+    for (u32 i = 0; i < expected; i++) {
+        struct recovery_decision decision = at_us(1000 + i);
+        assert_true(decision.restart);
+        assert_false(decision.fallback || decision.back);
+    }
+}
+
+static void the_fallback_comes_once_with_all_attempts(void **state)
+{
+    config.escalate = MANIFEST_ESCALATE_IMAGE;
+    attempts_until_the_end(5);
+    struct recovery_decision decision = at_us(2000);
+    assert_true(decision.restart && decision.fallback);
+    assert_false(recovery.wakes_dependents);
+    attempts_until_the_end(5);
+    assert_false(at_us(3000).restart);
+
+    recovery.current.kind = FAULT_OPERATOR; /* everything anew */
+    assert_true(at_us(4000).restart);
+    recovery.current.kind = FAULT_EXCEPTION;
+    attempts_until_the_end(5);
+    assert_true(at_us(5000).fallback);
+}
+
+static void never_escalates_at_once(void **state)
+{
+    config.restart = false;
+    config.escalate = MANIFEST_ESCALATE_DEPENDENTS;
+    struct recovery_decision decision = at_us(100);
+    assert_true(decision.restart && !decision.fallback);
+    assert_true(recovery.wakes_dependents);
+    assert_false(at_us(200).restart);
+}
+
+/* Before any limit, and before `never`: the fault says something about the new image only. */
+static void a_trial_that_fails_goes_back(void **state)
+{
+    config.restart = false;
+    config.escalate = MANIFEST_ESCALATE_IMAGE;
+    recovery.trial = true;
+    struct recovery_decision decision = at_us(100);
+    assert_true(decision.restart && decision.back && !decision.fallback);
+    assert_int_equal(decision.delay, 0);
+    assert_int_equal(recovery.restarts_in_window, 0);
+    assert_false(recovery.escalated);
+}
+
 /* Whatever the manifest allows: never more than `limit` restarts between two faults that are a window apart. */
 static void no_window_has_more_than_its_limit(void **state)
 {
@@ -140,6 +203,10 @@ int main(void)
         cmocka_unit_test_setup(pauses_do_not_empty_the_window, fresh),
         cmocka_unit_test_setup(the_operator_is_not_limited, fresh),
         cmocka_unit_test_setup(a_stop_is_no_restart, fresh),
+        cmocka_unit_test_setup(a_planned_restart_counts_for_nothing, fresh),
+        cmocka_unit_test_setup(the_fallback_comes_once_with_all_attempts, fresh),
+        cmocka_unit_test_setup(never_escalates_at_once, fresh),
+        cmocka_unit_test_setup(a_trial_that_fails_goes_back, fresh),
         cmocka_unit_test_setup(no_window_has_more_than_its_limit, fresh),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,7 +30,7 @@ static bool fake_bus_master, fake_blocked, fake_message, fake_iommu;
 static u32 fake_in_flight, fake_patient; /* of these, such that may wait for ever */
 static u64 fake_oldest, fake_completions, fake_last_completion;
 static bool fake_granted_low; /* the first 16 guest pages are granted */
-static status_t fake_offer_status;
+static status_t fake_offer_status, fake_load_status;
 static enum pci_reset_kind fake_reset;
 static u32 fake_max_length;
 static bool fake_has_work, fake_arm_finds_work;
@@ -121,6 +121,18 @@ void driver_start(struct driver *driver)
     driver->state = DRIVER_STARTING;
     driver->started = tsc_now();
     driver->vm->vcpu.state = VCPU_RUNNABLE;
+}
+/* As the real one, without an image's bytes. */
+status_t driver_load(struct driver *driver, const void *file, u64 size, const char *origin, const char **why)
+{
+    fake_call("load");
+    *why = "damaged";
+    if (fake_load_status != OK)
+        return fake_load_status;
+    driver->other.origin = origin;
+    driver->other.entry = size;
+    driver_swap_images(driver);
+    return OK;
 }
 status_t driver_enable_dma(struct driver *driver)
 {
@@ -311,7 +323,7 @@ static int fake_machine(void **state)
     fake_in_flight = fake_patient = fake_complete_calls = fake_rearmed = fake_shootdowns = 0;
     fake_oldest = ~0ull;
     fake_completions = fake_last_completion = 0;
-    fake_offer_status = OK;
+    fake_offer_status = fake_load_status = OK;
     fake_reset = PCI_RESET_FLR;
     fake_max_length = 4097;
     fake_on_drain = NULL;
@@ -338,6 +350,8 @@ static int fake_machine(void **state)
     fake_driver = (struct driver){.vm = &fake_vm,
                                   .config = &fake_config,
                                   .state = DRIVER_RUNNING,
+                                  .started = 1,
+                                  .image = {.origin = "manifest"},
                                   .pci = &fake_pci,
                                   .isolation = "iommu",
                                   .info_page = HPA(FAKE_INFO),

@@ -367,6 +367,190 @@ static void the_operator_ends_a_pause(void **state)
     assert_int_equal(fake_driver.state, DRIVER_STARTING);
 }
 
+/* ---- images ---- */
+
+static const char *why;
+
+static void offer_and_complete(void)
+{
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    fake_time_us += 10;
+    recovery_first_completion(&fake_driver);
+    assert_int_equal(fake_last_record()->outcome, FAULT_RECOVERED);
+}
+
+static void a_new_image_replaces_the_old_one(void **state)
+{
+    fake_config.limit = 1;
+    fake_in_flight = 2;
+    assert_int_equal(recovery_replace(&fake_driver, "ELF", 3, &why), OK);
+    assert_int_equal(recovery_replace(&fake_driver, "ELF", 3, &why), ERR_STATE); /* under way */
+    recovery_run(&fake_driver);
+    assert_int_equal(recovery_replace(&fake_driver, "ELF", 3, &why), ERR_STATE); /* and still */
+    assert_string_equal(fake_calls, "load stop close master-off message-off block revoke reset rings message-on start");
+    offer_and_complete();
+    assert_int_equal(fake_last_record()->kind, FAULT_OPERATOR);
+    assert_string_equal(fake_driver.image.origin, "uploaded");
+    fail_and_run(); /* no trial any more */
+    assert_string_equal(fake_driver.image.origin, "uploaded");
+    assert_int_equal(fake_driver.recovery.restarts_in_window, 1);
+}
+
+static void a_refused_image_changes_nothing(void **state)
+{
+    fake_load_status = ERR_FORMAT;
+    assert_int_equal(recovery_replace(&fake_driver, "ELF", 3, &why), ERR_FORMAT);
+    assert_string_equal(why, "damaged");
+    assert_string_equal(fake_calls, "load");
+    assert_false(fake_driver.recovery.pending || fake_driver.recovery.trial);
+    assert_string_equal(fake_driver.image.origin, "manifest");
+}
+
+/* Dead before its offer, another offer, dead before the first completion: the image before comes back, uncounted. */
+static void an_image_that_fails_is_taken_back(void **state)
+{
+    for (u32 way = 0; way < 3; way++) {
+        fake_in_flight = 1;
+        assert_int_equal(recovery_replace(&fake_driver, "ELF", 3, &why), OK);
+        recovery_run(&fake_driver);
+        assert_string_equal(fake_driver.image.origin, "uploaded");
+        fake_offer_status = way == 1 ? ERR_INVALID : OK;
+        if (way > 0)
+            assert_int_equal(recovery_offer(&fake_driver, &offer), fake_offer_status);
+        fake_offer_status = OK;
+        if (way == 1)
+            recovery_run(&fake_driver);
+        else
+            fail_and_run();
+        assert_string_equal(fake_driver.image.origin, "manifest");
+        assert_false(fake_driver.recovery.trial);
+        assert_int_equal(fake_driver.recovery.restarts_in_window, 0);
+        offer_and_complete();
+    }
+}
+
+static void the_fallback_image_comes_at_the_limit(void **state)
+{
+    struct boot_module file = {.base = FAKE_RAM, .size = 77};
+
+    fake_config.escalate = MANIFEST_ESCALATE_IMAGE;
+    fake_driver.fallback = &file;
+    die_until_given_up();
+    assert_int_equal(fake_driver.state, DRIVER_STARTING);
+    assert_string_equal(fake_driver.image.origin, "fallback");
+    assert_int_equal(fake_driver.image.entry, 77);
+    assert_non_null(strstr(fake_calls, "revoke load reset"));
+    die_until_given_up();
+    assert_int_equal(fake_driver.state, DRIVER_FAILED);
+}
+
+static void without_memory_for_the_fallback_the_image_stays(void **state)
+{
+    struct boot_module file = {.base = FAKE_RAM, .size = 77};
+
+    fake_config.escalate = MANIFEST_ESCALATE_IMAGE;
+    fake_config.restart = false;
+    fake_driver.fallback = &file;
+    fake_load_status = ERR_NO_MEMORY;
+    fail_and_run();
+    assert_int_equal(fake_driver.state, DRIVER_STARTING);
+    assert_string_equal(fake_driver.image.origin, "manifest");
+}
+
+/* ---- several driver VMs ---- */
+
+static struct manifest_vm next_config;
+static struct vm next_vm;
+static struct driver next_driver; /* "net0"; it needs blk0 */
+
+static void add_next(enum driver_state state)
+{
+    next_config = fake_config;
+    next_config.index = 1;
+    next_config.after = next_config.needs = 1u << 0;
+    next_vm = (struct vm){.id = 2, .name = "net0", .config = &next_config, .vcpu = {.state = VCPU_RUNNABLE}};
+    next_driver = fake_driver;
+    next_driver.vm = &next_vm;
+    next_driver.config = &next_config;
+    next_driver.state = state;
+    next_driver.started = state == DRIVER_STOPPED ? 0 : 1;
+    drivers[1] = &next_driver;
+    driver_count = 2;
+}
+
+static void dependents_start_anew_when_it_is_back(void **state)
+{
+    fake_config.escalate = MANIFEST_ESCALATE_DEPENDENTS;
+    add_next(DRIVER_RUNNING);
+    die_until_given_up();
+    assert_int_equal(fake_driver.state, DRIVER_STARTING);
+    assert_false(next_driver.recovery.pending);
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    assert_true(next_driver.recovery.pending);
+    assert_int_equal(next_driver.recovery.current.kind, FAULT_PLANNED);
+    assert_int_equal(next_driver.recovery.crashes, 0);
+    next_driver.recovery.pending = false;
+    next_driver.recovery.current.sequence = 0;
+    fail_and_run(); /* an ordinary restart is nobody else's business */
+    assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
+    assert_false(next_driver.recovery.pending);
+    driver_count = 1;
+}
+
+static void what_is_needed_does_not_stop(void **state)
+{
+    add_next(DRIVER_RUNNING);
+    assert_int_equal(recovery_stop(&fake_driver), ERR_BUSY);
+    assert_false(fake_driver.recovery.pending);
+    next_driver.state = DRIVER_STOPPED;
+    assert_int_equal(recovery_stop(&fake_driver), OK);
+    driver_count = 1;
+}
+
+static void starts_come_in_order(void **state)
+{
+    static const struct {
+        enum driver_state first;
+        bool needs;
+        enum driver_state expected;
+    } cases[] = {
+        {DRIVER_STOPPED, true, DRIVER_STOPPED},     {DRIVER_STARTING, true, DRIVER_STOPPED},
+        {DRIVER_RECOVERING, false, DRIVER_STOPPED}, {DRIVER_WAITING, true, DRIVER_STOPPED},
+        {DRIVER_RUNNING, true, DRIVER_STARTING},    {DRIVER_RUNNING, false, DRIVER_STARTING},
+        {DRIVER_FAILED, true, DRIVER_FAILED},       {DRIVER_FAILED, false, DRIVER_STARTING},
+    };
+
+    fake_bus_master = false;
+    fake_blocked = true;
+    for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
+        add_next(DRIVER_STOPPED);
+        fake_driver.state = cases[i].first;
+        if (!cases[i].needs)
+            next_config.needs = 0;
+        recovery_tick(&next_driver, tsc_now());
+        assert_int_equal(next_driver.state, cases[i].expected);
+    }
+    driver_count = 1;
+}
+
+static void old_age_is_a_planned_restart(void **state)
+{
+    fake_config.rejuvenate_us = 5000000;
+    fake_config.restart = false;
+    fake_driver.started = tsc_now();
+    recovery_tick(&fake_driver, fake_driver.started + tsc_from_us(5000000));
+    assert_false(fake_driver.recovery.pending);
+    recovery_tick(&fake_driver, fake_driver.started + tsc_from_us(5000001));
+    assert_true(fake_driver.recovery.pending);
+    fake_time_us += 5000001;
+    recovery_run(&fake_driver);
+    assert_int_equal(fake_driver.state, DRIVER_STARTING);
+    offer_and_complete();
+    assert_int_equal(fake_last_record()->kind, FAULT_PLANNED);
+    recovery_tick(&fake_driver, tsc_now());
+    assert_false(fake_driver.recovery.pending);
+}
+
 static void the_stash_survives_when_its_checksum_holds(void **state)
 {
     u8 *stash = hpa_to_ptr(fake_driver.stash_page);
@@ -374,7 +558,7 @@ static void the_stash_survives_when_its_checksum_holds(void **state)
     memcpy(stash, "checkpoint", 10);
     memset(stash + 10, 0xee, 20);
     fake_driver.stash_length = 10;
-    fake_driver.stash_checksum = recovery_stash_checksum(&fake_driver, 10);
+    fake_driver.stash_checksum = recovery_checksum(hpa_to_ptr(fake_driver.stash_page), 10);
     fail_and_run();
     assert_int_equal(fake_driver.stash_length, 10);
     assert_memory_equal(stash, "checkpoint", 10);
@@ -456,6 +640,15 @@ int main(void)
         TEST(the_operator_stops_and_starts),
         TEST(a_stop_ends_a_pause_and_a_failure),
         TEST(running_may_be_degraded),
+        TEST(a_new_image_replaces_the_old_one),
+        TEST(a_refused_image_changes_nothing),
+        TEST(an_image_that_fails_is_taken_back),
+        TEST(the_fallback_image_comes_at_the_limit),
+        TEST(without_memory_for_the_fallback_the_image_stays),
+        TEST(dependents_start_anew_when_it_is_back),
+        TEST(what_is_needed_does_not_stop),
+        TEST(starts_come_in_order),
+        TEST(old_age_is_a_planned_restart),
         TEST(a_pause_is_waited_for),
         TEST(the_operator_ends_a_pause),
         TEST(the_stash_survives_when_its_checksum_holds),
