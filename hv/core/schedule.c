@@ -160,6 +160,7 @@ static bool prepare(struct cpu *cpu, struct vcpu *vcpu)
     if (driver && !driver->entered)
         driver->entered = tsc_now();
     load_fpu(cpu, vcpu);
+    vcpu->stops_at_entry = vcpu->stops;
     vcpu->in_guest = true;
     return true;
 }

@@ -72,6 +72,7 @@ static void force_out(struct vcpu *vcpu)
 void vcpu_stop(struct vcpu *vcpu)
 {
     vcpu->state = VCPU_STOPPED;
+    vcpu->stops++;
     force_out(vcpu);
 }
 

@@ -53,7 +53,8 @@ struct vcpu {
     u32 cpu; /* the CPU it runs on: fixed at boot */
     enum vcpu_state state;
     bool in_guest;
-    bool flush_tlb; /* before the next entry */
+    bool flush_tlb;            /* before the next entry */
+    u32 stops, stops_at_entry; /* how often vcpu_stop() was called; and until the last entry */
     struct vcpu_registers regs;
     u64 rip;                /* valid after an exit; written back before the entry */
     u64 rflags;             /* the same */

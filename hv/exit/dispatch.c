@@ -8,6 +8,12 @@ void exit_dispatch(struct vcpu *vcpu, const struct vcpu_exit *exit)
 {
     const exit_handler *table = vcpu->vm->driver ? exit_driver_handlers : exit_guest_handlers;
 
+    /*
+     * Stopped meanwhile: what ended the trip is nobody's, and if the CPU had to wait for the lock, the registers may be
+     * those of a fresh start by now.
+     */
+    if (vcpu->stops != vcpu->stops_at_entry)
+        return;
     if (!vcpu->vm->driver)
         platform_after_exit(vcpu->vm);
     if (exit->kind == EXIT_INTERRUPT || exit->kind == EXIT_WINDOW)
