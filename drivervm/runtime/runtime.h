@@ -52,11 +52,12 @@ u64 microseconds_since(u64 tsc);
  *       if (!device_wait_more(&wait))
  *           return ERR_TIMEOUT;
  *
- * There is always a look after the time-out: a VM that was not scheduled meanwhile has done nothing wrong. What is
- * spent so (and in spin_us and mmio_wait) adds up in device_waited_us().
+ * There is always a look after the time-out, and between two looks at most a millisecond counts: a VM that was not
+ * scheduled meanwhile has done nothing wrong, nor has its device, which may not have been either. What is spent so (and
+ * in spin_us and mmio_wait) adds up in device_waited_us().
  */
 struct device_wait {
-    u64 deadline, last;
+    u64 left, last; /* TSC */
     bool late;
 };
 struct device_wait device_wait_begin(u64 timeout_us);

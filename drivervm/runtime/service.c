@@ -44,20 +44,21 @@ u64 microseconds_since(u64 tsc)
 
 struct device_wait device_wait_begin(u64 timeout_us)
 {
-    u64 now = tsc_read();
-
-    return (struct device_wait){.deadline = now + timeout_us * driver_info->tsc_khz / 1000, .last = now};
+    return (struct device_wait){.left = timeout_us * driver_info->tsc_khz / 1000, .last = tsc_read()};
 }
 
 bool device_wait_more(struct device_wait *wait)
 {
-    u64 now = tsc_read();
+    u64 now = tsc_read(), passed = now - wait->last;
 
-    device_waited += now - wait->last;
+    device_waited += passed;
     wait->last = now;
     if (wait->late)
         return false;
-    wait->late = (i64)(now - wait->deadline) >= 0;
+    if (passed > driver_info->tsc_khz) /* a millisecond */
+        passed = driver_info->tsc_khz;
+    wait->late = passed >= wait->left;
+    wait->left -= passed;
     ring_heartbeat(&driver_rings[0]);
     return true;
 }

@@ -44,8 +44,9 @@ static void wait_register(u32 offset, u32 mask, u32 wanted)
 {
     u64 end = tsc_now() + tsc_from_us(ANSWER_WAIT_US);
 
-    while ((unit_read32(offset) & mask) != wanted) {
-        if (tsc_now() >= end)
+    /* The clock first, then the register: there is always a look after the end, however long we did not run. */
+    for (u64 now = tsc_now(); (unit_read32(offset) & mask) != wanted; now = tsc_now()) {
+        if (now >= end)
             panic("VT-d unit at 0x%lx: register 0x%x stays 0x%x", iommu_unit.base, offset, unit_read32(offset));
         __builtin_ia32_pause();
     }
@@ -79,8 +80,8 @@ void unit_invalidate(struct vtd_entry descriptor)
     queue_tail = (queue_tail + 2) % QUEUE_ENTRIES;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     unit_write64(VTD_QUEUE_TAIL, queue_tail * sizeof(struct vtd_entry));
-    while (*queue_done != queue_number) {
-        if ((unit_read32(VTD_FAULT_STATUS) & FAULT_STATUS_QUEUE) || tsc_now() >= end)
+    for (u64 now = tsc_now(); *queue_done != queue_number; now = tsc_now()) {
+        if ((unit_read32(VTD_FAULT_STATUS) & FAULT_STATUS_QUEUE) || now >= end)
             panic("VT-d unit at 0x%lx: invalidation failed, fault status 0x%x", iommu_unit.base,
                   unit_read32(VTD_FAULT_STATUS));
         __builtin_ia32_pause();

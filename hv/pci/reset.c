@@ -9,13 +9,14 @@
 const char *const pci_reset_name[] = {
     [PCI_RESET_NONE] = "none", [PCI_RESET_FLR] = "flr", [PCI_RESET_BUS] = "bus", [PCI_RESET_DRIVER] = "driver"};
 
-/* Read until (value & mask) == wanted for the first `us` microseconds; false: it did not come. */
+/* Read until (value & mask) == wanted for the first `us` microseconds, with a look after them; false: it did not come.
+ */
 static bool poll(const struct pci_device *dev, u32 offset, u32 width, u32 mask, u32 wanted, u64 us)
 {
     u64 end = tsc_now() + tsc_from_us(us);
 
-    while ((pci_read(dev, offset, width) & mask) != wanted) {
-        if (tsc_now() >= end)
+    for (u64 now = tsc_now(); (pci_read(dev, offset, width) & mask) != wanted; now = tsc_now()) {
+        if (now >= end)
             return false;
         __builtin_ia32_pause();
     }

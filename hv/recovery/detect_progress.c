@@ -1,6 +1,9 @@
 /*
  * Detect by time: a driver VM that runs without getting anywhere, a request that takes too long, an offer that does not
  * come, an interrupt storm. Called every millisecond.
+ *
+ * Time here is time in which the machine ran us: between two looks never more than LOOK_MAX. Where an outer hypervisor
+ * or a busy host takes the CPU away, ticks come late, and the driver and its device may have stood still as long.
  */
 #include "hv/control/control.h"
 #include "hv/core/hypervisor.h"
@@ -52,17 +55,16 @@ void progress_reset(struct driver *driver)
 
 /*
  * Only time in guest mode counts: a driver that waits for an event is healthy, and so is one that the machine gave no
- * time. When an outer hypervisor or a busy host takes the CPU away in guest mode, that looks like running: so one look,
- * a millisecond after the one before, counts for two at most.
+ * time.
  */
-static void check_heartbeat(struct driver *driver)
+static void check_heartbeat(struct driver *driver, u64 passed)
 {
     struct recovery *recovery = &driver->recovery;
     u64 ran = driver->vm->vcpu.run_ticks - recovery->last_run;
     u64 value = progress_value(driver);
 
     recovery->last_run += ran;
-    recovery->silent += ran < LOOK_MAX ? ran : LOOK_MAX;
+    recovery->silent += ran < passed ? ran : passed;
     if (value != recovery->last_progress)
         recovery->silent = 0;
     recovery->last_progress = value;
@@ -83,12 +85,14 @@ static void check_deadline(struct driver *driver, u64 now)
                     tsc_to_us(now - oldest));
 }
 
-static void check_offer(struct driver *driver, u64 now)
+static void check_offer(struct driver *driver, u64 passed)
 {
     u64 limit = driver->config->deadline_us < OFFER_MAX_US ? driver->config->deadline_us : OFFER_MAX_US;
+    u64 *silent = &driver->recovery.silent;
 
-    if (now > driver->started && now - driver->started > tsc_from_us(limit))
-        recovery_report(driver, FAULT_OFFER, now - driver->started, 0, "no offer within %lu us of its start", limit);
+    *silent += passed; /* it has no heartbeat yet */
+    if (*silent > tsc_from_us(limit))
+        recovery_report(driver, FAULT_OFFER, *silent, 0, "no offer within %lu us of its start", limit);
 }
 
 static void check_storm(struct driver *driver, u64 now)
@@ -134,6 +138,10 @@ static void check_age(struct driver *driver, u64 now)
 
 void recovery_tick(struct driver *driver, u64 now)
 {
+    u64 since = now - driver->recovery.last_look, passed = since < LOOK_MAX ? since : LOOK_MAX;
+
+    driver->recovery.last_look = now;
+    driver->recovery.lost += since - passed;
     if (driver->recovery.pending)
         return;
     if (driver_wait_expired(driver, now)) {
@@ -141,14 +149,14 @@ void recovery_tick(struct driver *driver, u64 now)
         driver_signal(driver, DRIVER_EVENT_TIMEOUT);
     }
     if (driver->state == DRIVER_STARTING) {
-        check_offer(driver, now);
+        check_offer(driver, passed);
         check_storm(driver, now);
     } else if (driver->state == DRIVER_STOPPED && driver->started == 0) {
         start_in_order(driver);
     } else if (driver->state == DRIVER_RUNNING) {
         check_age(driver, now);
-        check_heartbeat(driver);
-        check_deadline(driver, now);
+        check_heartbeat(driver, passed);
+        check_deadline(driver, now - driver->recovery.lost);
         check_storm(driver, now);
     }
 }

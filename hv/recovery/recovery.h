@@ -88,7 +88,8 @@ struct recovery {                /* in struct driver */
     u32 reports_later;         /* reports that came after the first one of their generation */
     u64 last_progress;         /* heartbeat detector: the counters at the last look, */
     u64 last_run;              /* ... the vCPU's run_ticks then, */
-    u64 silent;                /* ... and for how long of these nothing has changed */
+    u64 silent;                /* ... and for how long of these nothing has changed; before the offer: of all time */
+    u64 last_look, lost;       /* TSC of the last tick; of all time, what passed while the machine did not run us */
     u32 heartbeat_misses;      /* in a row, now */
     u64 storm_start;           /* interrupt-storm detector: its window began then (TSC), with these counts */
     u64 storm_interrupts, storm_completions;

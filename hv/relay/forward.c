@@ -21,6 +21,11 @@ static void ring_write(struct relay_queue *queue, u8 tag)
                                        .flags = i < chain->readable ? 0 : RING_SEGMENT_WRITABLE};
 }
 
+static u64 submission_time(const struct relay *relay, const struct relay_queue *queue)
+{
+    return queue_is_patient(relay, queue) ? ~0ull : tsc_now() - relay->driver->recovery.lost;
+}
+
 /*
  * Hand the chain of the log's draft to the driver. ERR_BUSY: no room in log, ring or grants before something completes.
  * ERR_RANGE: it can never be served: a request larger than the grant cache, or out of table memory with nothing in
@@ -36,7 +41,7 @@ static status_t forward_chain(struct relay *relay, struct relay_queue *queue, co
     status_t status = grants_take(relay, chain);
     if (status != OK)
         return status == ERR_RANGE || relay_in_flight(relay) == 0 ? ERR_RANGE : ERR_BUSY;
-    ring_write(queue, inflight_add(&queue->log, ++last_request_id, queue_is_patient(relay, queue) ? ~0ull : tsc_now()));
+    ring_write(queue, inflight_add(&queue->log, ++last_request_id, submission_time(relay, queue)));
     return OK;
 }
 
@@ -131,7 +136,7 @@ void relay_replay(struct relay *relay)
                 continue;
             }
             slot->granted = true;
-            slot->submitted = queue_is_patient(relay, queue) ? ~0ull : tsc_now();
+            slot->submitted = submission_time(relay, queue);
             ring_write(queue, tag);
             relay->stats.replayed++;
             i++;

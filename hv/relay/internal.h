@@ -52,7 +52,7 @@ struct log_slot {
     bool in_flight;
     bool granted; /* its pages count it as a user */
     u64 id;
-    u64 submitted; /* TSC; of the replay, or the guest's reset, when there was one; ~0: it may wait for ever */
+    u64 submitted; /* TSC - recovery.lost; of the replay or the guest's reset, if any; ~0: it may wait for ever */
     struct chain chain;
 };
 /*

@@ -72,8 +72,8 @@ void relay_reset_rings(struct relay *relay);
  * error bytes (or, silent, not at all). */
 void relay_give_up(struct relay *relay, bool answer);
 
-/* TSC of the oldest request in flight that may not wait for ever (since its submission or, after a replay, since the
- * replay); ~0 when none. */
+/* TSC - recovery.lost of the oldest request in flight that may not wait for ever (since its submission or, after a
+ * replay, since the replay); ~0 when none. */
 u64 relay_oldest(const struct relay *relay);
 u32 relay_in_flight(const struct relay *relay);
 struct relay_stats relay_stats(const struct relay *relay);

@@ -181,8 +181,8 @@ static void device_reset(struct relay *relay)
     for (u32 q = 0; q < RING_MAX_QUEUES; q++) {
         struct inflight *log = &relay->queue[q].log;
         relay->queue[q].vq.enabled = false;
-        for (u32 i = 0; i < log->count; i++)
-            log->slot[log->order[i]].submitted = tsc_now(); /* to be given back by then, even the patient ones */
+        for (u32 i = 0; i < log->count; i++) /* to be given back in time, even the patient ones */
+            log->slot[log->order[i]].submitted = tsc_now() - relay->driver->recovery.lost;
     }
     relay->device.resetting = true;
     device_announce_features(relay);

@@ -4,12 +4,23 @@
 /* INCLUDE_FAKES */
 #include "tests/unit/recovery_fakes.h"
 
-/* A millisecond of wall time of which the driver VM ran `us`, then the tick. */
-static void tick(u64 us)
+/* So much wall time of which the driver VM ran `us`, then the tick. */
+static void late_tick(u64 wall_us, u64 us)
 {
-    fake_time_us += 1000;
+    fake_time_us += wall_us;
     fake_vm.vcpu.run_ticks += tsc_from_us(us);
     recovery_tick(&fake_driver, tsc_now());
+}
+
+static void tick(u64 us)
+{
+    late_tick(1000, us);
+}
+
+/* What the relay stamps requests with. */
+static u64 machine_time(void)
+{
+    return tsc_now() - fake_driver.recovery.lost;
 }
 
 static void a_blocked_driver_is_healthy(void **state)
@@ -88,6 +99,63 @@ static void a_heartbeat_alone_does_not_save_from_the_deadline(void **state)
     }
     assert_int_equal(fake_driver.recovery.current.kind, FAULT_DEADLINE);
     assert_int_equal(fake_time_us - start, 501000);
+}
+
+/*
+ * The machine itself stood still for 10 s between any two ticks: neither the request's deadline nor the offer's is
+ * over, until the ticks that there were have added up to it. 500 ms are 250 looks of 2 ms.
+ */
+static void time_in_which_the_machine_stood_still_does_not_count(void **state)
+{
+    fake_oldest = machine_time();
+    for (u32 i = 0; i < 250; i++) {
+        fake_completion_pages[0].heartbeat++;
+        late_tick(10000000, 10000000);
+        assert_false(fake_driver.recovery.pending);
+    }
+    fake_completion_pages[0].heartbeat++;
+    tick(1000);
+    assert_int_equal(fake_driver.recovery.current.kind, FAULT_DEADLINE);
+}
+
+static void a_start_that_the_machine_delays_has_time(void **state)
+{
+    fake_driver.state = DRIVER_STARTING;
+    fake_driver.started = tsc_now();
+    for (u32 i = 0; i < 250; i++) {
+        late_tick(10000000, 0);
+        assert_false(fake_driver.recovery.pending);
+    }
+    tick(0);
+    assert_int_equal(fake_driver.recovery.current.kind, FAULT_OFFER);
+}
+
+/* Submitted while the tick that tells of the standstill is still to come: that must not make it older than it is. */
+static void a_request_of_the_end_of_a_standstill_is_young(void **state)
+{
+    fake_time_us += 9000000;
+    fake_oldest = machine_time();
+    late_tick(1000000, 0);
+    assert_true(machine_time() < fake_oldest);
+    assert_false(fake_driver.recovery.pending);
+    while (!fake_driver.recovery.pending) {
+        fake_completion_pages[0].heartbeat++;
+        tick(1000);
+    }
+    /* What it costs: that much of the standstill is left out of the request's time, too. */
+    assert_int_equal(fake_driver.recovery.current.kind, FAULT_DEADLINE);
+}
+
+/* A start that is given 0.4 s does not leave them to the next one, nor to the heartbeat. */
+static void each_start_has_its_own_time(void **state)
+{
+    for (u32 start = 0; start < 3; start++) {
+        fake_driver.state = DRIVER_STARTING;
+        progress_reset(&fake_driver);
+        for (u32 i = 0; i < 400; i++)
+            tick(1000);
+    }
+    assert_false(fake_driver.recovery.pending);
 }
 
 static void a_request_younger_than_the_tick_has_time(void **state)
@@ -233,6 +301,10 @@ int main(void)
         TEST(slow_progress_is_progress),
         TEST(a_driver_that_never_offered_has_no_heartbeat_yet),
         TEST(a_heartbeat_alone_does_not_save_from_the_deadline),
+        TEST(time_in_which_the_machine_stood_still_does_not_count),
+        TEST(a_start_that_the_machine_delays_has_time),
+        TEST(a_request_of_the_end_of_a_standstill_is_young),
+        TEST(each_start_has_its_own_time),
         TEST(a_request_younger_than_the_tick_has_time),
         TEST(an_offer_must_come_in_time),
         TEST(an_offer_has_two_seconds_at_most),

@@ -363,6 +363,7 @@ static int fake_machine(void **state)
                                   .interrupt = DRIVER_MSI,
                                   .irq_vector = 0x41};
     progress_reset(&fake_driver);
+    fake_driver.recovery.last_look = tsc_now();
     vms[0] = &fake_vm;
     vms[1] = &fake_guest;
     vm_count = 2;
