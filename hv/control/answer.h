@@ -15,7 +15,7 @@ void answer_text(const char *key, const char *value);
 
 struct vm;
 /*
- * upload.c: a driver image in pieces of hexadecimal digits, then the order to run it. NULL, or why not: then nothing
+ * upload.c: a driver image in pieces of base64, then the order to run it. NULL, or why not: then nothing
  * has changed but the pieces. words: behind the VM's name.
  */
 const char *upload_chunk(struct vm *vm, const char *const words[]);

@@ -133,7 +133,7 @@ static const struct command {
     {"stop", 1, 1, .act = stop, .help = "VM: end a driver VM; its device is silent, requests wait"},
     {"start", 1, 1, .act = start, .help = "VM: start one that was stopped or given up on"},
     {"core", 2, 2, .act = core, .help = "VM FROM: what its last fault left: registers, memory from there on"},
-    {"chunk", 3, 3, .act = upload_chunk, .help = "VM OFFSET HEX: bytes of an image for replace"},
+    {"chunk", 3, 3, .act = upload_chunk, .help = "VM OFFSET BASE64: bytes of an image for replace"},
     {"replace", 3, 3, .act = upload_replace,
      .help = "VM SIZE SUM: restart it with the image in chunks, of that FNV-1a checksum"},
     {"tsc", 0, 0, .tell = tell_clock, .help = "the clock"},

@@ -54,7 +54,8 @@ u64 event_last(void);
 
 /* Switch the port on. */
 void control_init(void);
-/* From CPU 0's tick: take input, run complete lines, push buffered output. */
-void control_poll(void);
+/* From CPU 0's tick: take input, run complete lines, push buffered output. True: there was input, and more may follow
+ * soon. */
+bool control_poll(void);
 /* Pure part, for tests: run one command line, which is cut into its words, answer through put(). */
 void control_execute(char *line, void (*put)(const char *text));

@@ -16,6 +16,7 @@
 #define INPUT_AT_ONCE 256u
 #define OUTPUT_AT_ONCE 1024u
 #define OUTPUT_TIME_US 250u
+#define HURRY 10u /* polls without input, until the sender is thought to have ended */
 
 static char *output; /* NULL: the port is off */
 static u32 output_length, output_sent;
@@ -85,14 +86,19 @@ static void push_output(void)
     }
 }
 
-void control_poll(void)
+bool control_poll(void)
 {
+    static u32 hurry; /* polls after the last input, whose sender may need a moment for more */
+    u32 taken = 0;
+
     if (output == NULL)
-        return;
+        return false;
     push_output();
     if (output_sent < output_length)
-        return;
+        return false;
     output_sent = output_length = 0;
-    for (u32 i = 0; i < INPUT_AT_ONCE && output_length == 0 && serial_status(PORT, SERIAL_DATA_READY); i++)
+    for (; taken < INPUT_AT_ONCE && output_length == 0 && serial_status(PORT, SERIAL_DATA_READY); taken++)
         take_input(io_in8(PORT));
+    hurry = taken > 0 ? HURRY : hurry - (hurry > 0);
+    return hurry > 0;
 }

@@ -10,24 +10,25 @@
 
 static u8 staged[UPLOAD_MAX];
 
-static i32 hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
+/* RFC 4648 4, without padding: bits that do not make a byte at the end are left out. */
+static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 const char *upload_chunk(struct vm *vm, const char *const words[])
 {
-    size_t length = (strlen(words[1]) + 1) / 2; /* half a byte ends in the terminator, which is no digit */
+    size_t length = strlen(words[1]) * 6 / 8;
+    u32 bits = 0, have = 0;
     u64 at;
 
     (void)vm;
     if (!str_to_u64(words[0], &at) || at > UPLOAD_MAX || length > UPLOAD_MAX - at)
         return "OFFSET is no number, or beyond 160 KiB";
-    for (size_t i = 0; i < length; i++) {
-        i32 high = hex_digit(words[1][2 * i]), low = hex_digit(words[1][2 * i + 1]);
-        if (high < 0 || low < 0)
-            return "not hexadecimal";
-        staged[at + i] = (u8)(high << 4 | low);
+    for (const char *c = words[1], *digit; *c != '\0'; c++) {
+        if ((digit = strchr(digits, *c)) == NULL)
+            return "not base64";
+        bits = bits << 6 | (u32)(digit - digits);
+        have += 6;
+        if (have >= 8)
+            staged[at++] = (u8)(bits >> (have -= 8));
     }
     return NULL;
 }

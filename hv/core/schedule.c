@@ -46,13 +46,13 @@ static void drain_iommu_faults(void)
         event_add(EVENT_IOMMU_FAULT, EVENT_NO_VM, "more DMA faults came than the unit records");
 }
 
-/* Time-driven work for the whole machine, on the first CPU. */
-static void tick(void)
+/* Time-driven work for the whole machine, on the first CPU. True: come back soon. */
+static bool tick(void)
 {
     console_poll();
-    control_poll();
     platform_tick(main_guest);
     start_guest_when_ready();
+    return control_poll();
 }
 
 static void serve_driver(struct cpu *cpu, struct driver *driver, u64 now, bool ticks)
@@ -79,9 +79,7 @@ static void take_events(struct cpu *cpu)
     drain_iommu_faults();
     if (ticks) {
         cpu->ticks++;
-        cpu->next_tick = now + tsc_from_us(TICK_US);
-        if (cpu->id == 0)
-            tick();
+        cpu->next_tick = now + tsc_from_us(cpu->id == 0 && tick() ? TICK_INPUT_US : TICK_US);
     }
     if (main_guest->vcpu.cpu == cpu->id && now >= platform_timer_deadline(main_guest))
         platform_timer_expire(main_guest, now);

@@ -9,6 +9,8 @@
 #include "hv/core/vm.h"
 
 #define TICK_US 1000u
+/* While an image comes over the control port, whose FIFO holds 16 bytes. */
+#define TICK_INPUT_US 200u
 #define GUEST_PATIENCE_US 10000u
 
 /* Which CPU a VM's vCPU lives on; boot, before any CPU runs VMs. */

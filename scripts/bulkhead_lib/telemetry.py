@@ -1,7 +1,9 @@
 """status, stats, events, faults, inject, restart, stop, start, replace: the control port, for people (tables) and programs (--json)."""
 
+import base64
 import pathlib
 import random
+import struct
 import time
 
 from . import faultclass, faultlog, paths, symbols
@@ -11,7 +13,7 @@ from .ui import Failure, print_json, say, table
 
 RECOVERY_SECONDS = 15
 IMAGE_MOST = 160 * 1024
-PIECE = 112  # bytes of an image in one line of 255 characters
+PIECE = 165  # bytes of an image in one line of 255 characters, as base64
 WIDE = 8  # more columns than this are printed as rows
 
 
@@ -140,6 +142,27 @@ def checksum(data):
     return value
 
 
+ELF_HEADER, PROGRAM_HEADER = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ")  # gABI 4.1
+
+
+def packed(data):
+    """The ELF file without what no start needs: padding, symbols, section headers. What is no such file stays as it is."""
+    try:
+        head = list(ELF_HEADER.unpack_from(data))
+        rows = [list(PROGRAM_HEADER.unpack_from(data, head[5] + number * PROGRAM_HEADER.size)) for number in range(head[10])]
+    except struct.error:
+        return data
+    if data[:4] != b"\x7fELF" or head[9] != PROGRAM_HEADER.size or any(row[2] + row[5] > len(data) for row in rows):
+        return data
+    at = ELF_HEADER.size + len(rows) * PROGRAM_HEADER.size
+    segments = []
+    for row in rows:
+        segments.append(data[row[2]:row[2] + row[5]])
+        row[2], at = at, at + row[5]
+    head[5], head[6], head[12], head[13] = ELF_HEADER.size, 0, 0, 0
+    return b"".join([ELF_HEADER.pack(*head), *(PROGRAM_HEADER.pack(*row) for row in rows), *segments])
+
+
 def replace_image(control, vm, data, sent=b""):
     """
     Send an image and have the driver VM run it: (its record, the record of the way back or None, seconds of the transfer).
@@ -149,7 +172,7 @@ def replace_image(control, vm, data, sent=b""):
         raise Failure(f"the image has {len(data)} bytes; {IMAGE_MOST} are the most")
     last = max([record.sequence for record in faultlog.read(control)], default=0)
     start = time.monotonic()
-    control.send_all([f"chunk {vm} {at} {data[at:at + PIECE].hex()}" for at in range(0, len(data), PIECE)
+    control.send_all([f"chunk {vm} {at} {base64.b64encode(data[at:at + PIECE]).decode().rstrip('=')}" for at in range(0, len(data), PIECE)
                       if data[at:at + PIECE] != sent[at:at + PIECE]])
     seconds = time.monotonic() - start
     control.ask(f"replace {vm} {len(data)} {checksum(data)}")
@@ -160,7 +183,7 @@ def replace_image(control, vm, data, sent=b""):
 
 def replace(arguments):
     try:
-        data = pathlib.Path(arguments.image).read_bytes()
+        data = packed(pathlib.Path(arguments.image).read_bytes())
     except OSError as error:
         raise Failure(f"{arguments.image}: {error.strerror}") from error
     record, back, seconds = replace_image(connect(arguments), arguments.vm, data)

@@ -95,7 +95,8 @@ static void status_tells_machine_and_vms(void **state)
         "interrupts=MSI "
         "generation=0 restarts=0 faults=0 in_flight=4 crashes=0 restarts_in_window=0 limit=5 uptime_us=1000000 "
         "reset=flr grants=sticky heartbeat_us=20000 heartbeat_misses=0 "
-        "image=manifest overhead=835584 image_bytes=12345 start_us=2100 start_run_us=1900 device_wait_us=800 last_fault=");
+        "image=manifest overhead=835584 image_bytes=12345 start_us=2100 start_run_us=1900 device_wait_us=800 "
+        "last_fault=");
     assert_has("vm name=main kind=guest state=running cpu=0 memory=16777216\n");
 }
 
@@ -274,8 +275,13 @@ static void core_says_what_is_wrong(void **state)
     assert_string_equal(ask("core blk7 0"), "error no such VM\n");
     recovery_report(&fake_driver, FAULT_DECLARED, 0, 0, "x");
     recovery_run(&fake_driver);
-    static const char *const lines[] = {"core blk0 1",        "core blk0 -4096",  "core blk0 0x102000", "core blk0 x",
-                                        "core blk0 0x101001", "core blk0 4097",   "core blk0 18446744073709547520"};
+    static const char *const lines[] = {"core blk0 1",
+                                        "core blk0 -4096",
+                                        "core blk0 0x102000",
+                                        "core blk0 x",
+                                        "core blk0 0x101001",
+                                        "core blk0 4097",
+                                        "core blk0 18446744073709547520"};
     for (u32 i = 0; i < ARRAY_SIZE(lines); i++)
         assert_string_equal(ask(lines[i]), "error FROM is not the address of a page of its memory\n");
     assert_string_equal(ask("core blk0"), "error wrong number of arguments: see help\n");
@@ -336,8 +342,8 @@ static void core_of_a_full_page_is_one_answer(void **state)
 /* FNV-1a of the bytes "abc", published with the algorithm. */
 static void an_image_comes_in_pieces(void **state)
 {
-    assert_string_equal(ask("chunk blk0 1 6263"), "ok\n");
-    assert_string_equal(ask("chunk blk0 0 61"), "ok\n");
+    assert_string_equal(ask("chunk blk0 1 YmM"), "ok\n");
+    assert_string_equal(ask("chunk blk0 0 YQ"), "ok\n");
     assert_non_null(strstr(ask("replace blk0 3 0x1a47e90c"), "error size or checksum"));
     assert_string_equal(fake_calls, "");
     fake_load_status = ERR_FORMAT;
@@ -352,21 +358,35 @@ static void an_image_comes_in_pieces(void **state)
     assert_has(" image=uploaded ");
 }
 
+/* FNV-1a of the bytes 0 to 255: each digit occurs. */
+static void every_byte_comes_as_it_is(void **state)
+{
+    assert_string_equal(
+        ask("chunk blk0 0 AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0"
+            "+P0BBQkNERUZHSElKS0xNTk9QUVJTVFVWV1hZWltcXV5fYGFiY2RlZmdoaWprbG1ub3BxcnN0dXZ3eHl6e3x9fn8"),
+        "ok\n");
+    assert_string_equal(
+        ask("chunk blk0 128 gIGCg4SFhoeIiYqLjI2Oj5CRkpOUlZaXmJmam5ydnp+goaKjpKWmp6ipqqusra6vsLGys7S1tre4ubq7v"
+            "L2+v8DBwsPExcbHyMnKy8zNzs/Q0dLT1NXW19jZ2tvc3d7f4OHi4+Tl5ufo6err7O3u7/Dx8vP09fb3+Pn6+/z9/v8"),
+        "ok\n");
+    assert_string_equal(ask("replace blk0 256 0x90a458c5"), "ok\n");
+}
+
 static void hostile_pieces_are_refused(void **state)
 {
-    assert_string_equal(ask("chunk blk0 0 6g"), "error not hexadecimal\n");
-    assert_string_equal(ask("chunk blk0 0 616"), "error not hexadecimal\n");
-    assert_string_equal(ask("chunk blk0 0 6A"), "error not hexadecimal\n");
-    assert_string_equal(ask("chunk blk0 163839 61"), "ok\n"); /* the last byte */
-    assert_non_null(strstr(ask("chunk blk0 163840 61"), "error OFFSET"));
-    assert_non_null(strstr(ask("chunk blk0 163839 6162"), "error OFFSET"));
-    assert_non_null(strstr(ask("chunk blk0 18446744073709551615 6162"), "error OFFSET"));
-    assert_non_null(strstr(ask("chunk blk0 -1 61"), "error OFFSET"));
+    assert_string_equal(ask("chunk blk0 0 YW-"), "error not base64\n");
+    assert_string_equal(ask("chunk blk0 0 YQ=="), "error not base64\n");
+    assert_string_equal(ask("chunk blk0 163839 YQ"), "ok\n"); /* the last byte */
+    assert_non_null(strstr(ask("chunk blk0 163840 YQ"), "error OFFSET"));
+    assert_string_equal(ask("chunk blk0 163840 Y"), "ok\n"); /* no byte */
+    assert_non_null(strstr(ask("chunk blk0 163839 YmM"), "error OFFSET"));
+    assert_non_null(strstr(ask("chunk blk0 18446744073709551615 YmM"), "error OFFSET"));
+    assert_non_null(strstr(ask("chunk blk0 -1 YQ"), "error OFFSET"));
     assert_non_null(strstr(ask("replace blk0 163841 0"), "error size or checksum"));
     assert_non_null(strstr(ask("replace blk0 x 0"), "error size or checksum"));
     assert_non_null(strstr(ask("replace blk0 1 4294967296"), "error size or checksum"));
     assert_string_equal(ask("replace main 1 0"), "error this VM has no driver\n");
-    assert_string_equal(ask("chunk nobody 0 61"), "error no such VM\n");
+    assert_string_equal(ask("chunk nobody 0 YQ"), "error no such VM\n");
     assert_string_equal(fake_calls, "");
 }
 
@@ -420,8 +440,8 @@ static void hostile_lines_are_errors(void **state)
 
 static void help_lists_every_command(void **state)
 {
-    static const char *const names[] = {"help",   "status", "stats", "events",  "trace",
-                                        "faults", "inject", "flip",  "restart", "core", "tsc"};
+    static const char *const names[] = {"help",   "status", "stats",   "events", "trace", "faults",
+                                        "inject", "flip",   "restart", "core",   "tsc"};
     ask("help");
     for (u32 i = 0; i < ARRAY_SIZE(names); i++) {
         char text[64];
@@ -469,6 +489,7 @@ int main(void)
         TEST(core_gives_registers_and_memory),
         TEST(core_of_a_full_page_is_one_answer),
         TEST(an_image_comes_in_pieces),
+        TEST(every_byte_comes_as_it_is),
         TEST(hostile_pieces_are_refused),
         TEST(hostile_lines_are_errors),
         TEST(help_lists_every_command),
