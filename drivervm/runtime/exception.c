@@ -22,12 +22,17 @@ void exception_report(const struct exception_frame *frame)
         asm volatile("pause");
 }
 
-void exception_setup(void)
+void exception_enable(void)
 {
     const struct descriptor_pointer gdt_register = {sizeof(gdt) - 1, (u64)gdt};
     const struct descriptor_pointer idt_register = {sizeof(idt) - 1, (u64)idt};
 
+    exception_load(&gdt_register, &idt_register);
+}
+
+void exception_setup(void)
+{
     for (u32 v = 0; v < VECTORS; v++)
         idt[v] = gate_create(exception_stubs[v], CODE_SELECTOR, 0);
-    exception_load(&gdt_register, &idt_register);
+    exception_enable();
 }

@@ -14,5 +14,6 @@ struct exception_frame {
     u64 rip, cs, rflags, rsp, ss; /* pushed by the CPU (SDM 3A 6.14.2) */
 };
 
-/* Load our own GDT and IDT. Once, before anything that may fault. */
+/* Make our own GDT and IDT. Once, before anything that may fault; the CPU has them from exception_enable() on. */
 void exception_setup(void);
+void exception_enable(void);

@@ -98,6 +98,8 @@ void runtime_main(const struct driver_info *info)
     driver_stash = (void *)DRIVER_STASH_ADDRESS;
     hypercall_select(info->vendor_call);
     exception_setup();
+    hypercall(HYPERCALL_READY, 0, 0, 0);
+    exception_enable(); /* a successor that stood by begins here */
     DRIVER_CHECK(info->abi_version == DRIVER_ABI_VERSION && info->queue_count == RING_MAX_QUEUES);
     for (u64 q = 0; q < RING_MAX_QUEUES; q++) {
         u64 rings = DRIVER_RINGS_ADDRESS + q * DRIVER_RING_STRIDE;

@@ -37,6 +37,7 @@ static void status_driver(const struct driver *driver)
     answer(" image=%s overhead=%lu image_bytes=%lu start_us=%lu start_run_us=%lu device_wait_us=%u",
            driver->image.origin, ((driver->frames + driver_table_frames(driver)) << 12) - driver->vm->ram_size,
            driver->image.bytes, driver->start_us, driver->start_run_us, driver->device_wait_us);
+    answer(" spare=%s", driver_spare_state(driver));
     if (fault->kind != FAULT_NONE)
         (void)bh_snprintf(text, sizeof(text), "%s: %s", fault_kind_name[fault->kind], fault->text);
     answer_text("last_fault", text);

@@ -48,19 +48,50 @@ static void fill_info(struct driver *driver)
     }
 }
 
+/*
+ * The RAM that was prepared becomes the VM's, for its CPU and its device, and the dead one's is the next to be
+ * prepared. Its place in both tables is the same, so that they need no frame. The device is blocked, and what its
+ * domain's IOTLB held went with that; the vCPU is reset, which flushes its nested translations before the next entry.
+ */
+static void exchange_memory(struct driver *driver)
+{
+    struct vm *vm = driver->vm;
+    hpa_t dead = vm->ram;
+    status_t status = page_table_unmap(&vm->npt, 0, vm->ram_size);
+
+    vm->ram = driver->next_ram;
+    driver->next_ram = dead;
+    driver->next_clean = 0;
+    if (status == OK)
+        status = page_table_map(&vm->npt, 0, vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE | PAGE_EXECUTE);
+    if (status == OK && driver->domain)
+        status = iommu_unmap(driver->domain, IOVA(0), vm->ram_size);
+    if (status == OK && driver->domain)
+        status = iommu_map(driver->domain, IOVA(0), vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE);
+    ASSERT_HV(status == OK);
+    if (driver->domain)
+        iommu_flush_pages(driver->domain, IOVA(0), vm->ram_size / PAGE_SIZE);
+}
+
 void driver_start(struct driver *driver)
 {
     struct vm *vm = driver->vm;
 
+    /* Nothing is prepared where it was all the last one's, nor from another image. */
+    if (!driver->config->spare || driver->image.memory != driver->running.memory)
+        driver->next_clean = 0;
     driver->running = driver->image;
-    driver_restore_memory(driver);
+    driver_restore_memory(driver, vm->ram_size);
+    memcpy(driver->crash_memory + vm->ram_size, hpa_to_ptr(driver->info_page), PAGE_SIZE);
+    if (driver->config->spare)
+        exchange_memory(driver);
     fill_info(driver);
     driver->state = DRIVER_STARTING;
     driver->started = tsc_now();
     driver->entered = 0;
     driver->run_before = vm->vcpu.run_ticks;
     vendor->reset_long64(&vm->vcpu, driver->running.entry, vm->ram_size, DRIVER_PML4_ADDRESS, DRIVER_GDT_ADDRESS);
-    vm->vcpu.regs.rdi = DRIVER_INFO_ADDRESS;
+    vm->vcpu.regs = driver->running.regs;
     vm->vcpu.state = VCPU_BLOCKED;
     vcpu_wake(&vm->vcpu);
     event_add(EVENT_START, vm->id, "started, generation %u", driver->generation);

@@ -28,11 +28,16 @@ extern const char *const driver_interrupt_name[]; /* "polled" "MSI" "INTx" */
 
 struct relay;
 
-/* The VM's RAM as each generation of an image finds it: written once, before the first. */
+/*
+ * The VM's RAM as each generation of an image finds it, and where it begins: written before the first one, and with
+ * `spare = yes` once more by that one's `ready`. From then on this is a booted VM that has not touched its device.
+ */
 struct driver_image {
-    u8 *memory;         /* NULL: none yet */
-    u64 size, room;     /* an even number of pages, of so many; above is zero, as is the page that follows size */
-    u64 entry, bytes;   /* bytes of its segments */
+    u8 *memory;       /* NULL: none yet */
+    u64 size, room;   /* an even number of pages, of so many; above is zero, as is the page that follows size */
+    u64 entry, bytes; /* bytes of its segments */
+    struct vcpu_registers regs;
+    bool booted;
     const char *origin; /* "manifest", "fallback" or "uploaded" */
 };
 
@@ -47,8 +52,10 @@ struct driver {
     struct relay *relay;
     struct recovery recovery;
 
-    struct driver_image image, other;   /* of the next start; the one before it, kept as long as image is on trial */
-    struct driver_image running;        /* of this generation: image, as it was at its start */
+    struct driver_image image, other; /* of the next start; the one before it, kept as long as image is on trial */
+    struct driver_image running;      /* of this generation: image, as it was at its start */
+    hpa_t next_ram; /* of the next generation: with `spare = yes` not the VM's, which the dead one then leaves here */
+    u64 next_clean; /* up to here it is as in `running`; what the dead one had changed there is in crash_memory */
     const struct boot_module *fallback; /* the file of escalate = image, in loader memory */
     /*
      * What the generation that failed last has left, for `core` (hv/recovery/crash.c). Until its successor starts, the
@@ -117,14 +124,21 @@ static inline bool driver_needs(const struct driver *other, const struct driver 
 void driver_create_crash(struct driver *driver);
 /* The page at that offset of RAM, as this generation found it. */
 const u64 *driver_pristine_page(const struct driver *driver, u64 at);
-/* The VM's RAM as its image has it; what that changes goes to crash_memory first, and so does the info page. */
-void driver_restore_memory(struct driver *driver);
+/* The next generation's RAM as the running image has it, up to `end`; what that changes goes to crash_memory first. */
+void driver_restore_memory(struct driver *driver, u64 end);
 
 /*
- * (Re)build the VM: RAM from its pristine copy, info page; reset the vCPU; state STARTING; runnable. What that changes
- * goes to crash_memory first. Does not touch device, relay or rings. Cannot fail.
+ * (Re)build the VM: RAM from its pristine copy, or the spare RAM where that has been done; info page; reset the vCPU;
+ * state STARTING; runnable. What that changes goes to crash_memory first. Does not touch device, relay or rings, and
+ * the device is blocked. Cannot fail.
  */
 void driver_start(struct driver *driver);
+/* The `ready` of a driver VM that starts: with `spare = yes`, the first of an image, it is what successors begin as. */
+void driver_ready(struct driver *driver);
+/* A running driver VM's successor is made ready, a piece each time. */
+void driver_prepare_spare(struct driver *driver);
+/* "ready": the next start is an exchange of RAM; "preparing": it has to finish the copy first; "none". */
+const char *driver_spare_state(const struct driver *driver);
 
 /* Frames in its nested page table and its device's tables, now. */
 static inline u64 driver_table_frames(const struct driver *driver)

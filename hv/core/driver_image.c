@@ -5,8 +5,9 @@
 #include "shared/lib/string.h"
 
 #define PDPT_ADDRESS 0x2000ull
-#define ENTRY_TABLE 0x7ull /* present, writable, user */
-#define ENTRY_1G 0x83ull   /* present, writable, large */
+#define ENTRY_TABLE 0x7ull          /* present, writable, user */
+#define ENTRY_1G 0x83ull            /* present, writable, large */
+#define SPARE_STEP (16 * PAGE_SIZE) /* each millisecond */
 
 static void build_start_tables(u8 *memory)
 {
@@ -58,12 +59,16 @@ status_t driver_load(struct driver *driver, const void *file, u64 size, const ch
     for (u32 i = 0; i < elf.count; i++)
         if (end < elf.segment[i].paddr + elf.segment[i].file_size)
             end = elf.segment[i].paddr + elf.segment[i].file_size;
-    end = PAGE_UP(end) + (PAGE_UP(end) & PAGE_SIZE);
+    end = driver->config->spare ? ram : PAGE_UP(end) + (PAGE_UP(end) & PAGE_SIZE); /* `ready` fills all of it */
     *why = "no memory for another image";
     if (take_room(driver, image, end) != OK)
         return ERR_NO_MEMORY;
-    *image = (struct driver_image){
-        .memory = image->memory, .size = end, .room = image->room, .entry = elf.entry, .origin = origin};
+    *image = (struct driver_image){.memory = image->memory,
+                                   .size = end,
+                                   .room = image->room,
+                                   .entry = elf.entry,
+                                   .regs = {.rsp = ram, .rdi = DRIVER_INFO_ADDRESS},
+                                   .origin = origin};
     memset(image->memory, 0, end + PAGE_SIZE);
     for (u32 i = 0; i < elf.count; i++) {
         const struct elf_segment *segment = &elf.segment[i];
@@ -105,11 +110,11 @@ static inline __attribute__((always_inline)) bool page_differs(const u64 *a, con
  * Reading is cheaper than writing, and under emulation a store into a page of code throws its translation away. Both
  * copies in one loop: there it is three times as fast as memcpy() twice.
  */
-void driver_restore_memory(struct driver *driver)
+void driver_restore_memory(struct driver *driver, u64 end)
 {
-    u8 *memory = hpa_to_ptr(driver->vm->ram);
+    u8 *memory = hpa_to_ptr(driver->next_ram);
 
-    for (u64 at = 0; at < driver->vm->ram_size; at += PAGE_SIZE) {
+    for (u64 at = driver->next_clean; at < end; at += PAGE_SIZE) {
         u64 *page = (u64 *)(memory + at), *left = (u64 *)(driver->crash_memory + at);
         const u64 *clean = driver_pristine_page(driver, at);
         bool differs = at < driver->running.size ? page_differs(page, clean, false) : page_differs(page, clean, true);
@@ -119,5 +124,37 @@ void driver_restore_memory(struct driver *driver)
             page[i] = clean[i];
         }
     }
-    memcpy(driver->crash_memory + driver->vm->ram_size, hpa_to_ptr(driver->info_page), PAGE_SIZE);
+    driver->next_clean = end;
+}
+
+void driver_ready(struct driver *driver)
+{
+    struct driver_image *image = &driver->image;
+    u8 *memory = hpa_to_ptr(driver->vm->ram);
+
+    if (!driver->config->spare || image->booted || driver->state != DRIVER_STARTING)
+        return;
+    for (u64 at = 0; at < image->size; at += PAGE_SIZE)
+        if (page_differs((u64 *)(memory + at), (u64 *)(image->memory + at), false))
+            memcpy(image->memory + at, memory + at, PAGE_SIZE);
+    image->entry = driver->vm->vcpu.rip;
+    image->regs = driver->vm->vcpu.regs;
+    image->regs.rax = 0;
+    image->booted = true;
+    driver->running = *image;
+}
+
+void driver_prepare_spare(struct driver *driver)
+{
+    u64 end = driver->next_clean + SPARE_STEP, size = driver->vm->ram_size;
+
+    if (driver->config->spare && driver->next_clean < size)
+        driver_restore_memory(driver, end < size ? end : size);
+}
+
+const char *driver_spare_state(const struct driver *driver)
+{
+    bool clean = driver->next_clean == driver->vm->ram_size;
+
+    return !driver->config->spare || !driver->running.booted ? "none" : clean ? "ready" : "preparing";
 }

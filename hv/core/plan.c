@@ -84,8 +84,9 @@ static void check_device(const struct manifest_vm *config)
 static void check_memory(const struct manifest_vm *config, u64 *sum)
 {
     u64 free = frames_free_count * PAGE_SIZE, largest = frames_largest_run(MIB(2)) * PAGE_SIZE;
-    bool driver = config->kind == MANIFEST_DRIVER; /* three times: its RAM, the pristine copy, what a crash left */
-    u64 need = driver ? 3 * config->memory + DRIVER_OVERHEAD : config->memory + GUEST_OVERHEAD;
+    /* A driver: its RAM, the pristine copy, what a crash left; with a spare RAM another image has its size, too. */
+    bool driver = config->kind == MANIFEST_DRIVER;
+    u64 need = driver ? (config->spare ? 5 : 3) * config->memory + DRIVER_OVERHEAD : config->memory + GUEST_OVERHEAD;
 
     if (!add_u64(*sum, need, sum) || *sum > free)
         refuse(config, config->line_memory,

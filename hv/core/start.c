@@ -80,6 +80,9 @@ static void create_driver(const struct boot_info *boot, const struct manifest_vm
     map_page(driver, DRIVER_INFO_ADDRESS, &driver->info_page, PAGE_READ);
     map_page(driver, DRIVER_EVENTS_ADDRESS, &driver->events_page, PAGE_READ);
     map_page(driver, DRIVER_STASH_ADDRESS, &driver->stash_page, PAGE_READ | PAGE_WRITE);
+    driver->next_ram = vm->ram;
+    if (config->spare)
+        must(frames_alloc(vm->ram_size / PAGE_SIZE, MIB(2), &driver->next_ram), vm, "memory for a spare");
     must(driver_load(driver, hpa_to_ptr(HPA(module->base)), module->size, "manifest", &why), vm, "image");
     driver_create_crash(driver);
     assign_device(driver);

@@ -181,12 +181,21 @@ static i64 call_pci_write(struct driver *driver, const struct hypercall_argument
     return result(status);
 }
 
+/* What the first of an image finds after it is what its successors find. */
+static i64 call_ready(struct driver *driver, const struct hypercall_arguments *args)
+{
+    (void)args;
+    driver_ready(driver);
+    return 0;
+}
+
 void hypercall_dispatch(struct vcpu *vcpu)
 {
     static i64 (*const calls[])(struct driver *, const struct hypercall_arguments *) = {
         [HYPERCALL_WAIT] = call_wait,   [HYPERCALL_OFFER] = call_offer,       [HYPERCALL_CONFIG] = call_config,
         [HYPERCALL_STASH] = call_stash, [HYPERCALL_LOG] = call_log,           [HYPERCALL_TIME] = call_time,
         [HYPERCALL_FAULT] = call_fault, [HYPERCALL_PCI_READ] = call_pci_read, [HYPERCALL_PCI_WRITE] = call_pci_write,
+        [HYPERCALL_READY] = call_ready,
     };
     struct driver *driver = vcpu->vm->driver;
     const struct hypercall_arguments args = {.a = vcpu->regs.rdi, .b = vcpu->regs.rsi, .c = vcpu->regs.rdx};

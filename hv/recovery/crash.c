@@ -12,6 +12,8 @@ const u64 *crash_page(const struct driver *driver, u64 at)
 
     if (!replaced)
         return hpa_to_ptr(info ? driver->info_page : HPA(driver->vm->ram.v + at));
+    if (!info && at >= driver->next_clean)
+        return hpa_to_ptr(HPA(driver->next_ram.v + at));
     return info || driver->crash_kept[at / PAGE_SIZE] ? (const u64 *)(driver->crash_memory + at)
                                                       : driver_pristine_page(driver, at);
 }

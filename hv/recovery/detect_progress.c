@@ -158,5 +158,6 @@ void recovery_tick(struct driver *driver, u64 now)
         check_heartbeat(driver, passed);
         check_deadline(driver, now - driver->recovery.lost);
         check_storm(driver, now);
+        driver_prepare_spare(driver);
     }
 }

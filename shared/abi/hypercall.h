@@ -128,6 +128,12 @@ enum hypercall {
      * (`dma = none`: -ERR_DENIED). INTx stays disabled where no line is routed, whatever is written. Anything else: -ERR_DENIED.
      */
     HYPERCALL_PCI_WRITE = 9,
+    /*
+     * ready(): booted, and the device not touched yet. With `spare = yes` successors begin behind the image's first ready(): with that RAM,
+     * RIP and general registers, all else as at a start. So what differs between them (driver_info but vendor_call, stash, rings) is
+     * looked at later, and descriptor tables are loaded after it. Otherwise nothing happens. Returns 0.
+     */
+    HYPERCALL_READY = 10,
 };
 
 /* Codes of HYPERCALL_FAULT. */

@@ -91,6 +91,7 @@ struct manifest_vm {
     enum manifest_escalate escalate;
     char fallback[MANIFEST_IMAGE_SIZE]; /* "" without escalate = image */
     u64 rejuvenate_us;                  /* 0: never */
+    bool spare;                         /* a second RAM, in which the successor stands by */
     u32 index;                          /* in vm[] of the manifest */
     u32 after, needs; /* bits 1 << index of driver VMs, with all that these wait for; needs is part of after */
     /* where it stands in the text, for errors found later; 0 when the key is absent */

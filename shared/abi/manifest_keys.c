@@ -292,6 +292,8 @@ const struct key manifest_keys[KEY_COUNT] = {
         .expectation = "a file name, 1..47 of [A-Za-z0-9._+~-]"},
     [KEY_REJUVENATE] = {"rejuvenate", IN_DRIVER, 0, parse_time, FIELD(manifest_vm, rejuvenate_us),
         .low = US_PER_S, .high = 720 * 3600 * US_PER_S, .expectation = "a time, 1s..720h"},
+    [KEY_SPARE] = {"spare", IN_DRIVER, 0, parse_choice, FIELD(manifest_vm, spare),
+        .choice = {"no", "yes"}, .expectation = "yes or no"},
     [KEY_CMDLINE] = {"cmdline", IN_GUEST, 0, parse_cmdline, FIELD(manifest_vm, cmdline),
         .expectation = "at most 255 ASCII characters", .raw = true},
 };

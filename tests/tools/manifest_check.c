@@ -80,8 +80,8 @@ static void print_json_driver(const struct manifest_vm *vm)
            vm->misses, vm->deadline_us);
     printf(", \"restart\": %s, \"backoff_us\": %" PRIu64 ", \"limit\": %" PRIu32 ", \"window_us\": %" PRIu64,
            vm->restart ? "true" : "false", vm->backoff_us, vm->limit, vm->window_us);
-    printf(", \"escalate\": \"%s\", \"fallback\": \"%s\", \"rejuvenate_us\": %" PRIu64,
-           manifest_escalate_name[vm->escalate], vm->fallback, vm->rejuvenate_us);
+    printf(", \"escalate\": \"%s\", \"fallback\": \"%s\", \"rejuvenate_us\": %" PRIu64 ", \"spare\": %s",
+           manifest_escalate_name[vm->escalate], vm->fallback, vm->rejuvenate_us, vm->spare ? "true" : "false");
     printf(", \"after\": %" PRIu32 ", \"needs\": %" PRIu32, vm->after, vm->needs);
     printf(", \"give_up\": \"%s\", \"line_device\": %" PRIu32, vm->give_up == MANIFEST_GIVE_UP_STOP ? "stop" : "errors",
            vm->line_device);
