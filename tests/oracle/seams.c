@@ -225,6 +225,23 @@ SEAM(status_t, driver_enable_dma, struct driver *driver)
     return status;
 }
 
+/* ---- which RAM it has ---- */
+
+/* With a spare it has two, in turn. What CPU and device have cached of the one must be gone before the other is used.
+ */
+SEAM(void, driver_start, struct driver *driver)
+{
+    struct oracle *o = &oracles[driver->vm->id];
+    u64 next = driver->config->spare ? driver->next_ram.v : driver->vm->ram.v;
+    u64 flushes = driver->domain ? driver->domain->flushes : 0;
+
+    __real_driver_start(driver);
+    o->mapping[0].hpa = next;
+    if (driver->config->spare &&
+        (!driver->vm->vcpu.flush_tlb || (driver->domain && driver->domain->flushes == flushes)))
+        oracle_differ(o, "RAM exchanged, not flushed", next, flushes + 1, flushes);
+}
+
 /* ---- when to look ---- */
 
 SEAM(void, recovery_quiesce, struct driver *driver)
