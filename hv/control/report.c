@@ -34,10 +34,10 @@ static void status_driver(const struct driver *driver)
     answer(" reset=%s grants=%s heartbeat_us=%lu heartbeat_misses=%u", pci_reset_name[pci_reset_kind(driver->pci)],
            config->grants == MANIFEST_GRANTS_STRICT ? "strict" : "sticky", (u64)config->heartbeat_us,
            driver->recovery.heartbeat_misses);
-    answer(" image=%s overhead=%lu image_bytes=%lu start_us=%lu start_run_us=%lu device_wait_us=%u",
+    answer(" image=%s overhead=%lu image_bytes=%lu start_us=%lu start_run_us=%lu device_wait_us=%u spare=%s",
            driver->image.origin, ((driver->frames + driver_table_frames(driver)) << 12) - driver->vm->ram_size,
-           driver->image.bytes, driver->start_us, driver->start_run_us, driver->device_wait_us);
-    answer(" spare=%s", driver_spare_state(driver));
+           driver->image.bytes, driver->start_us, driver->start_run_us, driver->device_wait_us,
+           driver_spare_state(driver));
     if (fault->kind != FAULT_NONE)
         (void)bh_snprintf(text, sizeof(text), "%s: %s", fault_kind_name[fault->kind], fault->text);
     answer_text("last_fault", text);

@@ -1,3 +1,4 @@
+/* clang-format off */
 /*
  * The manifest: a commented INI text on the EFI system partition that says which VMs there are. One parser for the
  * loader, the hypervisor and `scripts/bulkhead check`. The text is untrusted: any byte string gives either a manifest
@@ -12,23 +13,28 @@
  *   kind      = driver
  *   image     = ahci.elf            # a file in \bulkhead\, no separators
  *   device    = pci:00:1f.2         # or class:010601 (base, sub[, interface]) = the first such device that is free
- *   memory    = 1M                  # K, M, G; 512K..64M for a driver, 16M..64G for the guest; page multiple (guest: 2M
- * multiple) grants    = sticky | strict     # default sticky grant_pages = 16384             # sticky cache limit in 4
- * KiB pages, 256..1048576; default 16384 dma       = isolated | unprotected | none   # default isolated # isolated: by
- * an IOMMU, and refused without one, or for a VirtIO device that goes past it. # unprotected: where no IOMMU holds the
- * device it may reach ALL memory. none: no DMA at all, hence isolated on any machine: for # drivers that move data by
- * port or register I/O heartbeat = 20ms                # us, ms, s; default 20ms; 1ms..10s misses    = 3 # 1..100,
- * default 3 deadline  = 2s                  # of one request; default 5s; 10ms..10m restart   = always | never      #
- * default always backoff   = 0ms                 # first delay before a restart, doubled each time in the window;
- * default 0; 0..10s limit     = 5                   # restarts within window before giving up; default 5; 1..1000
+ *   memory    = 1M                  # K, M, G; 512K..64M for a driver, 16M..64G for the guest; page multiple (guest: 2M multiple)
+ *   grants    = sticky | strict     # default sticky
+ *   grant_pages = 16384             # sticky cache limit in 4 KiB pages, 256..1048576; default 16384
+ *   dma       = isolated | unprotected | none   # default isolated
+ *                                   # isolated: by an IOMMU, and refused without one, or for a VirtIO device that goes past it.
+ *                                   # unprotected: where no IOMMU holds the device it may reach ALL memory. none: no DMA at all, hence
+ *                                   # isolated on any machine: for drivers that move data by port or register I/O
+ *   heartbeat = 20ms                # us, ms, s; default 20ms; 1ms..10s
+ *   misses    = 3                   # 1..100, default 3
+ *   deadline  = 2s                  # of one request; default 5s; 10ms..10m
+ *   restart   = always | never      # default always
+ *   backoff   = 0ms                 # first delay before a restart, doubled each time in the window; default 0; 0..10s
+ *   limit     = 5                   # restarts within window before giving up; default 5; 1..1000
  *   window    = 10s                 # default 10s; 1ms..1h
  *   give_up   = errors | stop       # errors: the device answers every request with its error; stop: it goes silent
- *   escalate  = dependents | image | fail | stop   # before giving up, once, with fresh counters: restart it and all
- * that need # it, or go on with the fallback image. fail, stop: at once; other words for give_up fallback  =
- * ahci_old.elf        # of escalate = image after     = net0 nvme0          # starts when these driver VMs have
- * offered, or were given up on needs     = net0                # the same, but is not started, and counts as failed,
- * when they were given up on rejuvenate = 1h                 # a planned restart after so much time of a generation;
- * default never; 1s..720h
+ *   escalate  = dependents | image | fail | stop   # before giving up, once, with fresh counters: restart it and all that need
+ *                                   # it, or go on with the fallback image. fail, stop: at once; other words for give_up
+ *   fallback  = ahci_old.elf        # of escalate = image
+ *   after     = net0 nvme0          # starts when these driver VMs have offered, or were given up on
+ *   needs     = net0                # the same, but is not started, and counts as failed, when they were given up on
+ *   rejuvenate = 1h                 # a planned restart after so much time of a generation; default never; 1s..720h
+ *   spare     = yes | no            # a successor stands by in a RAM of its own, booted; default no
  *
  *   [vm main]
  *   kind      = guest               # exactly one guest
@@ -36,6 +42,7 @@
  *   memory    = 256M
  *   cmdline   = text to the end of the line (at most 255 bytes; taken as it stands, no comment after it)
  */
+/* clang-format on */
 #pragma once
 
 #include "shared/lib/status.h"

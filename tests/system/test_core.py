@@ -26,8 +26,8 @@ STEADY = ("rbx", "rbp", "r12", "r13", "r14", "r15", "rsp", "rip", "rdi", "rsi", 
 
 
 def two_drivers(lab):
-    """A disk and a network card; the card's policy is to give up at once."""
-    text = manifest(driver(limit="1000", window="1h"),
+    """A disk, perhaps with a spare, and a network card; the card's policy is to give up at once."""
+    text = manifest(driver(limit="1000", window="1h", spare=lab.random.choice(("yes", "no"))),
                     driver("net0", image="e1000.elf", device="class:0200", restart="never"), guest())
     return lab.machine(text, devices=["e1000e,netdev=n,romfile="], extra=["-netdev", "user,id=n"])
 

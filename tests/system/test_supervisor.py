@@ -126,6 +126,44 @@ def refused(machine, image):
     machine.control.ask("chunk blk0 0 fw")  # 0x7f, as it was
 
 
+SPARE_CRASHES = 10
+
+
+def wait_spare(machine, vm="blk0"):
+    deadline = time.monotonic() + STATE_SECONDS
+    while machine.status("vm", vm)["spare"] != "ready":
+        check(time.monotonic() < deadline, f"no spare of {vm}: {machine.status('vm', vm)}")
+        time.sleep(0.005)
+
+
+@case
+def a_spare_takes_over(lab):
+    """
+    Crashes under a verifying load, met by a spare; some while the next one is being prepared. Another image gets a spare of its
+    own. One that dies or hangs in its boot never gets one, and that of the image before is there again.
+    """
+    image = lab.image("ahci.elf")
+    with lab.machine(manifest(driver(spare="yes", limit="1000", deadline="1s"), guest())) as machine:
+        machine.boot()
+        check(machine.status("vm", "blk0")["spare"] in ("preparing", "ready"), "no spare")
+        command = endless_load(lab, machine)
+        for number in range(SPARE_CRASHES):
+            if number % 3:
+                wait_spare(machine)
+            judge(inject(machine, "blk0", "crash"), "crash", "driver")
+        wait_spare(machine)
+        sent = b""
+        for changed, kind in ((image, None), (with_entry(image, UD2), "exception"), (with_entry(image, JUMP_TO_ITSELF), "offer")):
+            record, back, _ = replace_image(machine.control, "blk0", changed, sent)
+            check((back.kind if back else None) == kind and (back or record).outcome == "recovered", f"{record} {back}")
+            sent = changed
+            wait_spare(machine)
+            judge(inject(machine, "blk0", "crash"), "crash", "driver")
+        fields = machine.status("vm", "blk0")
+        check(fields["image"] == "uploaded" and fields["crashes"] == SPARE_CRASHES + 5, f"{fields}")
+        finish_load(machine, command)
+
+
 @case
 def the_fallback_image(lab):
     """An image that dies at each start: after the limit the fallback serves the disk; before that, nothing starts that comes after."""

@@ -96,7 +96,7 @@ static void status_tells_machine_and_vms(void **state)
         "generation=0 restarts=0 faults=0 in_flight=4 crashes=0 restarts_in_window=0 limit=5 uptime_us=1000000 "
         "reset=flr grants=sticky heartbeat_us=20000 heartbeat_misses=0 "
         "image=manifest overhead=835584 image_bytes=12345 start_us=2100 start_run_us=1900 device_wait_us=800 "
-        "last_fault=");
+        "spare=none last_fault=");
     assert_has("vm name=main kind=guest state=running cpu=0 memory=16777216\n");
 }
 

@@ -27,6 +27,7 @@ struct file {
 
 static struct vm vm;
 static struct driver driver;
+static struct manifest_vm config;
 static const char *why;
 
 static struct file make_file(u8 fill)
@@ -54,9 +55,10 @@ static int setup(void **state)
 {
     fake_frames_create(MIB(16), MIB(4));
     vm = (struct vm){.ram_size = RAM_SIZE};
-    driver = (struct driver){.vm = &vm};
+    driver = (struct driver){.vm = &vm, .config = &config};
     if (frames_alloc(RAM_SIZE / PAGE_SIZE, MIB(2), &vm.ram) != OK || frame_alloc(&driver.info_page) != OK)
         return -1;
+    driver.next_ram = vm.ram;
     driver_create_crash(&driver);
     return 0;
 }
@@ -73,7 +75,8 @@ static void assert_memory_is(u8 fill)
     u8 text[40];
 
     driver.running = driver.image; /* as driver_start() does */
-    driver_restore_memory(&driver);
+    driver.next_clean = 0;
+    driver_restore_memory(&driver, RAM_SIZE);
     memset(text, fill, sizeof(text));
     assert_memory_equal(ram, driver.image.memory, driver.image.size);
     for (u64 at = driver.image.size; at < RAM_SIZE; at++)

@@ -1,4 +1,5 @@
-/* SOURCES: hv/core/driver.c hv/core/driver_image.c hv/core/frames.c hv/recovery/crash.c shared/lib/elf.c */
+/* SOURCES: hv/core/driver.c hv/core/driver_image.c hv/core/frames.c hv/core/page_table.c hv/recovery/crash.c */
+/* SOURCES: shared/lib/elf.c */
 /* INCLUDE_FAKES */
 /* The start of a driver VM: its memory from the pristine image each time, and what the generation before has left. */
 #include "hv/arch/x86/vendor.h"
@@ -41,14 +42,16 @@ static struct {
 
 static struct manifest_vm config = {.dma = MANIFEST_DMA_ISOLATED};
 static struct pci_device pci;
-static struct iommu_domain *const some_domain = (struct iommu_domain *)&pci; /* never looked into */
+static struct iommu_domain domain;
+static u64 flushed; /* pages of the domain, from 0 */
+static u64 entry = TEXT + 8;
 static struct vm vm, guest;
 static struct driver driver;
 struct vm *main_guest = &guest;
 
-static void fake_reset(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt)
+static void fake_reset(struct vcpu *vcpu, u64 rip, u64 rsp, u64 cr3, u64 gdt)
 {
-    assert_int_equal(entry, TEXT + 8);
+    assert_int_equal(rip, entry);
     assert_int_equal(rsp, RAM_SIZE);
     vcpu->regs = (struct vcpu_registers){.rsp = rsp};
     vcpu->rip = entry;
@@ -83,6 +86,19 @@ status_t iommu_attach(u16 bdf, struct iommu_domain *domain)
 {
     return OK;
 }
+status_t iommu_map(struct iommu_domain *of, iova_t at, hpa_t hpa, u64 size, u32 rights)
+{
+    return page_table_map(&of->table, at.v, hpa, size, rights);
+}
+status_t iommu_unmap(struct iommu_domain *of, iova_t at, u64 size)
+{
+    return page_table_unmap(&of->table, at.v, size);
+}
+void iommu_flush_pages(struct iommu_domain *of, iova_t at, u64 pages)
+{
+    assert_int_equal(at.v, 0);
+    flushed = pages;
+}
 void pci_set_bus_master(const struct pci_device *dev, bool on)
 {
 }
@@ -114,8 +130,11 @@ static int setup(void **state)
     guest = (struct vm){.ram_size = MIB(16)};
     vm = (struct vm){.name = "blk0", .ram_size = RAM_SIZE, .driver = &driver};
     vm.vcpu.vm = &vm;
-    driver = (struct driver){.vm = &vm, .config = &config, .pci = &pci, .domain = some_domain};
+    config.spare = false;
+    entry = TEXT + 8;
+    driver = (struct driver){.vm = &vm, .config = &config, .pci = &pci, .domain = &domain};
     assert_int_equal(frames_alloc(RAM_SIZE / PAGE_SIZE, MIB(1), &vm.ram), OK);
+    driver.next_ram = vm.ram;
     assert_int_equal(frame_alloc(&info), OK);
     driver.info_page = info;
     load_image();
@@ -223,14 +242,171 @@ static void the_next_crash_replaces_it(void **state)
     assert_int_equal(((const struct driver_info *)left(RAM_SIZE))->generation, 1);
 }
 
+/* ---- with a spare ---- */
+
+static u64 page_at(struct page_table *pt, u64 at)
+{
+    const u64 *table = hpa_to_ptr(pt->root);
+
+    for (u64 size = 1ull << 39; size > PAGE_SIZE; size /= 512)
+        table = hpa_to_ptr(HPA(table[at / size % 512] & 0x000ffffffffff000ull));
+    return table[at / PAGE_SIZE % 512] & 0x000ffffffffff000ull;
+}
+
+/* CPU and device find the same RAM, all of it. */
+static void assert_mapped(void)
+{
+    for (u64 at = 0; at < RAM_SIZE; at += PAGE_SIZE) {
+        assert_int_equal(page_at(&vm.npt, at), vm.ram.v + at);
+        assert_int_equal(page_at(&domain.table, at), vm.ram.v + at);
+    }
+}
+
+#define READY (TEXT + 0x123) /* where the VM stands behind its `ready` */
+
+/* The first generation, and it has said `ready`: then its bss and its stack hold something. */
+static int setup_spare(void **state)
+{
+    if (setup(state) != 0)
+        return -1;
+    config.spare = true;
+    assert_int_equal(frames_alloc(RAM_SIZE / PAGE_SIZE, MIB(2), &driver.next_ram), OK);
+    assert_int_equal(page_table_create(&vm.npt, &page_format_npt), OK);
+    assert_int_equal(page_table_create(&domain.table, &page_format_vtd), OK);
+    assert_int_equal(page_table_map(&vm.npt, 0, vm.ram, RAM_SIZE, PAGE_READ | PAGE_WRITE), OK);
+    assert_int_equal(page_table_map(&domain.table, 0, vm.ram, RAM_SIZE, PAGE_READ | PAGE_WRITE), OK);
+    load_image();
+    driver.state = DRIVER_STOPPED;
+    driver_start(&driver);
+    assert_mapped();
+    assert_pristine();
+    return 0;
+}
+
+static void say_ready(void)
+{
+    *ram(0x20000) = 0xb5;
+    *ram(LAST + 4088) = 0x57;
+    vm.vcpu.regs = (struct vcpu_registers){.rax = HYPERCALL_READY, .rbx = 0xb, .rsp = LAST + 4000};
+    vm.vcpu.rip = READY;
+    driver_ready(&driver);
+    driver.state = DRIVER_RUNNING;
+    entry = READY;
+}
+
+static void prepare(void)
+{
+    for (u32 i = 0; i < RAM_SIZE / KIB(64); i++) {
+        assert_string_equal(driver_spare_state(&driver), "preparing");
+        driver_prepare_spare(&driver);
+    }
+    assert_string_equal(driver_spare_state(&driver), "ready");
+    driver_prepare_spare(&driver);
+}
+
+static void assert_booted(void)
+{
+    assert_mapped();
+    assert_int_equal(flushed, RAM_SIZE / PAGE_SIZE);
+    assert_int_equal(vm.vcpu.rip, READY);
+    assert_int_equal(vm.vcpu.regs.rax, 0);
+    assert_int_equal(vm.vcpu.regs.rbx, 0xb);
+    assert_int_equal(vm.vcpu.regs.rsp, LAST + 4000);
+    assert_int_equal(*ram(0x20000), 0xb5);
+    assert_int_equal(*ram(LAST + 4088), 0x57);
+    *ram(0x20000) = *ram(LAST + 4088) = 0;
+    assert_pristine();
+    *ram(0x20000) = 0xb5;
+    *ram(LAST + 4088) = 0x57;
+}
+
+static void a_spare_goes_on_behind_ready(void **state)
+{
+    assert_string_equal(driver_spare_state(&driver), "none");
+    say_ready();
+    for (u32 generation = 1; generation < 5; generation++) {
+        hpa_t standing_by = driver.next_ram;
+        if (generation % 2) /* else the fault comes before it is ready */
+            prepare();
+        else
+            driver_prepare_spare(&driver);
+        memset(ram(0), 0xee, RAM_SIZE);
+        restart();
+        assert_int_equal(vm.ram.v, standing_by.v);
+        assert_booted();
+        assert_int_equal(((struct driver_info *)hpa_to_ptr(driver.info_page))->generation, generation);
+        driver.state = DRIVER_RUNNING;
+    }
+}
+
+/* Only the first `ready` of an image counts, and only of one that has not offered yet. */
+static void later_words_change_nothing(void **state)
+{
+    driver.state = DRIVER_RUNNING;
+    driver_ready(&driver);
+    assert_string_equal(driver_spare_state(&driver), "none");
+    driver.state = DRIVER_STARTING;
+    say_ready();
+    memset(ram(0), 0xee, RAM_SIZE);
+    driver.state = DRIVER_STARTING;
+    vm.vcpu.rip = 0x666;
+    driver_ready(&driver);
+    restart();
+    assert_booted();
+}
+
+static void a_crash_is_kept_while_the_spare_is_prepared(void **state)
+{
+    static u8 before[RAM_SIZE];
+
+    say_ready();
+    prepare();
+    *ram(TEXT + 5) = 0x0f;
+    *ram(0x20001) = 0x5b;
+    *ram(LAST + 4095) = 0x57;
+    memcpy(before, ram(0), RAM_SIZE);
+    fail_generation(1);
+    restart();
+    driver.state = DRIVER_RUNNING;
+    for (u32 turn = 0; turn <= RAM_SIZE / KIB(64); turn++) { /* with the successor at work, before, between and after */
+        memset(ram(0), turn, RAM_SIZE);
+        for (u64 at = 0; at < RAM_SIZE; at += PAGE_SIZE)
+            assert_memory_equal(left(at), before + at, PAGE_SIZE);
+        driver_prepare_spare(&driver);
+    }
+    assert_string_equal(driver_spare_state(&driver), "ready");
+}
+
+/* What was prepared of one image is nothing for another, which boots by itself, and the way back is open. */
+static void another_image_begins_anew(void **state)
+{
+    say_ready();
+    prepare();
+    image.text[9] = 0x66;
+    load_image();
+    entry = TEXT + 8;
+    restart();
+    assert_int_equal(*ram(TEXT + 9), 0x66);
+    assert_int_equal(*ram(0x20000), 0);
+    assert_int_equal(vm.vcpu.regs.rdi, DRIVER_INFO_ADDRESS);
+    assert_string_equal(driver_spare_state(&driver), "none");
+    image.text[9] = 0x90;
+    driver_swap_images(&driver);
+    entry = READY;
+    restart();
+    assert_booted();
+}
+
+#define TEST_SPARE(name) cmocka_unit_test_setup_teardown(name, setup_spare, teardown)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(each_start_is_the_same),
-        TEST(a_crash_is_kept_over_the_restart),
-        TEST(the_next_crash_replaces_it),
+        TEST(each_start_is_the_same),           TEST(a_crash_is_kept_over_the_restart),
+        TEST(the_next_crash_replaces_it),       TEST_SPARE(a_spare_goes_on_behind_ready),
+        TEST_SPARE(later_words_change_nothing), TEST_SPARE(a_crash_is_kept_while_the_spare_is_prepared),
+        TEST_SPARE(another_image_begins_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,6 +98,22 @@ BEHIND(status_t, driver_enable_dma, struct driver *d)
     command |= PCI_COMMAND_MASTER;
     return OK;
 }
+/* With a spare the RAM is another one each time. */
+BEHIND(void, driver_start, struct driver *d)
+{
+    hpa_t dead = vm.ram;
+
+    if (!config.spare)
+        return;
+    vm.ram = d->next_ram;
+    d->next_ram = dead;
+    vm.vcpu.flush_tlb = !forget_shootdown;
+    domain.flushes += !forget_flush;
+    assert_int_equal(page_table_unmap(&vm.npt, 0, vm.ram_size), OK);
+    assert_int_equal(page_table_map(&vm.npt, 0, vm.ram, vm.ram_size, RW | PAGE_EXECUTE), OK);
+    assert_int_equal(iommu_unmap(&domain, IOVA(0), vm.ram_size), OK);
+    assert_int_equal(iommu_map(&domain, IOVA(0), vm.ram, vm.ram_size, RW), forget_domain ? ERR_EXISTS : OK);
+}
 BEHIND(void, recovery_quiesce, struct driver *d)
 {
     (void)d;
@@ -370,6 +386,23 @@ static void silent_through_a_recovery(void **state)
     look();
 }
 
+static void create_with_a_spare(void)
+{
+    create_strict();
+    config.spare = true;
+    assert_int_equal(frames_alloc(vm.ram_size / PAGE_SIZE, MIB(2), &driver.next_ram), OK);
+}
+
+static void silent_when_ram_is_exchanged(void **state)
+{
+    create_with_a_spare();
+    for (u32 i = 0; i < 3; i++) {
+        __wrap_recovery_quiesce(&driver);
+        __wrap_driver_start(&driver);
+        look();
+    }
+}
+
 /* A refused chain is answered without having been logged; one too large for the cache is not even looked at. */
 static void silent_about_refusals(void **state)
 {
@@ -448,6 +481,24 @@ static void translations_that_live_on(void **state)
         *forgotten[i] = true;
         assert_true(PANICS(__wrap_grants_revoke_all(&relay)));
         differs("blk0: not flushed when revoked, guest page 0x7: expected 0x0, found 0x1");
+    }
+}
+
+static void ram_that_lives_on(void **state)
+{
+    for (u32 which = 0; which < 3; which++) {
+        create_with_a_spare();
+        forget_shootdown = which == 0;
+        forget_flush = which == 1;
+        forget_domain = which == 2;
+        if (which < 2) {
+            assert_true(PANICS(__wrap_driver_start(&driver)));
+            differs("blk0: RAM exchanged, not flushed 0x");
+        } else {
+            __wrap_driver_start(&driver);
+            assert_true(PANICS(look()));
+            differs("blk0: mapped at 0x0");
+        }
     }
 }
 
@@ -662,6 +713,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(silent_in_every_mode),
         cmocka_unit_test(silent_through_a_recovery),
+        cmocka_unit_test(silent_when_ram_is_exchanged),
         cmocka_unit_test(silent_about_refusals),
         cmocka_unit_test(a_device_that_keeps_a_page),
         cmocka_unit_test(a_page_that_stays_mapped),
@@ -669,6 +721,7 @@ int main(void)
         cmocka_unit_test(rights_that_nobody_gave),
         cmocka_unit_test(another_frame),
         cmocka_unit_test(translations_that_live_on),
+        cmocka_unit_test(ram_that_lives_on),
         cmocka_unit_test(what_is_not_settled),
         cmocka_unit_test(a_grant_released_twice),
         cmocka_unit_test(the_table_of_messages),

@@ -114,6 +114,18 @@ void driver_signal(struct driver *driver, u32 events)
     if (driver->waiting)
         vcpu_wake(&driver->vm->vcpu);
 }
+void driver_ready(struct driver *driver)
+{
+    /* What it does: tests/unit/driver_start_test.c */
+}
+void driver_prepare_spare(struct driver *driver)
+{
+    assert_int_equal(driver->state, DRIVER_RUNNING);
+}
+const char *driver_spare_state(const struct driver *driver)
+{
+    return "none";
+}
 void driver_start(struct driver *driver)
 {
     fake_call("start");
@@ -352,6 +364,8 @@ static int fake_machine(void **state)
                                   .state = DRIVER_RUNNING,
                                   .started = 1,
                                   .image = {.origin = "manifest"},
+                                  .next_ram = HPA(FAKE_RAM),
+                                  .next_clean = FAKE_RAM_SIZE,
                                   .pci = &fake_pci,
                                   .isolation = "iommu",
                                   .info_page = HPA(FAKE_INFO),
