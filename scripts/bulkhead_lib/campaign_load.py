@@ -16,7 +16,7 @@ from .guest_output import find_json
 from .ui import Failure
 
 SECTOR = 512
-REGION = 1024  # sectors; small, so that filling and the last check take little time
+REGION = 512  # sectors; small, so that filling and the last check take little time
 REGIONS = 8  # faults between two comparisons with the image
 LOAD_SECONDS = 90  # longer than the guest waits before it calls a request lost
 SAMPLE_SECONDS = 0.01
@@ -30,9 +30,11 @@ class DiskLoad:
         self.machine = machine
         self.lba = slot * REGION
         # Without a number of requests it goes on for 10 s: a bound for every wait of the campaign's.
-        self.command = (f"blk load --disk {disk} --seed {seed} --lba {self.lba} --sectors {REGION} --size 65536 --final --quiet")
+        self.command = (f"blk load --disk {disk} --seed {seed} --lba {self.lba} --sectors {REGION} --size 32768 --final --quiet")
         machine.send(self.command)
-        machine.expect(rf"load: {disk}: seed", LOAD_SECONDS)
+        machine.expect(rf"load: {disk}: seed|\[status", LOAD_SECONDS)
+        if machine.text[:machine.position].endswith("[status"):
+            raise Failure(f"the load does not start: {machine.before.strip().splitlines()[-1:]}")
 
     def finish(self):
         """Ctrl-C ends the random part; then all of the region is read once more and compared. The verdict."""

@@ -41,6 +41,8 @@ class Store:
             self.base.row_factory = sqlite3.Row
             # With a write-ahead log a reader (report) and the campaign do not wait for each other.
             self.base.execute("PRAGMA journal_mode = WAL")
+            # What is committed survives whatever ends this program; only the host's own crash could take the last rows.
+            self.base.execute("PRAGMA synchronous = NORMAL")
             self.base.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             raise Failure(f"{path} is not a campaign's results ({error})") from error

@@ -101,12 +101,15 @@ def arguments(devices):
     return args
 
 
-def drives(devices, images, snapshot=False):
-    """QEMU's -drive arguments for the disks among them, whose images are given in order. snapshot: writes are forgotten."""
+def drives(devices, images, snapshot=False, unsafe=False):
+    """
+    QEMU's -drive arguments for the disks among them, whose images are given in order. snapshot: writes are forgotten; unsafe: a flush does
+    not reach the host's own disk, which matters only if the host crashes.
+    """
     args = []
     for device, image in zip(disks(devices), images, strict=True):
         args += ["-drive", f"if=none,id={device.backend},format={qemu.disk_format(image)},file={qemu.quote(image)}"
-                 + (",snapshot=on" if snapshot else "")]
+                 + (",snapshot=on" if snapshot else "") + (",cache=unsafe" if unsafe else "")]
     return args
 
 

@@ -366,6 +366,7 @@ static void impossible_answers_are_not_believed(void **state)
         u8 status;
         u32 length;
     } cases[] = {{VIRTIO_BLK_S_OK, 1}, {VIRTIO_BLK_S_OK, 514}, {VIRTIO_BLK_S_OK, ~0u}, {0xff, 513}, {3, 513}};
+    struct blk_counters before = blk_get_counters(disk[0]), after;
 
     for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
         read_one(0, 0);
@@ -376,6 +377,10 @@ static void impossible_answers_are_not_believed(void **state)
         assert_true(blk_wait(now + 1000));
         assert_int_equal(last[0], BLK_PROTOCOL);
     }
+    /* Only a length beyond the buffers breaks a rule of the queue; the rest are lies about the disk. */
+    after = blk_get_counters(disk[0]);
+    assert_int_equal(after.protocol - before.protocol, 5);
+    assert_int_equal(after.implausible - before.implausible, 3);
 }
 
 static void a_jumping_index_takes_nothing(void **state)
@@ -387,6 +392,19 @@ static void a_jumping_index_takes_nothing(void **state)
     assert_false(blk_wait(now + 1000));
     assert_int_equal(done[0], 0);
     assert_int_equal(blk_get_counters(disk[0]).protocol, protocol + 1);
+}
+
+/* The next command must know what the disk has said since the last one. */
+static void a_change_while_nobody_waits_is_followed(void **state)
+{
+    models[0].config.capacity = 77;
+    models[0].handler[0](models[0].context[0]);
+    assert_int_equal(blk_get_info(disk[0])->sectors, 1000);
+    assert_ptr_equal(blk_find("vda"), disk[0]);
+    assert_int_equal(blk_get_info(disk[0])->sectors, 77);
+    models[0].config.capacity = 1000;
+    models[0].handler[0](models[0].context[0]);
+    assert_ptr_equal(blk_find("vda"), disk[0]);
 }
 
 static void a_reset_aborts_what_its_disk_had(void **state)
@@ -443,6 +461,7 @@ int main(void)
         cmocka_unit_test_setup(broken_rules_stay_with_their_disk, begin),
         cmocka_unit_test_setup(impossible_answers_are_not_believed, begin),
         cmocka_unit_test_setup(a_jumping_index_takes_nothing, begin),
+        cmocka_unit_test_setup(a_change_while_nobody_waits_is_followed, begin),
         cmocka_unit_test_setup(a_reset_aborts_what_its_disk_had, begin),
         cmocka_unit_test_setup(random_completions_do_no_harm, begin),
     };

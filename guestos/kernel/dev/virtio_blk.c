@@ -171,16 +171,6 @@ struct blk *blk_get(u32 index)
     return index < disk_count ? &disks[index] : NULL;
 }
 
-struct blk *blk_find(const char *name)
-{
-    if (strncmp(name, FOLDER, sizeof(FOLDER) - 1) == 0)
-        name += sizeof(FOLDER) - 1;
-    for (u32 i = 0; i < disk_count; i++)
-        if (strcmp(disks[i].info.name, name) == 0)
-            return &disks[i];
-    return NULL;
-}
-
 const struct blk_info *blk_get_info(const struct blk *disk)
 {
     return &disk->info;
@@ -280,11 +270,17 @@ void blk_kick(struct blk *disk)
     }
 }
 
+/* What the device may write: data, if it is asked for, and the status. */
+static u64 room(const struct blk_request *request)
+{
+    return (request->device_writes ? (u64)request->data_bytes : 0) + 1;
+}
+
 /* Status and length say the same story, or neither is believed. 5.2.6.4, 2.7.8.2: length counts what the device wrote.
  */
 static enum blk_result judge(const struct blk_request *request, u8 status, u32 length)
 {
-    u64 writable = (request->device_writes ? (u64)request->data_bytes : 0) + 1;
+    u64 writable = room(request);
 
     if (length > writable)
         return BLK_PROTOCOL;
@@ -321,7 +317,9 @@ static void take_completion(struct blk *disk, struct virtq_used_elem entry)
     u16 head = (u16)entry.id;
     u8 status = queue->statuses[head];
     struct blk_request *request = virtqueue_complete(queue, head);
-    finish(disk, request, judge(request, status, entry.len));
+    enum blk_result result = judge(request, status, entry.len);
+    disk->counters.implausible += result == BLK_PROTOCOL && entry.len <= room(request);
+    finish(disk, request, result);
 }
 
 static u32 reap(struct blk *disk)
@@ -380,6 +378,20 @@ static bool follow_config(struct blk *disk)
         return blk_restart(disk) == OK;
     read_config(disk);
     return false;
+}
+
+struct blk *blk_find(const char *name)
+{
+    if (strncmp(name, FOLDER, sizeof(FOLDER) - 1) == 0)
+        name += sizeof(FOLDER) - 1;
+    for (u32 i = 0; i < disk_count; i++)
+        if (strcmp(disks[i].info.name, name) == 0) {
+            /* What it said while nobody waited for it: a caller looks at the capacity before it submits anything. */
+            if (disks[i].running && disks[i].config_changed)
+                (void)follow_config(&disks[i]);
+            return &disks[i];
+        }
+    return NULL;
 }
 
 static u32 reap_all(void)

@@ -48,9 +48,10 @@ struct blk_request {
 struct blk_counters {
     u64 requests, completions;
     u64 io_errors, unsupported;
-    u64 protocol; /* impossible status or length, or a used index that jumps */
-    u64 unknown;  /* completions for a head that was never made available */
-    u64 doubled;  /* completions for a head that had completed already */
+    u64 protocol;    /* impossible status or length, or a used index that jumps */
+    u64 implausible; /* of these: status and length are possible, but contradict each other */
+    u64 unknown;     /* completions for a head that was never made available */
+    u64 doubled;     /* completions for a head that had completed already */
     u64 notified, notify_suppressed;
     u64 interrupts, config_interrupts;
     u64 missed_interrupts; /* completions that only the timer tick brought to light */

@@ -20,7 +20,7 @@ enum load_phase { PHASE_FILL, PHASE_RANDOM, PHASE_FINAL };
 
 struct load_figures {
     u64 requests, completed, reads, writes, flushes, bytes;
-    u64 io_errors, mismatches, doubled, unknown, protocol, lost, aborted, missed_interrupts;
+    u64 io_errors, mismatches, doubled, unknown, protocol, implausible, lost, aborted, missed_interrupts;
     u64 max_stall_us;
 };
 
@@ -140,6 +140,7 @@ static struct load_figures figures_of(const struct load_disk *disk)
     figures.doubled = now.doubled - disk->before.doubled;
     figures.unknown = now.unknown - disk->before.unknown;
     figures.protocol = now.protocol - disk->before.protocol;
+    figures.implausible = now.implausible - disk->before.implausible;
     figures.missed_interrupts = now.missed_interrupts - disk->before.missed_interrupts;
     return figures;
 }
@@ -167,9 +168,10 @@ static void print_figures(const struct load_figures *f, const struct latency *la
         (number)f->requests, (number)f->completed, (number)f->reads, (number)f->writes, (number)f->flushes,
         (number)f->bytes);
     console_print("\"io_errors\":%llu,\"mismatches\":%llu,\"doubled\":%llu,\"unknown\":%llu,\"protocol\":%llu,"
-                  "\"lost\":%llu,\"aborted\":%llu,\"missed_interrupts\":%llu,",
+                  "\"implausible\":%llu,\"lost\":%llu,\"aborted\":%llu,\"missed_interrupts\":%llu,",
                   (number)f->io_errors, (number)f->mismatches, (number)f->doubled, (number)f->unknown,
-                  (number)f->protocol, (number)f->lost, (number)f->aborted, (number)f->missed_interrupts);
+                  (number)f->protocol, (number)f->implausible, (number)f->lost, (number)f->aborted,
+                  (number)f->missed_interrupts);
     console_print("\"max_stall_us\":%llu,\"p50_us\":%llu,\"p99_us\":%llu,\"max_us\":%llu", (number)f->max_stall_us,
                   (number)latency_percentile(latency, 500) / 1000, (number)latency_percentile(latency, 990) / 1000,
                   (number)latency->max_ns / 1000);
@@ -376,8 +378,8 @@ int command_blk_load(struct args *args)
     u64 end = load.count != 0 ? ~0ull : clock_us() + load.seconds * 1000000;
     if (status == SHELL_OK)
         status = run_phase(PHASE_RANDOM, end, load.count != 0 ? load.count : ~0ull);
-    /* Ctrl-C ends the random part early; the check that was asked for follows all the same. */
-    if ((status == SHELL_OK || (status == SHELL_INTERRUPTED && load.phase == PHASE_RANDOM)) && load.final)
+    /* Ctrl-C ends the fill or the random part early; the check that was asked for follows all the same. */
+    if ((status == SHELL_OK || status == SHELL_INTERRUPTED) && load.final)
         status = run_phase(PHASE_FINAL, ~0ull, ~0ull);
     report(true);
     for (u32 i = 0; i < load.disks; i++) {
