@@ -9,7 +9,7 @@ import subprocess
 import time
 import uuid
 
-from . import devices, esp, faultclass, faultlog, hardware, machine, network, paths, qemu
+from . import debug, devices, esp, faultclass, faultlog, hardware, machine, network, paths, qemu
 from .campaign_load import QUIET_SECONDS, REGION, REGIONS, SECTOR, BlockSamples, DiskLoad, NetLoad, guest_hash, image_hash
 from .campaign_plan import BROKEN, Evidence, judge
 from .control import Control, ControlError
@@ -23,6 +23,7 @@ MUTE_SECONDS = 1.5  # that a transfer may stand before its driver, of which anyt
 SETTLE_SECONDS = 20  # a recovery, with the pauses that the manifest may ask for
 WATCH_BEFORE, WATCH_AFTER = 0.4, 0.6
 POLL_SECONDS = 0.006
+REGISTER_SAMPLES = 8
 EVENTS_KEPT = 200  # faults of each machine whose events are kept for `report --trace`
 UP, DEAD = ("running", "degraded"), ("failed", "off", "stopped")
 GUEST_PANIC = re.compile(r"guestos: panic:.*")
@@ -258,12 +259,14 @@ class Rig:
         if code is not None:
             last = (self.machine.errors() or ["without a word"])[-1]
             if code < 0:
-                seen.emulator_died = f"killed by {signal.Signals(-code).name}"
+                seen.emulator_died = f"killed by {signal.Signals(-code).name}: {self._last_words()}".rstrip(": ")
             else:
                 # 0: a reset, which QEMU was told to end with: a triple fault of the host CPU.
                 seen.hypervisor_failed = f"the machine ended with {code}: {last}"
         elif panic:
             seen.guest_failed = panic[0]
+        elif not self._cpu_state():
+            seen.emulator_died = f"its monitor does not answer any more ({failure})"
         else:
             seen.stuck = str(failure)
 
@@ -280,6 +283,17 @@ class Rig:
             row.update({f"{name}_us": record.duration(name) for name in ("detect", "quiesce", "reset", "restart", "replay")})
             row["first_completion_us"] = fault_to_end(record, seen.records)
             row["record"] = json.dumps([r.fields for r in seen.records])
+
+    def _last_words(self):
+        lines = (self.folder / "emulator.stderr").read_text(errors="replace").strip().splitlines()
+        return lines[-1][-300:] if lines else ""
+
+    def _cpu_state(self):
+        """All registers of the host CPUs, as the emulator's monitor tells them; empty when it does not."""
+        try:
+            return debug.qmp(self.folder, "human-monitor-command", {"command-line": "info registers -a"})
+        except Failure:
+            return ""
 
     # ---- between two faults ----
 
@@ -344,6 +358,8 @@ class Rig:
             except Failure as failure:
                 lines = [f"({failure})"]
             (folder / f"{command}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        # Of several moments: a CPU that goes round in circles shows where.
+        (folder / "registers.txt").write_text("\n".join(self._cpu_state() for _ in range(REGISTER_SAMPLES)), encoding="utf-8")
         for name in ("console.log", "emulator.cmd", "emulator.stderr"):
             if (self.folder / name).exists():
                 shutil.copy(self.folder / name, folder / name)

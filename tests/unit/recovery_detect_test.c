@@ -101,6 +101,30 @@ static void a_heartbeat_alone_does_not_save_from_the_deadline(void **state)
     assert_int_equal(fake_time_us - start, 501000);
 }
 
+/* The guest has something in its ring, kicks are off, and the driver goes round and round without a `wait`. */
+static void requests_that_nobody_fetches_have_a_deadline(void **state)
+{
+    u64 start = fake_time_us;
+
+    fake_offered = true;
+    while (!fake_driver.recovery.pending) {
+        fake_completion_pages[0].heartbeat++;
+        tick(1000);
+        assert_true(fake_time_us - start <= 502000);
+    }
+    assert_int_equal(fake_driver.recovery.current.kind, FAULT_DEADLINE);
+}
+
+/* Who waits has armed the guest's kicks. */
+static void a_waiting_driver_is_not_looked_after(void **state)
+{
+    fake_offered = fake_driver.waiting = true;
+    for (u32 i = 0; i < 1000; i++)
+        tick(0);
+    assert_true(fake_oldest == ~0ull);
+    assert_false(fake_driver.recovery.pending);
+}
+
 /*
  * The machine itself stood still for 10 s between any two ticks: neither the request's deadline nor the offer's is
  * over, until the ticks that there were have added up to it. 500 ms are 250 looks of 2 ms.
@@ -301,6 +325,8 @@ int main(void)
         TEST(slow_progress_is_progress),
         TEST(a_driver_that_never_offered_has_no_heartbeat_yet),
         TEST(a_heartbeat_alone_does_not_save_from_the_deadline),
+        TEST(requests_that_nobody_fetches_have_a_deadline),
+        TEST(a_waiting_driver_is_not_looked_after),
         TEST(time_in_which_the_machine_stood_still_does_not_count),
         TEST(a_start_that_the_machine_delays_has_time),
         TEST(a_request_of_the_end_of_a_standstill_is_young),

@@ -29,6 +29,7 @@ static char fake_calls[2048]; /* "stop close ..." */
 static bool fake_bus_master, fake_blocked, fake_message, fake_iommu;
 static u32 fake_in_flight, fake_patient; /* of these, such that may wait for ever */
 static u64 fake_oldest, fake_completions, fake_last_completion;
+static bool fake_offered;     /* the guest: it has put a request into its ring that only relay_forward() finds */
 static bool fake_granted_low; /* the first 16 guest pages are granted */
 static status_t fake_offer_status, fake_load_status;
 static enum pci_reset_kind fake_reset;
@@ -187,6 +188,7 @@ status_t relay_config(struct relay *relay, const u8 *config, u32 length)
 bool relay_forward(struct relay *relay)
 {
     fake_call("forward");
+    fake_oldest = fake_offered && fake_oldest == ~0ull ? tsc_now() : fake_oldest;
     return false;
 }
 u32 relay_complete(struct relay *relay)
@@ -334,6 +336,7 @@ static int fake_machine(void **state)
     fake_blocked = fake_granted_low = fake_has_work = fake_arm_finds_work = fake_complete_reports = false;
     fake_in_flight = fake_patient = fake_complete_calls = fake_rearmed = fake_shootdowns = 0;
     fake_oldest = ~0ull;
+    fake_offered = false;
     fake_completions = fake_last_completion = 0;
     fake_offer_status = fake_load_status = OK;
     fake_reset = PCI_RESET_FLR;
