@@ -9,7 +9,7 @@ import threading
 import time
 
 from . import build, campaign_store, faultclass, paths
-from .campaign_plan import BROKEN, OUTCOMES, Evidence, Spec, indices, job, judge, parse_shard
+from .campaign_plan import BROKEN, LAST, OUTCOMES, Evidence, Spec, indices, job, judge, parse_shard
 from .campaign_store import Store
 from .campaign_worker import Rig
 from .session import choose_accel
@@ -136,7 +136,7 @@ class Runner:
                 row, _ = rig.run(job(self.spec, index))
                 row["worker"] = number
                 self._put(row)
-                if row["outcome"] in BROKEN or row["outcome"] == "emulator-died":
+                if row["outcome"] in BROKEN + LAST:
                     self._wrong(rig, {**row, "image": row.get("image") or 0})
                     return
                 unchecked |= {index} if row.get("image") is None else set()
@@ -271,7 +271,7 @@ def _replay(arguments):
     folder = paths.RUN / f"replay-{row['id']}"
     with Rig(spec, folder, accel) as rig:
         again, seen = rig.run(wanted, plan)
-        if again["outcome"] not in BROKEN and again["outcome"] != "emulator-died":
+        if again["outcome"] not in BROKEN + LAST:
             rig.check_images()
             if again["image"] == 0 and again["outcome"] != "wrong-data":
                 again["outcome"] = "wrong-data" if seen.corrupts else "lost"

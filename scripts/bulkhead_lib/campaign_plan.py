@@ -24,7 +24,7 @@ OUTCOMES = {
     "wrong-data": False,  # from a driver that the fault made a liar: nothing outside the driver can tell
     "io-error": False,  # the same driver said of its own accord that a request had failed, or answered with nonsense
     "not-injected": False,  # the injector found no place for it
-    "emulator-died": False,  # killed by a signal: a bug of the emulator's device model
+    "emulator-died": False,  # killed by a signal, or its main loop spins: a bug of the emulator's device model
     "failed-request": True,  # a request failed although the driver was not made a liar
     "lost": True,  # an acknowledged write is missing, or read data were wrong, after a fault that cannot make them wrong
     "protocol": True,  # a rule of the virtqueue was broken: a request completed twice, or one that nobody made
@@ -35,6 +35,8 @@ OUTCOMES = {
     "worker-error": True,  # the campaign itself failed: nothing is known, so it counts
 }
 BROKEN = tuple(name for name, breaks in OUTCOMES.items() if breaks)
+# With these a machine ends as well.
+LAST = ("emulator-died", "gave-up-by-policy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,14 +155,14 @@ def judge(seen):
     broken["protocol"] -= load.get("implausible", 0)
     if any(broken.values()):
         return "protocol", ", ".join(f"{name} {count}" for name, count in broken.items() if count)
-    gave_up = bool(seen.records) and seen.records[-1].outcome == "gave-up"
+    gave_up = next((record for record in seen.records if record.outcome == "gave-up"), None)
     if load.get("mismatches") or seen.image is False:
         where = f"{load.get('mismatches', 0)} sectors read wrong" + ("" if seen.image is not False else ", the image differs")
         return "wrong-data" if seen.corrupts else "lost", where
     if load.get("mute"):
         return "wrong-data", "nothing that the card sent was understood, until its driver was replaced"
     if gave_up:
-        return "gave-up-by-policy", seen.records[-1].text
+        return "gave-up-by-policy", gave_up.text
     if any(load.get(name) for name in FAILED):
         return "io-error" if seen.corrupts else "failed-request", ", ".join(f"{name} {load[name]}" for name in FAILED if load.get(name))
     if seen.not_injected and not seen.records:

@@ -1,6 +1,7 @@
 """One machine that lives for many faults: boots, runs a load, injects, watches the recovery, tells what it saw."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -11,7 +12,7 @@ import uuid
 
 from . import debug, devices, esp, faultclass, faultlog, hardware, machine, network, paths, qemu
 from .campaign_load import QUIET_SECONDS, REGION, REGIONS, SECTOR, BlockSamples, DiskLoad, NetLoad, guest_hash, image_hash
-from .campaign_plan import BROKEN, Evidence, judge
+from .campaign_plan import BROKEN, LAST, Evidence, judge
 from .control import Control, ControlError
 from .ui import Failure
 
@@ -20,17 +21,20 @@ BOOT_SECONDS = 150
 # Faults with a detector of their own are noticed within a heartbeat's time; others may never be.
 NOTICE_SECONDS, LATENT_SECONDS = 2.0, 0.1
 MUTE_SECONDS = 1.5  # that a transfer may stand before its driver, of which anything is possible, is replaced
-SETTLE_SECONDS = 20  # a recovery, with the pauses that the manifest may ask for
+SETTLE_SECONDS = 80  # a recovery, with the pauses that the manifest may ask for, or until the policy gives up
 WATCH_BEFORE, WATCH_AFTER = 0.4, 0.6
 POLL_SECONDS = 0.006
 REGISTER_SAMPLES = 8
 EVENTS_KEPT = 200  # faults of each machine whose events are kept for `report --trace`
 UP, DEAD = ("running", "degraded"), ("failed", "off", "stopped")
 GUEST_PANIC = re.compile(r"guestos: panic:.*")
-# Restarts without end: what is tested is the recovery, not the policy's limit. A window of 1 ms never fills.
-POLICY = {"limit": "1000", "window": "1ms", "deadline": "2s"}
-# QEMU's NVMe model needs a pause before its reset (docs/FAULTS.md); in a window of 1 ms it does not double.
-PAUSES = {"nvme": {"backoff": "1s"}}
+# A device that never comes back is given up on before the guest calls its requests lost. Orders of ours make the policy count from
+# zero, so that many faults one after the other are not taken for that.
+POLICY = {"limit": "8", "window": "5m", "deadline": "2s"}
+CRASHES_COUNTED = 3
+# QEMU's NVMe model needs a pause before its reset (docs/FAULTS.md); in a window of 1 ms it does not double, and never gives up.
+PAUSES = {"nvme": {"backoff": "1s", "limit": "1000", "window": "1ms"}}
+SPINNING_SECONDS, SPINNING = 2.0, 0.7  # the emulator's main thread, with no load: it does nothing else any more
 
 
 class Session(Control):
@@ -87,6 +91,7 @@ class Rig:
         self.count = 0
         self.pending = []  # (job, row, hash of its region): not yet compared with the image
         self.replaced = False  # a planned restart is under way
+        self.crashes = {}  # of each VM since the last order for it
 
     def __enter__(self):
         self.machine.start()
@@ -126,8 +131,9 @@ class Rig:
             seen.error = f"{type(error).__name__}: {error}"
         row["seconds"] = round(time.monotonic() - start, 3)
         self._fill(row, seen)
-        if row["outcome"] not in BROKEN + ("emulator-died",):
-            hidden = faultclass.CLASSES[job.fault].combines or row["outcome"] != "recovered"
+        if row["outcome"] not in BROKEN + LAST:
+            self.crashes[job.vm] = self.crashes.get(job.vm, 0) + len(seen.records)
+            hidden = faultclass.CLASSES[job.fault].combines or row["outcome"] != "recovered" or self.crashes[job.vm] >= CRASHES_COUNTED
             self._replace((job.vm, *seen.vms) if hidden else seen.vms, row)
         return row, seen
 
@@ -267,6 +273,8 @@ class Rig:
             seen.guest_failed = panic[0]
         elif not self._cpu_state():
             seen.emulator_died = f"its monitor does not answer any more ({failure})"
+        elif (share := self._main_thread()) > SPINNING:
+            seen.emulator_died = f"its main loop spins without end, {share:.0%} of a CPU with no load ({failure})"
         else:
             seen.stuck = str(failure)
 
@@ -283,6 +291,15 @@ class Rig:
             row.update({f"{name}_us": record.duration(name) for name in ("detect", "quiesce", "reset", "restart", "replay")})
             row["first_completion_us"] = fault_to_end(record, seen.records)
             row["record"] = json.dumps([r.fields for r in seen.records])
+
+    def _main_thread(self):
+        """The share of a CPU that the emulator's main thread takes, which serves devices; the others are the machine's CPUs."""
+        def used():
+            fields = pathlib.Path(f"/proc/{self.machine.process.pid}/task/{self.machine.process.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        before = used()
+        time.sleep(SPINNING_SECONDS)
+        return (used() - before) / SPINNING_SECONDS
 
     def _last_words(self):
         lines = (self.folder / "emulator.stderr").read_text(errors="replace").strip().splitlines()
@@ -303,6 +320,7 @@ class Rig:
             try:
                 faultclass.ask(self.control, f"restart {vm}", SETTLE_SECONDS)
                 self.replaced = True
+                self.crashes[vm] = 0
             except Failure as failure:
                 row["detail"] = f"{row['detail']}; the restart of {vm} afterwards was refused: {failure}".strip("; ")
 
