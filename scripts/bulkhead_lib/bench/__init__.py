@@ -1,5 +1,6 @@
 """
 `bench blk`, `bench net`: each device through its driver VM, beside the same guest on QEMU's virtio device without a hypervisor.
+`bench recovery`: crashes of a disk's driver, without a spare and with one (`recovery.py`).
 
 The machines of one comparison run at the same time, and are measured by turns, the others paused: what else the host does in
 the meantime then hits all of them alike. `sides.py` has the machines, `blk.py` and `net.py` the workloads, `figures.py` makes
@@ -9,28 +10,21 @@ medians and ratios of the samples, `report.py` shows them.
 from .. import build, session
 from ..devices import MODELS
 from ..ui import Failure, print_json, warn
-from . import blk, net, picture, report
+from . import blk, net, picture, recovery, report
 from .sides import Setting
 
 ROLES = {"blk": blk, "net": net}
 
 
 def run(arguments):
+    if arguments.what == "recovery":
+        return run_recovery(arguments)
     role = ROLES[arguments.what]
     models = chosen_models(arguments.what, arguments.device)
-    kind = session.choose_accel(arguments.accel)
-    if arguments.icount and kind != "tcg":
-        raise Failure("--icount needs --accel tcg")
     if arguments.rounds < 1 or arguments.seconds < 1:
         raise Failure("at least one round of a second is needed")
-    if arguments.svg:
-        picture.check_path(arguments.svg)
-    # Figures are of the release build: the debug build is compiled for the debugger.
-    build.build("release", verbose=arguments.verbose)
+    setting = prepare(arguments)
     modes = ("sticky", "strict") if arguments.grants == "both" else (arguments.grants,)
-    setting = Setting(arguments.name, kind, 1 if arguments.icount else arguments.cpus, arguments.memory,
-                      not arguments.no_iommu, arguments.icount, tuple(arguments.qemu_arg), arguments.seconds, arguments.rounds,
-                      arguments.net)
     progress = report.Steps(f"bench {arguments.what}", len(models) * role.steps(setting, modes))
     entries, failed = [], []
     for number, model in enumerate(models):
@@ -53,9 +47,43 @@ def run(arguments):
     return 1 if failed else 0
 
 
+def prepare(arguments):
+    """All is built and can be written; what the machines have in common."""
+    kind = session.choose_accel(arguments.accel)
+    if arguments.icount and kind != "tcg":
+        raise Failure("--icount needs --accel tcg")
+    if arguments.svg:
+        picture.check_path(arguments.svg)
+    # Figures are of the release build: the debug build is compiled for the debugger.
+    build.build("release", verbose=arguments.verbose)
+    return Setting(arguments.name, kind, 1 if arguments.icount else arguments.cpus, arguments.memory,
+                   not arguments.no_iommu, arguments.icount, tuple(arguments.qemu_arg), arguments.seconds, arguments.rounds,
+                   arguments.net)
+
+
+def run_recovery(arguments):
+    models = chosen_models("recovery", arguments.device)
+    if arguments.crashes < 1:
+        raise Failure("at least one crash is needed")
+    setting = prepare(arguments)
+    progress = report.Steps("bench recovery", len(models) * recovery.steps(arguments.crashes))
+    entries, failed = recovery.run_all(setting, models, arguments.crashes, progress)
+    progress.done()
+    if entries and arguments.svg:
+        recovery.draw(entries, arguments.svg)
+    if arguments.json:
+        print_json({"what": "recovery", "accelerator": setting.accel, "cpus": setting.cpus, "iommu": setting.iommu,
+                    "icount": setting.icount, "devices": entries, "failed": failed})
+    else:
+        recovery.show(entries)
+    for entry in failed:
+        warn(f"{entry['device']}: {entry['error']}")
+    return 1 if failed else 0
+
+
 def chosen_models(role, text):
     """The models of this role that a list between commas names; `all`: every one."""
-    known = [name for name, model in MODELS.items() if model.role == role]
+    known = recovery.MODELS if role == "recovery" else [name for name, model in MODELS.items() if model.role == role]
     wanted = known if text == "all" else list(dict.fromkeys(text.split(",")))
     for name in wanted:
         if name not in known:
