@@ -56,21 +56,19 @@ static void fill_info(struct driver *driver)
 static void exchange_memory(struct driver *driver)
 {
     struct vm *vm = driver->vm;
+    struct iommu_domain *domain = driver->domain;
     hpa_t dead = vm->ram;
-    status_t status = page_table_unmap(&vm->npt, 0, vm->ram_size);
 
     vm->ram = driver->next_ram;
     driver->next_ram = dead;
     driver->next_clean = 0;
-    if (status == OK)
-        status = page_table_map(&vm->npt, 0, vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE | PAGE_EXECUTE);
-    if (status == OK && driver->domain)
-        status = iommu_unmap(driver->domain, IOVA(0), vm->ram_size);
-    if (status == OK && driver->domain)
-        status = iommu_map(driver->domain, IOVA(0), vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE);
-    ASSERT_HV(status == OK);
-    if (driver->domain)
-        iommu_flush_pages(driver->domain, IOVA(0), vm->ram_size / PAGE_SIZE);
+    ASSERT_HV(page_table_unmap(&vm->npt, 0, vm->ram_size) == OK &&
+              page_table_map(&vm->npt, 0, vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE | PAGE_EXECUTE) == OK);
+    if (!domain)
+        return;
+    ASSERT_HV(iommu_unmap(domain, IOVA(0), vm->ram_size) == OK &&
+              iommu_map(domain, IOVA(0), vm->ram, vm->ram_size, PAGE_READ | PAGE_WRITE) == OK);
+    iommu_flush_pages(domain, IOVA(0), vm->ram_size / PAGE_SIZE);
 }
 
 void driver_start(struct driver *driver)

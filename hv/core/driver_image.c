@@ -130,13 +130,10 @@ void driver_restore_memory(struct driver *driver, u64 end)
 void driver_ready(struct driver *driver)
 {
     struct driver_image *image = &driver->image;
-    u8 *memory = hpa_to_ptr(driver->vm->ram);
 
     if (!driver->config->spare || image->booted || driver->state != DRIVER_STARTING)
         return;
-    for (u64 at = 0; at < image->size; at += PAGE_SIZE)
-        if (page_differs((u64 *)(memory + at), (u64 *)(image->memory + at), false))
-            memcpy(image->memory + at, memory + at, PAGE_SIZE);
+    memcpy(image->memory, hpa_to_ptr(driver->vm->ram), image->size);
     image->entry = driver->vm->vcpu.rip;
     image->regs = driver->vm->vcpu.regs;
     image->regs.rax = 0;
