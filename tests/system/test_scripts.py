@@ -16,7 +16,7 @@ import time
 
 from harness import Lab, case, check, main, sha256_file
 from bulkhead_lib import accel, bochs, bochs_bridge, control, devices, doctor, faultlog, guest_output, loc, network, paths, qemu, session, ui
-from bulkhead_lib.bench import figures, report
+from bulkhead_lib.bench import figures, recovery, report
 from bulkhead_lib.console import ConsoleFilter
 from bulkhead_lib.machine import die_with_parent, strip_echo
 from bulkhead_lib.ui import Failure
@@ -558,7 +558,8 @@ def bench_of_a_network_card(lab):
 @case
 def bench_refuses(lab):
     for flags, hint in (("blk --device floppy", "there are: ahci, nvme, virtio-blk"), ("net --device ahci", "there are: e1000"),
-                        ("blk --rounds 0", "at least one round"), ("blk --svg /nowhere/a.svg", "no such folder")):
+                        ("blk --rounds 0", "at least one round"), ("recovery --device e1000", "there are: ahci"), ("recovery --crashes 0", "at least one crash"),
+                         ("blk --svg /nowhere/a.svg", "no such folder")):
         code, out, err = bulkhead(lab, "bench", *flags.split())
         check(code == 1 and not out and hint in err, f"`bench {flags}` ended with {code}: {out}{err}")
 
@@ -577,6 +578,28 @@ def bench_figures(lab):
     equal([entry[key] for key in ("ratio", "ratio_lowest", "ratio_highest", "ratio_of_best")], [0.3, 0.1, 0.5, 0.5])
     equal((entry["bulkhead"]["IOPS"], entry["bare"]["IOPS"]), (30, 100))
     equal(figures.medians([{"a": {"x": 1}}, {"a": {"y": 4}}, {"a": {"x": 3, "y": 2}}]), {"a": {"x": 1, "y": 2}})
+
+
+@case
+def bench_recovery_figures(lab):
+    """`bench recovery` without its machines: the stages of a record, the table, the picture."""
+    fields = {"detect_us": 200, "t_detect": 1200, "t_decide": 1210, "t_quiesce": 1230, "quiesce_us": 700, "reset_us": 1400,
+              "restart_us": 3000, "replay_us": 40, "t_replay": 7000, "t_first_completion": 7500, "first_completion_us": 6500}
+    found = recovery.stages(fields, 2900)
+    equal(found, {"detect": 200, "decide": 30, "quiesce": 700, "reset": 1400, "restart": 100, "driver's start": 2900, "replay": 40,
+                  "first completion": 500, recovery.TOTAL: 6500})
+    equal(tuple(found), recovery.STAGES)
+    us = {stage: recovery.summary([value * (1 + i) for i in range(4)]) for stage, value in found.items()}
+    equal(us["decide"], {"p50": 60, "p99": 120, "max": 120})
+    entry = {"device": "nvme", "crashes": 4, "requests_verified": {"without": 10, "with": 20}, "us": {"without": us, "with": us},
+             "samples_us": {"without": [1000, 3000], "with": [400, 500]}}
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
+        recovery.show([entry])
+        recovery.draw([entry], str(lab.folder / "recovery.svg"))
+    lines = shown.getvalue().splitlines()
+    check(max(map(len, lines)) <= 120 and len(lines) > len(recovery.STAGES), f"the table: {lines}")
+    check("<svg" in (lab.folder / "recovery.svg").read_text(encoding="utf-8"), "no picture")
 
 
 @case
