@@ -5,6 +5,8 @@
 #include "hv/recovery/stages.h"
 #include "hv/relay/relay.h"
 
+#define REFUSALS 50u /* in the event log in 100 ms: before its first offer a driver VM may make one after the other */
+
 static void recovered(struct driver *driver)
 {
     struct fault_record *record = &driver->recovery.current;
@@ -34,7 +36,8 @@ status_t recovery_offer(struct driver *driver, const struct driver_offer *offer)
         return ERR_STATE;
     status_t status = relay_offer(driver->relay, offer);
     if (status != OK) {
-        event_add(EVENT_OFFER, driver->vm->id, "refused: %s", status_text(status));
+        if (rate_allows(&driver->recovery.log_rate, REFUSALS))
+            event_add(EVENT_OFFER, driver->vm->id, "refused: %s", status_text(status));
         if (driver->generation > 0)
             recovery_report(driver, FAULT_OFFER, status, 0, "its offer was refused: %s", status_text(status));
         return status;

@@ -182,6 +182,17 @@ static void a_first_offer_may_be_corrected(void **state)
     assert_int_equal(recovery_offer(&fake_driver, &offer), OK);
 }
 
+/* The event log is everybody's. */
+static void refused_offers_leave_room_in_the_log(void **state)
+{
+    fake_driver.state = DRIVER_STARTING;
+    fake_offer_status = ERR_INVALID;
+    u64 before = event_last();
+    for (u32 i = 0; i < 1000; i++)
+        assert_int_equal(recovery_offer(&fake_driver, &offer), ERR_INVALID);
+    assert_in_range(event_last() - before, 1, 100);
+}
+
 /* Dies before it offers, and between offer and first completion: both supersede, both count. */
 static void a_fault_during_recovery_supersedes(void **state)
 {
@@ -630,6 +641,7 @@ int main(void)
         TEST(requests_that_may_wait_hold_up_no_recovery),
         TEST(an_answer_during_the_replay_is_the_first_completion),
         TEST(a_second_offer_is_refused),
+        TEST(refused_offers_leave_room_in_the_log),
         TEST(a_successor_with_another_offer_is_at_fault),
         TEST(a_first_offer_may_be_corrected),
         TEST(a_fault_during_recovery_supersedes),
