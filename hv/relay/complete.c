@@ -133,8 +133,13 @@ static u32 complete_queue(struct relay *relay, struct relay_queue *queue)
 u32 relay_complete(struct relay *relay)
 {
     u32 accepted = 0;
-    for (u32 q = 0; q < relay->offer.queues && relay->state == RELAY_OPEN; q++)
-        accepted += complete_queue(relay, &relay->queue[q]);
+    for (u32 q = 0; q < relay->offer.queues && relay->state == RELAY_OPEN; q++) {
+        struct relay_queue *queue = &relay->queue[q];
+        accepted += complete_queue(relay, queue);
+        /* Cells that stay taken fill the ring in the end, with nothing in flight: no deadline would notice. */
+        if (relay->state == RELAY_OPEN && queue->log.count == 0 && queue->consumed != queue->produced)
+            violation(relay, queue, "all completed, not all consumed", queue->consumed);
+    }
     device_finish_reset(relay);
     return accepted;
 }

@@ -50,8 +50,8 @@ NODISCARD status_t relay_config(struct relay *relay, const u8 *config, u32 lengt
 /* Take what the guest made available (all queues); returns true when new cells went into a request ring. Stops when the
  * ring is full. */
 bool relay_forward(struct relay *relay);
-/* Take what the driver completed; publishes and interrupts the guest. A violation is reported to recovery (then
- * returns). Returns how many. */
+/* Take what the driver completed; publishes and interrupts the guest. The driver stands in its `wait`: when it
+ * has completed all, it has consumed all. A violation is reported to recovery (then returns). Returns how many. */
 u32 relay_complete(struct relay *relay);
 /* The driver is about to sleep: let the guest kick (EVENT_IDX or flags), then look again: true when there is new work
  * after all. */
