@@ -11,7 +11,7 @@ import time
 from . import build, campaign_store, faultclass, paths
 from .campaign_plan import BROKEN, LAST, OUTCOMES, Evidence, Spec, indices, job, judge, parse_shard
 from .campaign_store import Store
-from .campaign_worker import Rig
+from .campaign_worker import Rig, Stranded
 from .session import choose_accel
 from .ui import Failure, Progress, percentile, print_json, say, table, warn
 
@@ -130,10 +130,16 @@ class Runner:
 
     def _live(self, rig, number):
         """One machine's life: until the work is done, it has lived long enough, or something is wrong."""
-        unchecked = set()
+        unchecked, row = set(), None
         try:
             while rig.count < FAULTS_A_MACHINE and not self.stopped.is_set() and (index := self._next()) is not None:
-                row, _ = rig.run(job(self.spec, index))
+                try:
+                    row, _ = rig.run(job(self.spec, index))
+                except Stranded as failure:
+                    self._give_back([index])
+                    unchecked.discard(row["id"])
+                    self._strand(rig, row, failure)
+                    return
                 row["worker"] = number
                 self._put(row)
                 if row["outcome"] in BROKEN + LAST:
@@ -171,6 +177,17 @@ class Runner:
             unchecked.discard(row["id"])
         self.setbacks[number] = 0
         return True
+
+    def _strand(self, rig, row, failure):
+        """Its driver VM does not come back any more: this was not over when its row was written."""
+        if failure.gave_up:
+            row["outcome"], row["detail"] = "gave-up-by-policy", str(failure)
+        else:
+            seen = Evidence()
+            rig.explain(seen, failure)
+            row["outcome"], row["detail"] = judge(seen)
+        row["manifested"], row["image"] = 1, row.get("image") or 0
+        self._wrong(rig, row)
 
     def _wrong(self, rig, row):
         """The directory from which this fault can be repeated and understood."""

@@ -37,6 +37,14 @@ PAUSES = {"nvme": {"backoff": "1s", "limit": "1000", "window": "1ms"}}
 SPINNING_SECONDS, SPINNING = 2.0, 0.7  # the emulator's main thread, with no load: it does nothing else any more
 
 
+class Stranded(Failure):
+    """A driver VM does not come back from its planned restart: what the fault before has left, so that one answers for it."""
+
+    def __init__(self, text, gave_up):
+        super().__init__(text)
+        self.gave_up = gave_up
+
+
 class Session(Control):
     """A control port that one process keeps to itself: no turns to take and no leftovers to wait for, so a tenth of the time."""
 
@@ -115,14 +123,17 @@ class Rig:
     # ---- one fault ----
 
     def run(self, job, plan=None):
-        """The row of a fault, whatever happens in it, and what it was judged by. plan: to be repeated; None: the class makes it."""
+        """
+        The row of a fault, whatever happens in it, and what it was judged by. plan: to be repeated; None: the class makes it. Raises
+        Stranded before anything is done.
+        """
+        self._settle()
         self.count += 1
         seen = Evidence(corrupts=faultclass.CLASSES[job.fault].corrupts)
         row = {"id": job.index, "seed": job.seed, "vm": job.vm, "class": job.fault, "machine": self.name, "started": time.time()}
         start = time.monotonic()
         self.machine.forget()
         try:
-            self._settle()
             (self._disk_fault if job.vm in self.disks else self._net_fault)(job, plan, seen, row)
             self._look_around(job, seen)
         except Failure as failure:
@@ -329,10 +340,17 @@ class Rig:
         if not self.replaced:
             return
         deadline = time.monotonic() + SETTLE_SECONDS
-        while any(state not in UP for state in self._states().values()):
-            if time.monotonic() > deadline:
-                raise Failure("a planned restart does not end")
-            time.sleep(POLL_SECONDS)
+        try:
+            while away := {vm: state for vm, state in self._states().items() if state not in UP}:
+                if dead := [vm for vm, state in away.items() if state in DEAD]:
+                    raise Stranded(f"{dead[0]} was given up on when it was restarted after the fault", True)
+                if time.monotonic() > deadline:
+                    raise Stranded(f"{', '.join(away)}: the restart after the fault does not end", False)
+                time.sleep(POLL_SECONDS)
+        except Stranded:
+            raise
+        except Failure as failure:
+            raise Stranded(str(failure), False) from failure
         for record in faultlog.read(self.control, self.sequence + 1):
             self.sequence = max(self.sequence, record.sequence)
         self.replaced = False
