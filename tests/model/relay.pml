@@ -1,6 +1,7 @@
 /*
  * The relay, the in-flight log and recovery, for Spin: one virtqueue, REQUESTS requests, TAGS tags, a driver VM that may
- * crash, lie and repeat itself at any step, a device with a translation cache, and a guest that may reset its device.
+ * crash, lie and repeat itself at any step or be stopped, a device with a translation cache, and a guest that may reset its
+ * device.
  *
  * What stands for what: a request names one page of the guest, with the request's number. One process is the hypervisor;
  * its sections are what hv/ does under its one lock (docs/decisions/002). Within a section, the steps that the driver's
@@ -38,6 +39,7 @@
 #define CLEAR_TOO_LATE 6         /* complete.c: the log is cleared in a section after the one that publishes */
 #define FREE_TAG_AT_RESET 7      /* virtio_pci.c: the guest's reset frees the tags of what is in flight */
 #define KEEP_OWNER 8             /* quiesce.c: bus mastering and domain stay as they are */
+#define WAIT_FOR_STOPPED 9       /* virtio_pci.c: device_finish_reset() waits for the driver while there is none */
 #ifndef MUTANT
 #define MUTANT 0
 #endif
@@ -70,6 +72,7 @@ byte owner_generation; /* ghost: whose request for bus mastering that was */
 /* The driver VM and its device. */
 bool up;         /* the vCPU may run */
 bool crashed;    /* it never will again, by itself */
+bool paused;     /* quiet, not started again yet: the policy's pause, or the operator's `stop` */
 bool wants_dma, offers, asked; /* asked: for the one offer that an honest driver makes */
 byte generation;
 byte consumed;
@@ -178,9 +181,19 @@ inline report()
     crashed = true
 }
 
-/* hv/relay/virtio_pci.c, device_finish_reset(): not before nothing is in flight. */
+/* hv/relay/virtio_pci.c, device_finish_reset(): not before nothing is in flight; what is withdrawn needs no driver any more. */
 inline finish_reset()
 {
+    atomic {
+        if
+        :: resetting && !open && !(table[0] || table[1] || table[2]) && MUTANT != WAIT_FOR_STOPPED ->
+            in_flight[0] = false; in_flight[1] = false;
+            request[0] = 0; request[1] = 0;
+            order[0] = NONE; order[1] = NONE;
+            logged = 0
+        :: else
+        fi
+    }
     if
     :: resetting && logged == 0 ->
         settle();
@@ -259,8 +272,8 @@ inline revoke_all()
     }
 }
 
-/* hv/recovery: quiesce, reset, restart. */
-inline recover()
+/* hv/recovery: quiesce. What follows may be a while off. */
+inline quiesce()
 {
     if
     :: MUTANT == REVOKE_BEFORE_BLOCK -> revoke_all()
@@ -274,6 +287,12 @@ inline recover()
     fi;
     revoke_all();
     finish_reset();
+    paused = true
+}
+
+/* hv/recovery: reset, restart. The image may be another. */
+inline restart()
+{
     /* A device without a reset of its own keeps what it was doing. */
     if
     :: atomic { command[0] = NONE; command[1] = NONE; command[2] = NONE; done_tag[0] = NONE; done_tag[1] = NONE; done_tag[2] = NONE }
@@ -300,6 +319,7 @@ inline recover()
         wants_dma = false;
         offers = false;
         asked = false;
+        paused = false;
         crashed = false
     }
     up = true
@@ -331,7 +351,8 @@ proctype hypervisor()
 end:
     do
     /* Sections: what is due is done in any order. A crashed driver is seen by a detector. */
-    :: crashed -> recover()
+    :: crashed && !paused -> quiesce()
+    :: paused -> restart()
     :: !crashed && offers -> offers = false;
         if
         :: !offered -> offer()
@@ -360,7 +381,8 @@ end:
             atomic { in_flight[0] = false; in_flight[1] = false; order[0] = NONE; order[1] = NONE; logged = 0 }
         :: else
         fi;
-        finish_reset()
+        finish_reset();
+        assert(!paused || !resetting) /* a driver that is stopped holds up no reset */
     od
 }
 

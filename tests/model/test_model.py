@@ -50,7 +50,7 @@ def promises_hold(lab):
 
 @case
 def seeded_mistakes_are_found(lab):
-    check(len(MUTANTS) == 8, f"the model names only {sorted(MUTANTS)}")
+    check(len(MUTANTS) == 9, f"the model names only {sorted(MUTANTS)}")
     for name, number in MUTANTS.items():
         errors, _, violated = verify(lab, int(number), CRASHES=1, LIES=1, RESETS=1)
         check(errors > 0 and violated, f"{name} was not found")
