@@ -113,6 +113,7 @@ WORDS = SECTOR // 8
 QUIET_SECONDS = 15  # a transfer that stands for so long has ended
 FLOWING_BYTES = 65536
 FILE = "1024M"
+FILE_BYTES = 1 << 30
 
 
 def _mix64(x):
@@ -138,7 +139,7 @@ class NetLoad:
 
     _pattern = b""
 
-    def __init__(self, port):
+    def __init__(self, port, quiet_seconds=QUIET_SECONDS):
         if not NetLoad._pattern:
             NetLoad._pattern = served_pattern() * 2
         self.bytes = self.wrong = 0
@@ -147,8 +148,8 @@ class NetLoad:
         self.changed = threading.Condition()
         self.closing = False
         try:
-            self.connection = socket.create_connection(("127.0.0.1", port), QUIET_SECONDS)
-            self.connection.settimeout(QUIET_SECONDS)
+            self.connection = socket.create_connection(("127.0.0.1", port), quiet_seconds)
+            self.connection.settimeout(quiet_seconds)
             self.connection.sendall(f"GET /{FILE} HTTP/1.0\r\n\r\n".encode())
         except OSError as error:
             raise Failure(f"the guest's HTTP server does not answer: {error}") from error

@@ -1,7 +1,6 @@
 """Arguments and dispatch: one row a subcommand."""
 
 import argparse
-import os
 import signal
 import sys
 
@@ -138,11 +137,12 @@ def _add_test(test):
 
 
 def _add_bench(bench):
-    # With two CPUs and the emulator's own thread, a host of two or three has none left for anything else.
-    bench.set_defaults(cpus=2 if (os.cpu_count() or 1) >= 4 else 1)
-    bench.add_argument("what", choices=("blk", "net", "recovery"))
-    bench.add_argument("--device", default="all", metavar="LIST", help="between commas; blk: ahci,nvme,virtio-blk; net: e1000,e1000e,virtio-net; recovery: those of blk and ata-pio (default: all)")
-    bench.add_argument("--seconds", type=int, default=2, help="of each measurement (default: %(default)s)")
+    bench.set_defaults(cpus=None)
+    bench.add_argument("what", choices=("blk", "net", "recovery", "storm"), help="blk, net: beside the same guest without a hypervisor; recovery: stage by stage; storm: throughput while a disk's driver is killed "
+                       "again and again; every byte is checked, and the exit code is 1 if anything was wrong")
+    bench.add_argument("--device", default="all", metavar="LIST", help="between commas; blk: ahci,nvme,virtio-blk; net: e1000,e1000e,virtio-net; recovery, storm: those of blk and ata-pio (default: all)")
+    bench.add_argument("--seconds", type=int, help="of each measurement (default: 2), of the storm (60; as much undisturbed)")
+    bench.add_argument("--every", default="100ms", metavar="TIME", help="of `bench storm`: between two kills (default: %(default)s)")
     bench.add_argument("--crashes", type=int, default=1000, help="of each device, without and with a spare; only `bench recovery` (default: %(default)s)")
     bench.add_argument("--rounds", type=int, default=3, help="both sides measured by turns so many times (default: %(default)s)")
     bench.add_argument("--net", choices=("user", "netns"), default="user",

@@ -5,20 +5,52 @@
 The machines of one comparison run at the same time, and are measured by turns, the others paused: what else the host does in
 the meantime then hits all of them alike. `sides.py` has the machines, `blk.py` and `net.py` the workloads, `figures.py` makes
 medians and ratios of the samples, `report.py` shows them.
+
+`bench storm`: one machine under a verifying load whose driver VM is killed again and again (`supervised.py`, `storm.py`).
 """
+
+import os
 
 from .. import build, session
 from ..devices import MODELS
 from ..ui import Failure, print_json, warn
-from . import blk, net, picture, recovery, report
+from . import blk, net, picture, recovery, report, storm
 from .sides import Setting
 
 ROLES = {"blk": blk, "net": net}
+# With two CPUs and the emulator's own thread, a host of two or three has none left for anything else.
+FEW_CPUS = 2 if (os.cpu_count() or 1) >= 4 else 1
+SUPERVISED = {"storm": storm}
 
 
 def run(arguments):
-    if arguments.what == "recovery":
-        return run_recovery(arguments)
+    if arguments.what in SUPERVISED:
+        return _supervise(arguments)
+    arguments.cpus = arguments.cpus or FEW_CPUS
+    arguments.seconds = 2 if arguments.seconds is None else arguments.seconds
+    return run_recovery(arguments) if arguments.what == "recovery" else _compare(arguments)
+
+
+def _supervise(arguments):
+    what = SUPERVISED[arguments.what]
+    if arguments.icount or arguments.no_iommu:
+        raise Failure(f"bench {arguments.what} has neither --icount nor --no-iommu")
+    kind = session.choose_accel(arguments.accel)
+    if arguments.svg:
+        picture.check_path(arguments.svg)
+    arguments.cpus = arguments.cpus or 2
+    build.build("release", verbose=arguments.verbose)
+    result = {"what": arguments.what, "accelerator": kind, "cpus": arguments.cpus, **what.run(arguments, kind)}
+    if arguments.svg:
+        picture.plot(what.draw, result, arguments.svg)
+    if arguments.json:
+        print_json(result)
+    else:
+        what.show(result)
+    return 1 if result["failed"] else 0
+
+
+def _compare(arguments):
     role = ROLES[arguments.what]
     models = chosen_models(arguments.what, arguments.device)
     if arguments.rounds < 1 or arguments.seconds < 1:

@@ -1,4 +1,4 @@
-"""The ratios of a bench run as bars, in SVG."""
+"""Pictures of a bench run, in SVG."""
 
 import pathlib
 
@@ -45,6 +45,22 @@ def draw(result, name):
     what = "instructions (less is better)" if result["icount"] else "rates"
     axes.set_xlabel(f"{what}: Bulkhead / the same guest on QEMU's {result['devices'][0]['bare']}, no hypervisor")
     axes.legend(fontsize="small")
+    _save(figure, name)
+
+
+def plot(draw_result, result, name):
+    """One picture of a result, drawn by draw_result(result, axes)."""
+    import matplotlib
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 4))
+    draw_result(result, axes)
+    axes.set_ylim(bottom=0)
+    _save(figure, name)
+
+
+def _save(figure, name):
     figure.tight_layout()
     try:
         figure.savefig(name, format="svg")
