@@ -138,12 +138,17 @@ def _add_test(test):
 
 def _add_bench(bench):
     bench.set_defaults(cpus=None)
-    bench.add_argument("what", choices=("blk", "net", "recovery", "storm"), help="blk, net: beside the same guest without a hypervisor; recovery: stage by stage; storm: throughput while a disk's driver is killed "
-                       "again and again; every byte is checked, and the exit code is 1 if anything was wrong")
-    bench.add_argument("--device", default="all", metavar="LIST", help="between commas; blk: ahci,nvme,virtio-blk; net: e1000,e1000e,virtio-net; recovery, storm: those of blk and ata-pio (default: all)")
+    bench.add_argument("what", choices=("blk", "net", "recovery", "storm", "replace", "soak"),
+                       help="blk, net: beside the same guest without a hypervisor; recovery: stage by stage; storm: throughput while a disk's driver is killed again and "
+                       "again; replace: its image is; soak: full load, and nothing may be restarted. The last three check every byte, and end with 1 if anything was wrong")
+    bench.add_argument("--device", default="all", metavar="LIST", help="between commas; blk: ahci,nvme,virtio-blk; net: e1000,e1000e,virtio-net; recovery, storm: those of blk and "
+                       "ata-pio; replace: a disk (default: ahci); soak: any (default: all)")
     bench.add_argument("--seconds", type=int, help="of each measurement (default: 2), of the storm (60; as much undisturbed)")
     bench.add_argument("--every", default="100ms", metavar="TIME", help="of `bench storm`: between two kills (default: %(default)s)")
     bench.add_argument("--crashes", type=int, default=1000, help="of each device, without and with a spare; only `bench recovery` (default: %(default)s)")
+    bench.add_argument("--times", type=int, default=100, help="of `bench replace` (default: %(default)s)")
+    bench.add_argument("--minutes", type=float, default=10, help="of `bench soak` (default: %(default)s)")
+    bench.add_argument("--host-load", type=int, default=0, metavar="N", help="of `bench soak`: so many busy programs on the host beside it (default: %(default)s)")
     bench.add_argument("--rounds", type=int, default=3, help="both sides measured by turns so many times (default: %(default)s)")
     bench.add_argument("--net", choices=("user", "netns"), default="user",
                        help="of `bench net`: QEMU's user network (default), or Linux in a network namespace, which is quicker")

@@ -6,7 +6,8 @@ The machines of one comparison run at the same time, and are measured by turns, 
 the meantime then hits all of them alike. `sides.py` has the machines, `blk.py` and `net.py` the workloads, `figures.py` makes
 medians and ratios of the samples, `report.py` shows them.
 
-`bench storm`: one machine under a verifying load whose driver VM is killed again and again (`supervised.py`, `storm.py`).
+`bench storm`, `bench replace`, `bench soak`: one machine under a verifying load whose driver VMs are killed, given another image, or
+left alone (`supervised.py`, and a file each).
 """
 
 import os
@@ -14,13 +15,13 @@ import os
 from .. import build, session
 from ..devices import MODELS
 from ..ui import Failure, print_json, warn
-from . import blk, net, picture, recovery, report, storm
+from . import blk, net, picture, recovery, replace, report, soak, storm
 from .sides import Setting
 
 ROLES = {"blk": blk, "net": net}
 # With two CPUs and the emulator's own thread, a host of two or three has none left for anything else.
 FEW_CPUS = 2 if (os.cpu_count() or 1) >= 4 else 1
-SUPERVISED = {"storm": storm}
+SUPERVISED = {"storm": storm, "replace": replace, "soak": soak}
 
 
 def run(arguments):

@@ -1,5 +1,6 @@
 """
-One machine whose disks and network cards are under a load that checks every byte, and what the driver VMs did meanwhile.
+What `bench storm`, `bench replace` and `bench soak` have in common: one machine whose disks and network cards are under a load
+that checks every byte, and what the driver VMs did meanwhile.
 """
 
 import random
