@@ -259,9 +259,9 @@ def fails(machine, command, message, errors):
 
 # ---- restarts ----
 
-def endless_load(lab, machine):
+def endless_load(lab, machine, options=""):
     """Starts a verifying load, for finish_load() to end."""
-    command = f"blk load --seed {lab.random.randrange(1 << 32)} --depth 32 --seconds 3600 --final --quiet"
+    command = f"blk load --seed {lab.random.randrange(1 << 32)} --depth 32 --seconds 3600 --final --quiet {options}".strip()
     machine.send(command)
     machine.expect("load: vda: seed", 20)
     return command

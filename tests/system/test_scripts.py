@@ -16,7 +16,7 @@ import time
 
 from harness import Lab, case, check, main, sha256_file
 from bulkhead_lib import accel, bochs, bochs_bridge, control, devices, doctor, faultlog, guest_output, loc, network, paths, qemu, session, ui
-from bulkhead_lib.bench import figures, recovery, report
+from bulkhead_lib.bench import figures, picture, recovery, replace, report, soak, storm
 from bulkhead_lib.console import ConsoleFilter
 from bulkhead_lib.machine import die_with_parent, strip_echo
 from bulkhead_lib.ui import Failure
@@ -559,7 +559,8 @@ def bench_of_a_network_card(lab):
 def bench_refuses(lab):
     for flags, hint in (("blk --device floppy", "there are: ahci, nvme, virtio-blk"), ("net --device ahci", "there are: e1000"),
                         ("blk --rounds 0", "at least one round"), ("recovery --device e1000", "there are: ahci"), ("recovery --crashes 0", "at least one crash"),
-                         ("blk --svg /nowhere/a.svg", "no such folder")):
+                        ("storm --device e1000", "there are: ahci"), ("storm --every 0s", "such as 100ms"), ("replace --times 0", "at least one replacement"),
+                        ("soak --device floppy", "there are: ahci"), ("soak --icount", "neither --icount"), ("blk --svg /nowhere/a.svg", "no such folder")):
         code, out, err = bulkhead(lab, "bench", *flags.split())
         check(code == 1 and not out and hint in err, f"`bench {flags}` ended with {code}: {out}{err}")
 
@@ -600,6 +601,33 @@ def bench_recovery_figures(lab):
     lines = shown.getvalue().splitlines()
     check(max(map(len, lines)) <= 120 and len(lines) > len(recovery.STAGES), f"the table: {lines}")
     check("<svg" in (lab.folder / "recovery.svg").read_text(encoding="utf-8"), "no picture")
+
+
+@case
+def bench_supervised_figures(lab):
+    """`bench storm`, `replace` and `soak` without their machines: ratios of phases, tables, pictures."""
+    phases = [{"kind": kind, "mb": rate * 5, "seconds": 5, "mb_per_s": rate}
+              for kind, rate in (("undisturbed", 40), ("stormed", 30), ("stormed", 10), ("undisturbed", 40))]
+    fields = {"seq": 1, "vm": "blk0", "kind": "exception", "outcome": "recovered", "injected": "crash", "first_completion_us": 8000}
+    records = [faultlog.parse(fields), faultlog.parse({**fields, "seq": 2, "outcome": "superseded"}), faultlog.parse({**fields, "seq": 3, "injected": "", "outcome": "gave-up"})]
+    entry = storm.summary(phases, records)
+    equal([entry[key] for key in ("ratio", "ratio_median", "ratio_lowest", "ratio_highest", "recovered", "superseded", "unrecovered", "others")],
+          [0.5, 0.5, 0.25, 0.75, 1, 1, 1, [records[2].row()]])
+    equal([storm.milliseconds(text) for text in ("100ms", "2s", "50")], [100, 2000, 50])
+    rate = {"mb_per_s": 12.5, "iops": 1000.5}
+    results = {storm: {"every_ms": 100, "phase_seconds": 5, "devices": [{"device": "virtio-blk", "kills": 600, "refused": 100, "wrong": {}, **entry}]},
+               replace: {"times": 3, "devices": [{"device": "virtio-blk", "image_bytes": 22000, "requests": 100000, "wrong": {}, "refused": [], "sent_seconds": [1.5],
+                                                  "stalls_us": [900, 20000, 1000], "stall_us": {"p50": 1000, "p99": 20000, "max": 20000}}]},
+               soak: {"minutes": 10, "host_load": 2, "cpu_waited_percent": 60, "wrong": {}, "records": [], "steps": [{"blk0": rate}, {"blk0": rate}],
+                      "vms": [{"vm": "blk0", "device": "virtio-blk", "misses": 0, "restarts": 0, "faults": 0, "state": "running", **rate}]}}
+    for number, (module, result) in enumerate(results.items()):
+        path, shown = lab.folder / f"{number}.svg", io.StringIO()
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
+            module.show(result)
+            picture.plot(module.draw, result, str(path))
+        widest = max(map(len, shown.getvalue().splitlines()))
+        check(widest <= 140 and "virtio-blk" in shown.getvalue(), f"{widest} columns: {shown.getvalue()}")
+        check("<svg" in path.read_text(encoding="utf-8"), "no picture")
 
 
 @case

@@ -249,5 +249,31 @@ def rejuvenation_and_dependents(lab):
         finish_load(machine, command)
 
 
+STORM_KILLS, STORM_EVERY = 50, 0.1
+
+
+@case
+def a_storm_of_kills(lab):
+    """
+    The driver dies every 0.1 s under a verifying load, or with the first request that is served after its recovery where that
+    is later. However little it gets done in between, nothing is lost and the guest gives nothing up.
+    """
+    with lab.machine(manifest(driver(limit="1000", window="1ms"), guest())) as machine:
+        machine.boot()
+        # Small ones: all that is in flight is done again after each kill.
+        command = endless_load(lab, machine, "--size 65536 --sectors 16384")
+        records = []
+        for _ in range(STORM_KILLS):
+            start = time.monotonic()
+            records.append(inject(machine, "blk0", "crash"))
+            judge(records[-1], "crash", "driver")
+            time.sleep(max(0.0, start + STORM_EVERY - time.monotonic()))
+        result = finish_load(machine, command)
+        fields = machine.status("vm", "blk0")
+        check((fields["crashes"], fields["state"]) == (STORM_KILLS, "running"), f"{fields}")
+        stalls = [record.duration("fault_to_first_completion") or 0 for record in records]
+        lab.say(f"| {STORM_KILLS} kills, {result['requests']} requests; stall p50 {percentile(stalls, 50)}, max {max(stalls)} µs")
+
+
 if __name__ == "__main__":
     main()

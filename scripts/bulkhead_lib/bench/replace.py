@@ -7,7 +7,7 @@ from .. import paths
 from ..control import Control
 from ..devices import MODELS as ALL
 from ..telemetry import packed, replace_image
-from ..ui import percentile, table
+from ..ui import Failure, percentile, table
 from . import supervised
 from .report import Steps
 
@@ -18,6 +18,8 @@ OTHER = b"bulkhead: the other image"  # behind the last segment
 
 def run(arguments, accel):
     chosen = supervised.models("ahci" if arguments.device == "all" else arguments.device, MODELS)
+    if arguments.times < 1:
+        raise Failure("at least one replacement is needed")
     progress = Steps("bench replace", len(chosen) * arguments.times)
     entries = []
     for model in chosen:
