@@ -626,7 +626,7 @@ def bench_supervised_figures(lab):
             module.show(result)
             picture.plot(module.draw, result, str(path))
         widest = max(map(len, shown.getvalue().splitlines()))
-        check(widest <= 140 and "virtio-blk" in shown.getvalue(), f"{widest} columns: {shown.getvalue()}")
+        check(widest <= 120 and "virtio-blk" in shown.getvalue(), f"{widest} columns: {shown.getvalue()}")
         check("<svg" in path.read_text(encoding="utf-8"), "no picture")
 
 

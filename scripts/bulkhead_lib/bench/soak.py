@@ -76,8 +76,8 @@ def watch(rig, count, progress):
 def show(result):
     table([{"vm": vm["vm"], "device": vm["device"], "MB/s": vm["mb_per_s"], "requests/s": vm["iops"], "heartbeats missed": vm["misses"],
             "restarts": vm["restarts"], "faults": vm["faults"], "state": vm["state"]} for vm in result["vms"]])
-    print(f"\n{result['minutes']:g} minutes with {result['host_load']} busy programs beside it; for {result['cpu_waited_percent']} % of the time in which the emulator's threads "
-          f"wanted a CPU they had none; wrong: {result['wrong'] or 'nothing'}")
+    print(f"\n{result['minutes']:g} minutes with {result['host_load']} busy programs beside it; wrong: {result['wrong'] or 'nothing'}\n"
+          f"for {result['cpu_waited_percent']} % of the time in which the emulator's threads wanted a CPU they had none")
     for record in result["records"]:
         say(f"a fault: {record}")
 

@@ -99,9 +99,9 @@ def show(result):
     rows = []
     for entry in result["devices"]:
         stalls = next(row for row in entry["durations"] if row["duration"] == "fault_to_first_completion")
-        rows.append({"device": entry["device"], "undisturbed MB/s": entry["undisturbed_mb_per_s"], "stormed MB/s": entry["stormed_mb_per_s"],
+        rows.append({"device": entry["device"], "calm MB/s": entry["undisturbed_mb_per_s"], "storm MB/s": entry["stormed_mb_per_s"],
                      "ratio": f"{entry['ratio']:.2f}", "of pairs": f"{entry['ratio_lowest']:.2f} to {entry['ratio_highest']:.2f}",
-                     "kills": entry["kills"], "too early": entry["refused"], "recovered": entry["recovered"], "superseded": entry["superseded"],
+                     "kills": entry["kills"], "early": entry["refused"], "superseded": entry["superseded"],
                      "stall p50 ms": (stalls["p50"] or 0) / 1000, "p99 ms": (stalls["p99"] or 0) / 1000, "max ms": (stalls["max"] or 0) / 1000,
                      "wrong": entry["wrong"] or 0})
     table(rows)
