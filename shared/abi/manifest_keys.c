@@ -39,6 +39,8 @@ struct slice slice_take_word(struct slice *list)
 {
     size_t start = 0, end;
 
+    if (list->length == 0)
+        return *list; /* of a key that does not stand there, too: no text, no address to add to */
     while (start < list->length && (is_blank(list->at[start]) || list->at[start] == ','))
         start++;
     for (end = start; end < list->length && !is_blank(list->at[end]) && list->at[end] != ',';)
