@@ -1,5 +1,6 @@
 """What tests of every driver share, whatever its class: making it fail, and judging how that ended."""
 
+import re
 import time
 
 from harness import MIB, check, faultlog, find_json
@@ -101,3 +102,32 @@ def check_cost(lab, machine, vm, image):
     cost = {key: fields[key] for key in ("memory", "overhead", "image_bytes", "start_us", "start_run_us", "device_wait_us")}
     lab.say(f"| {vm} {image}: " + ", ".join(f"{key} {value}" for key, value in cost.items()))
     return {"vm": vm, "image": image, **cost}
+
+
+class Follower:
+    """Reads the event log, which is a ring, as it grows."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        self.since = 1
+        self.events = []
+
+    def update(self):
+        for event in self.machine.control.rows(f"events {self.since}", "event"):
+            check(not self.events or event["seq"] == self.since, f"events {self.since}..{event['seq'] - 1} were lost")
+            self.since = event["seq"] + 1
+            self.events.append(event)
+
+    def texts(self, kind, vm_name="rogue0"):
+        return [event["text"] for event in self.events if event["kind"] == kind and event["vm"] == vm_name]
+
+    def wait(self, kind, pattern, seconds):
+        """The first text of this kind that matches, in what was read or is still to come."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.update()
+            found = next(filter(None, (re.search(pattern, text) for text in self.texts(kind))), None)
+            if found:
+                return found
+            check(time.monotonic() < deadline, f"no `{kind}` event like {pattern!r}: {self.texts('driver-log')[-3:]}")
+            time.sleep(0.2)

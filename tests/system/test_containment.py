@@ -1,8 +1,8 @@
 """A driver VM that is out to do harm, and a device that DMAs wherever it is told: neither gets out."""
 
 import re
-import time
 
+from driver_suite import Follower
 from harness import case, check, check_load, driver, guest, main, manifest, vm
 
 LABEL = "containment"
@@ -26,35 +26,6 @@ def rogue(**keys):
 def canaries_hold(machine):
     machine.run("canary check 7", 180)
     check(machine.status("hypervisor")["canary"] == "ok", "the hypervisor's canary was overwritten")
-
-
-class Follower:
-    """Reads the event log, which is a ring, as it grows."""
-
-    def __init__(self, machine):
-        self.machine = machine
-        self.since = 1
-        self.events = []
-
-    def update(self):
-        for event in self.machine.control.rows(f"events {self.since}", "event"):
-            check(not self.events or event["seq"] == self.since, f"events {self.since}..{event['seq'] - 1} were lost")
-            self.since = event["seq"] + 1
-            self.events.append(event)
-
-    def texts(self, kind, vm_name="rogue0"):
-        return [event["text"] for event in self.events if event["kind"] == kind and event["vm"] == vm_name]
-
-    def wait(self, kind, pattern, seconds):
-        """The first text of this kind that matches, in what was read or is still to come."""
-        deadline = time.monotonic() + seconds
-        while True:
-            self.update()
-            found = next(filter(None, (re.search(pattern, text) for text in self.texts(kind))), None)
-            if found:
-                return found
-            check(time.monotonic() < deadline, f"no `{kind}` event like {pattern!r}: {self.texts('driver-log')[-3:]}")
-            time.sleep(0.2)
 
 
 def fault_of(follower, source, access, address):
