@@ -73,13 +73,25 @@ static void store_events(void)
     store(DRIVER_EVENTS_ADDRESS);
 }
 
-/* Our own tables are ours to write, and lead to the same nested table: an alias of foreign memory is no way around. */
+/* The table of 1 GiB pages that we were started with: it lies below our image (shared/abi/hypercall.h). */
+static u64 *start_table(void)
+{
+    for (u64 page = PAGE_SIZE; page < DRIVER_LOAD_ADDRESS; page += PAGE_SIZE)
+        if ((((u64 *)page)[1] & ~PAGE_MASK) == GIB(1))
+            return (u64 *)page;
+    return NULL;
+}
+
+/* It is ours to write, and leads to the same nested table: an alias of foreign memory is no way around. */
 static void own_tables(void)
 {
-    u64 *top = (u64 *)(cr3_read() & ~PAGE_MASK), *table = (u64 *)(top[0] & ~PAGE_MASK);
+    u64 *table = start_table();
 
-    table[5] = 0x83; /* present, writable, large: GiB 5 is GiB 0 from now on */
-    cr3_write(cr3_read());
+    if (table == NULL) {
+        rogue_say("NO table");
+        return;
+    }
+    table[5] = table[0]; /* not used so far, so no TLB has it as it was */
     store(GIB(5) + HYPERVISOR);
 }
 

@@ -172,6 +172,9 @@ static const struct rogue_attempt rings[] = {
     {"consumed-jumps", "a ring's index is checked before it is used", consumed_jumps, ROGUE_WITH_REQUESTS},
     {"consumed-back", "a ring's index is checked before it is used", consumed_back, ROGUE_WITH_REQUESTS},
     {"other-queue", "queues that were not offered do not exist", other_queue, ROGUE_WITH_REQUESTS},
+};
+
+static const struct rogue_attempt stalls[] = {
     {"withhold", "no request stays unanswered", withhold, ROGUE_WITH_REQUESTS},
     {"heartbeat-only", "signs of life are no work", heartbeat_only, ROGUE_WITH_REQUESTS},
     {"wait-only", "signs of life are no work", wait_only, ROGUE_WITH_REQUESTS},
@@ -235,7 +238,7 @@ static void after_by_dma(void)
     rogue_say("the device has %s while granted", edu_finish() ? "read" : "NOT read");
     answer_all();
     edu_start(address, false, EDU_TRANSFER);
-    rogue_say("the device %s afterwards", edu_finish() ? "is done" : "is cut off");
+    rogue_say("the device %s afterwards", edu_finish_awake() ? "is DONE" : "is cut off");
 }
 
 /* Begun while it is ours: the device moves nothing for 100 ms, and by then the request is answered. */
@@ -248,17 +251,16 @@ static void across_the_answer(void)
     edu_start(address, false, EDU_TRANSFER);
     answer_all();
     rogue_say("answered %s", edu_is_busy() ? "before the device has begun" : "TOO LATE");
-    rogue_say("the device %s afterwards", edu_finish() ? "is done" : "is cut off");
+    rogue_say("the device %s afterwards", edu_finish_awake() ? "is DONE" : "is cut off");
 }
 
 static const struct rogue_attempt grants[] = {
-    {"readable-by-cpu", "a page is reached with the rights of its descriptor", readable_by_cpu, ROGUE_WITH_REQUESTS},
-    {"readable-by-dma", "a page is reached with the rights of its descriptor", readable_by_dma, ROGUE_WITH_REQUESTS},
-    {"after-by-cpu", "a page is out of reach when its request is answered", after_by_cpu, ROGUE_WITH_REQUESTS},
-    {"after-by-dma", "a page is out of reach when its request is answered", after_by_dma, ROGUE_WITH_REQUESTS},
-    {"across-the-answer", "a page is out of reach when its request is answered", across_the_answer,
-     ROGUE_WITH_REQUESTS},
+    {"readable-by-cpu", "a page is reached with the rights of its descriptor", readable_by_cpu, ROGUE_WITH_WRITE},
+    {"readable-by-dma", "a page is reached with the rights of its descriptor", readable_by_dma, ROGUE_WITH_WRITE},
+    {"after-by-cpu", "a page is out of reach when its request is answered", after_by_cpu, ROGUE_WITH_WRITE},
+    {"after-by-dma", "a page is out of reach when its request is answered", after_by_dma, ROGUE_WITH_WRITE},
+    {"across-the-answer", "a page is out of reach when its request is answered", across_the_answer, ROGUE_WITH_WRITE},
 };
 
-const struct rogue_group rogue_ring_groups[2] = {ROGUE_GROUP("rings", rings, true),
+const struct rogue_group rogue_ring_groups[3] = {ROGUE_GROUP("rings", rings, true), ROGUE_GROUP("stall", stalls, true),
                                                  ROGUE_GROUP("grants", grants, true)};

@@ -25,9 +25,9 @@ static u64 registers(void)
     return driver_info->bar[0].address;
 }
 
-u32 edu_identification(void)
+bool edu_is_there(void)
 {
-    return mmio_read32(registers() + EDU_ID);
+    return (mmio_read32(registers() + EDU_ID) & EDU_ID_MASK) == EDU_ID_VALUE;
 }
 
 bool edu_is_busy(void)
@@ -37,8 +37,7 @@ bool edu_is_busy(void)
 
 bool edu_open(void)
 {
-    if (pci_command(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 0) == OK &&
-        (edu_identification() & EDU_ID_MASK) == EDU_ID_VALUE && edu_finish())
+    if (pci_command(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 0) == OK && edu_is_there() && edu_finish())
         return true;
     rogue_say("no edu device");
     return false;
@@ -61,6 +60,14 @@ bool edu_finish(void)
         ring_heartbeat(&driver_rings[0]);
         hypercall(HYPERCALL_WAIT, DMA_SLEEP_US, 0, 0);
     }
+    return true;
+}
+
+bool edu_finish_awake(void)
+{
+    for (struct device_wait wait = device_wait_begin(DMA_TIMEOUT_US); edu_is_busy();)
+        if (!device_wait_more(&wait))
+            return false;
     return true;
 }
 

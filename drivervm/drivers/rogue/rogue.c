@@ -6,7 +6,6 @@
 
 #define CODE_NEXT 0x100u /* of HYPERCALL_FAULT: no fault, make room for the next attempt */
 #define TEXT_SIZE 120u
-#define HELD_LEAST 2u
 #define SETTLE_US 2000u /* before an attempt: what the one before caused late is then not taken for its own */
 
 /* VirtIO 1.2 5.4: one queue, no features, no configuration */
@@ -53,7 +52,7 @@ static void choose(void)
         log_line("rogue: no group is called %s", driver_info->name);
         driver_fault(DRIVER_FAULT_ASSERT, __LINE__);
     }
-    u32 generation = driver_info->generation;
+    u32 generation = driver_info->generation + (strcmp(group->name, "first") == 0);
     if (generation > 0 && generation <= group->count)
         attempt = &group->attempts[generation - 1];
     else if (generation > group->count)
@@ -84,16 +83,28 @@ static bool poll(void)
     return false;
 }
 
-/* A request that waits for company that does not come would look like an attempt of its own: the deadline ends it. */
+static bool is_time(void)
+{
+    switch (attempt->when) {
+    case ROGUE_AFTER_OFFER:
+        return true;
+    case ROGUE_WITH_REQUESTS:
+        return disk_held_count >= 2;
+    case ROGUE_WITH_WRITE:
+        return disk_find_write() != NULL;
+    case ROGUE_BEFORE_OFFER:
+        break;
+    }
+    return false;
+}
+
 static void pump(void)
 {
-    if (attempt && attempt->when == ROGUE_AFTER_OFFER)
+    if (attempt && is_time())
         make_attempt();
-    if (attempt && disk_held_count < HELD_LEAST)
-        return;
-    if (attempt && disk_find_write())
-        make_attempt();
-    disk_serve(driver_info->generation > 0);
+    /* One request alone waits for a second one; where it does not come, the deadline ends that. */
+    if (!attempt || attempt->when != ROGUE_WITH_REQUESTS)
+        disk_serve(driver_info->generation > 0);
 }
 
 static u64 timeout(void)

@@ -1,6 +1,7 @@
 /*
  * A driver VM written to break out (docs/HOSTILE.md). The VM's name says which group of attempts it makes; generation 0
- * only offers its device and waits, and each generation after it makes one attempt, the next in the group's table. So
+ * only offers its device and waits (but that of `first`, whose attempt only it can make), and each generation after it
+ * makes one attempt, the next in the group's table. So
  * an attempt that ends the VM needs nothing to be remembered, and what ended which one is read off the fault records.
  * After the last one it is a driver like any other, which shows that none of them did lasting harm.
  *
@@ -20,7 +21,8 @@
 enum rogue_when {
     ROGUE_BEFORE_OFFER,
     ROGUE_AFTER_OFFER,
-    ROGUE_WITH_REQUESTS, /* once several requests of the guest are held, of which one is a write */
+    ROGUE_WITH_REQUESTS, /* once the driver holds two requests of the guest */
+    ROGUE_WITH_WRITE,    /* once it holds one that is a write */
 };
 
 struct rogue_attempt {
@@ -41,7 +43,7 @@ struct rogue_group {
         .name = (group), .attempts = (table), .count = ARRAY_SIZE(table), .is_disk = (disk)                            \
     }
 
-extern const struct rogue_group rogue_cpu_groups[2], rogue_device_groups[3], rogue_call_groups[3], rogue_ring_groups[2];
+extern const struct rogue_group rogue_cpu_groups[2], rogue_device_groups[3], rogue_call_groups[4], rogue_ring_groups[3];
 
 /* "rogue: <attempt>: <text>" to the event log. */
 void rogue_say(const char *format, ...) PRINTF_LIKE(1, 2);
@@ -88,11 +90,13 @@ NODISCARD bool edu_open(void);
 
 /* Start a transfer between memory and the device's buffer and come back; QEMU's takes 100 ms to begin it. */
 void edu_start(u64 address, bool to_memory, u32 bytes);
-/* Until it is over; false: never. */
+/* Until it is over; false: never. Asleep meanwhile: requests of the guest come and are granted. */
 NODISCARD bool edu_finish(void);
+/* The same awake, and alone. */
+NODISCARD bool edu_finish_awake(void);
 /* Both, with `value` in the device's buffer before a write. */
 void edu_write(u64 address, u8 value);
 
 void edu_raise_interrupt(u32 count);
-u32 edu_identification(void);
+bool edu_is_there(void);
 bool edu_is_busy(void);
