@@ -102,8 +102,8 @@ static void pump(void)
 {
     if (attempt && is_time())
         make_attempt();
-    /* One request alone waits for a second one; where it does not come, the deadline ends that. */
-    if (!attempt || attempt->when != ROGUE_WITH_REQUESTS)
+    /* One request waits for a second one, but not a flush: while there is one, the guest may ask for nothing else. */
+    if (!attempt || attempt->when != ROGUE_WITH_REQUESTS || (disk_held_count == 1 && disk_held[0].segments < 3))
         disk_serve(driver_info->generation > 0);
 }
 
