@@ -73,13 +73,13 @@ static void run_probe(const struct probe_entry *entry)
     }
 }
 
-static const struct probe_entry *const tables[] = {probe_ring_entries, probe_register_entries};
+static const struct probe_entry *const tables[] = {probe_ring_entries, probe_driver_entries, probe_register_entries};
 
 static void list_all(void)
 {
     for (u32 t = 0; t < ARRAY_SIZE(tables); t++)
         for (const struct probe_entry *entry = tables[t]; entry->name != NULL; entry++)
-            console_print("%-20s %s\n", entry->name, entry->what);
+            console_print("%-20s %s (VirtIO 1.2 %s: %s)\n", entry->name, entry->what, entry->section, entry->must);
 }
 
 /* Run the probes called `name`, or all. Returns how many there are. */

@@ -28,11 +28,16 @@ bool probe_open(struct probe *probe, struct blk *disk)
 
 const char *probe_start(struct probe *probe)
 {
+    return probe_start_with(probe, VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC);
+}
+
+const char *probe_start_with(struct probe *probe, u64 features)
+{
     u64 accepted;
 
     if (virtio_reset(probe->device) != OK)
         return "the device does not reset";
-    if (virtio_negotiate(probe->device, VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC, &accepted) != OK)
+    if (virtio_negotiate(probe->device, features, &accepted) != OK)
         return "the device refuses its own features";
     VIRTIO_COMMON_WRITE(probe->device, config_msix_vector, VIRTIO_MSI_NO_VECTOR);
     VIRTIO_COMMON_WRITE(probe->device, queue_select, 0);

@@ -31,6 +31,8 @@ struct probe {
 struct probe_entry {
     const char *name;
     const char *what;
+    const char *section; /* of VirtIO 1.2, that the rule stands in */
+    const char *must;    /* what has to happen */
     /* Either run: NULL when the device behaved, else why not. Or expect, applied to a good request that break_rule has
      * spoilt. */
     const char *(*run)(struct probe *probe);
@@ -51,6 +53,9 @@ void probe_enable_queue(struct probe *probe);
 void probe_set_status(struct probe *probe, u32 status);
 void probe_driver_ok(struct probe *probe);
 
+/* The same, accepting `features` and no others. */
+const char *probe_start_with(struct probe *probe, u64 features);
+
 /* Publish avail_idx and notify. */
 void probe_submit(struct probe *probe);
 
@@ -59,6 +64,10 @@ enum probe_answer { PROBE_SILENT, PROBE_SERVED, PROBE_NEEDS_RESET };
 /* What the device does within us microseconds: first of a used entry or NEEDS_RESET. */
 enum probe_answer probe_watch(struct probe *probe, u64 us);
 
+/* Start the queue, spoil the good request in it, submit: the device must say DEVICE_NEEDS_RESET. */
+const char *probe_expect_needs_reset(struct probe *probe, void (*break_rule)(struct probe *probe));
+
 /* Tables of probes; each ends with a NULL name. */
 extern const struct probe_entry probe_ring_entries[];
+extern const struct probe_entry probe_driver_entries[];
 extern const struct probe_entry probe_register_entries[];
