@@ -30,7 +30,7 @@ def check_documented(found):
 @case
 def all_rules(lab):
     with lab.machine() as machine:
-        machine.boot()
+        machine.boot(180)
         found = rules(machine)
         check_documented(found)
         machine.run("canary set 7", 180)
