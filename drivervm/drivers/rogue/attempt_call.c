@@ -2,6 +2,7 @@
 #include "drivervm/drivers/rogue/rogue.h"
 #include "shared/lib/string.h"
 
+#define LAST_CALL HYPERCALL_READY
 #define FLOOD 5000u
 #define LOG_FLOOD 2500u /* more than the event log holds */
 #define BUSY_US 1000000u
@@ -23,7 +24,7 @@ static void every_number(void)
     u32 accepted = 0;
 
     for (u64 n = 0; n < 4096; n++)
-        if (n - 1 >= HYPERCALL_PCI_WRITE)
+        if (n - 1 >= LAST_CALL)
             accepted += hypercall((enum hypercall)n, ~0ull, ~0ull, ~0ull) != -ERR_INVALID;
     rogue_say("%s", accepted ? "some ACCEPTED" : "none accepted");
 }
@@ -49,7 +50,7 @@ static u64 random_argument(void)
 static void random_calls(void)
 {
     for (u32 i = 0; i < FLOOD; i++) {
-        u64 number = random_next() % (HYPERCALL_PCI_WRITE + 1);
+        u64 number = random_next() % (LAST_CALL + 1);
         u64 first = random_argument();
         if (number == HYPERCALL_FAULT || number == HYPERCALL_LOG)
             continue;

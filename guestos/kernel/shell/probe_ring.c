@@ -278,7 +278,7 @@ const struct probe_entry probe_ring_entries[] = {
     {"avail-jump", "an available index ahead by more than the queue", "2.7.6",
      "the device stops and says DEVICE_NEEDS_RESET", .expect = probe_expect_needs_reset,
      .break_rule = break_avail_jump},
-    {"avail-back", "an available index that goes back", "2.7.6", "the device stops and says DEVICE_NEEDS_RESET",
+    {"avail-back", "an available index that goes back", "2.7.6.1", "the device stops and says DEVICE_NEEDS_RESET",
      .expect = probe_expect_needs_reset, .break_rule = break_avail_back},
     {"head-range", "a head beyond the table", "2.7.6", "the device stops and says DEVICE_NEEDS_RESET",
      .expect = probe_expect_needs_reset, .break_rule = break_head_range},
