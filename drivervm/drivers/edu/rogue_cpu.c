@@ -391,7 +391,7 @@ static const struct cpu_attempt attempts[] = {
     {"triple fault", triple_fault, 0},
     {"spin", spin, 0},
     {"call 0", bad_call, 0},
-    {"call 10", bad_call, 10},
+    {"call after the last", bad_call, HYPERCALL_READY + 1},
     {"call 2^63", bad_call, 1ull << 63},
     {"log from 1G", bad_log, GIB(1)},
     {"log from the top of the address space", bad_log, ~0ull - 3},
