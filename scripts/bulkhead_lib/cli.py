@@ -145,6 +145,7 @@ def _add_bench(bench):
                        "ata-pio; replace: a disk (default: ahci); soak: any (default: all)")
     bench.add_argument("--seconds", type=int, help="of each measurement (default: 2), of the storm (60; as much undisturbed)")
     bench.add_argument("--every", default="100ms", metavar="TIME", help="of `bench storm`: between two kills (default: %(default)s)")
+    bench.add_argument("--spare", action="store_true", help="of `bench storm`: the driver VM has one that stands by")
     bench.add_argument("--crashes", type=int, default=1000, help="of each device, without and with a spare; only `bench recovery` (default: %(default)s)")
     bench.add_argument("--times", type=int, default=100, help="of `bench replace` (default: %(default)s)")
     bench.add_argument("--minutes", type=float, default=10, help="of `bench soak` (default: %(default)s)")

@@ -615,7 +615,7 @@ def bench_supervised_figures(lab):
           [0.5, 0.5, 0.25, 0.75, 1, 1, 1, [records[2].row()]])
     equal([storm.milliseconds(text) for text in ("100ms", "2s", "50")], [100, 2000, 50])
     rate = {"mb_per_s": 12.5, "iops": 1000.5}
-    results = {storm: {"every_ms": 100, "phase_seconds": 5, "devices": [{"device": "virtio-blk", "kills": 600, "refused": 100, "wrong": {}, **entry}]},
+    results = {storm: {"every_ms": 100, "spare": True, "phase_seconds": 5, "devices": [{"device": "virtio-blk", "kills": 600, "refused": 100, "wrong": {}, **entry}]},
                replace: {"times": 3, "devices": [{"device": "virtio-blk", "image_bytes": 22000, "requests": 100000, "wrong": {}, "refused": [], "sent_seconds": [1.5],
                                                   "stalls_us": [900, 20000, 1000], "stall_us": {"p50": 1000, "p99": 20000, "max": 20000}}]},
                soak: {"minutes": 10, "host_load": 2, "cpu_waited_percent": 60, "wrong": {}, "records": [], "steps": [{"blk0": rate}, {"blk0": rate}],

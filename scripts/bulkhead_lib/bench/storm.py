@@ -21,14 +21,15 @@ def run(arguments, accel):
     every = milliseconds(arguments.every) / 1000
     chosen = supervised.models(arguments.device, MODELS)
     pairs = max(1, round((arguments.seconds or 60) / PHASE_SECONDS))
+    keys = {**supervised.POLICY, **({"spare": "yes"} if arguments.spare else {})}
     progress = Steps("bench storm", len(chosen) * pairs * 2)
     entries = []
     for model in chosen:
         progress.say(f"{model}: boots")
-        with supervised.Rig(f"{arguments.name}-storm-{model}", accel, [model], supervised.POLICY, arguments.cpus, arguments.qemu_arg) as rig:
+        with supervised.Rig(f"{arguments.name}-storm-{model}", accel, [model], keys, arguments.cpus, arguments.qemu_arg) as rig:
             entries.append({"device": model, **measure(rig, model, every, pairs, progress)})
     progress.done()
-    return {"every_ms": every * 1000, "phase_seconds": PHASE_SECONDS, "devices": entries,
+    return {"every_ms": every * 1000, "spare": arguments.spare, "phase_seconds": PHASE_SECONDS, "devices": entries,
             "failed": any(entry["wrong"] or entry["others"] or entry["unrecovered"] for entry in entries)}
 
 
@@ -120,5 +121,5 @@ def draw(result, axes):
             axes.plot(*zip(*chosen), style, marker="o", markersize=3, label=f"{entry['device']}, {kind}")
     axes.set_xlabel("s")
     axes.set_ylabel("MB/s")
-    axes.set_title(f"a kill every {result['every_ms']:.0f} ms")
+    axes.set_title(f"a kill every {result['every_ms']:.0f} ms{', with a spare' if result['spare'] else ''}")
     axes.legend(fontsize="small")
