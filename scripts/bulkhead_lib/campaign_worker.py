@@ -58,12 +58,16 @@ class Session(Control):
                 self._drain(self.connection)
             self.connection.sendall(command.encode() + b"\n")
             return self._reply(self.connection, command, deadline)
-        except OSError as error:
-            raise Failure(f"the machine ended during `{command}`") from error
+        except ControlError:
+            raise
+        except (Failure, OSError) as error:
+            self.close()
+            raise Failure(f"the machine ended during `{command}`" if isinstance(error, OSError) else str(error)) from error
 
     def close(self):
         if self.connection is not None:
             self.connection.close()
+        self.connection = None
 
 
 def manifest(spec, found):
@@ -99,6 +103,7 @@ class Rig:
         self.count = 0
         self.pending = []  # (job, row, hash of its region): not yet compared with the image
         self.replaced = False  # a planned restart is under way
+        self.silent = ""  # why the control port is not to be believed any more: a late answer would be taken for the next one's
         self.crashes = {}  # of each VM since the last order for it
 
     def __enter__(self):
@@ -332,11 +337,15 @@ class Rig:
                 faultclass.ask(self.control, f"restart {vm}", SETTLE_SECONDS)
                 self.replaced = True
                 self.crashes[vm] = 0
+            except ControlError as refusal:
+                row["detail"] = f"{row['detail']}; the restart of {vm} afterwards was refused: {refusal}".strip("; ")
             except Failure as failure:
-                row["detail"] = f"{row['detail']}; the restart of {vm} afterwards was refused: {failure}".strip("; ")
+                self.silent = str(failure)
 
     def _settle(self):
         """Wait for a planned restart's end."""
+        if self.silent:
+            raise Stranded(self.silent, False)
         if not self.replaced:
             return
         deadline = time.monotonic() + SETTLE_SECONDS

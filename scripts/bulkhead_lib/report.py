@@ -11,6 +11,7 @@ from . import telemetry, trace
 from .campaign import FOLDER
 from .campaign_plan import BROKEN, OUTCOMES
 from .campaign_store import Store
+from .campaign_worker import POLICY
 from .ui import Failure, percentile, say
 
 STYLE = """
@@ -102,7 +103,7 @@ def page(store):
         section("Who noticed", "The detector that opened the first fault record, in % of the class's faults; <i>none</i>: no detector saw anything within "
                 "the time that a fault is given.", figures.detectors(rows)),
         section("Recovery", "From the injection to the first completion that the guest got, and the stages of it, over all faults that were recovered. "
-                "Wall time of a machine that may have had other work.",
+                f"Wall time of a machine that may have had other work. What only the deadline of {POLICY['deadline']} notices makes the hump beyond it.",
                 figures.distribution(recovered, "first_completion_us", "recovery", "fault to first completion"), figures.stages(recovered),
                 element("details", element("summary", "The same for each class, in µs") + per_class(recovered))),
         section("The stall that the guest saw", "Disk: the guest's own clock, the longest time without a completion while requests were in flight. Network "
@@ -144,9 +145,9 @@ def tiles(rows):
 MEANINGS = {
     "recovered": "noticed; the driver came back, every byte had its expected value, no request failed, the image holds what was acknowledged",
     "not-manifested": "no detector saw it and nothing went wrong", "gave-up-by-policy": "the policy of the manifest said so; the guest lives",
-    "wrong-data": "the fault made a liar of the driver: wrong data, which nothing outside the driver can tell; the guest's check saw them",
-    "io-error": "the same driver reported that a request had failed", "not-injected": "the injector found no place for it",
-    "emulator-died": "the emulator was killed by a signal: a bug of its device model",
+    "wrong-data": "the fault made a liar of the driver: wrong data, or frames that nobody understands, which nothing outside can tell; the check saw them",
+    "io-error": "the same driver reported that a request had failed, or answered with nonsense; or its card's connection broke", "not-injected": "the injector found no place for it",
+    "emulator-died": "the emulator was killed by a signal, or its main loop spins without end: a bug of its device model",
     "failed-request": "a request failed although the fault cannot have made the driver say so",
     "lost": "an acknowledged write is missing or data read were wrong after a fault that cannot cause it",
     "protocol": "a rule of the virtqueue was broken", "stuck": "something did not come to an end",

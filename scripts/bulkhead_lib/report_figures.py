@@ -44,7 +44,16 @@ def svg(figure, name):
     for found in sorted(names, key=len, reverse=True):
         body = body.replace(f'id="{found}"', f'id="{name}-{found}"').replace(f"#{found})", f"#{name}-{found})").replace(
             f'"#{found}"', f'"#{name}-{found}"')
-    return body.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
+    return _compact(body).replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
+
+
+def _compact(body):
+    """A quarter of the size: matplotlib writes a list of fonts for each word, and places to a millionth of a point."""
+    body = re.sub(r"(font: \S+) [^;\"]*", r"\1 sans-serif", body)
+    body = re.sub(r" transform=\"rotate\(-0 [^\"]*\"", "", body)
+    body = re.sub(r"(\d+\.\d)\d+", r"\1", body)
+    body = re.sub(r"<g id=\"[^\"]*\"/>", "", body)
+    return re.sub(r"\s*\n\s*", " ", body)
 
 
 def label(row):
@@ -90,7 +99,7 @@ def detectors(rows):
             if share:
                 axes.text(x + 0.5, y + 0.5, f"{share:.0f}" if share >= 1 else "<1", ha="center", va="center", fontsize=8,
                           color="white" if share > 70 else "black")
-    axes.set_xticks([x + 0.5 for x in range(len(columns))], columns)
+    axes.set_xticks([x + 0.5 for x in range(len(columns))], [column.replace("-", "-\n") for column in columns])
     axes.set_yticks([y + 0.5 for y in range(len(names))], names)
     axes.xaxis.tick_top()
     axes.invert_yaxis()
@@ -132,8 +141,9 @@ def distribution(rows, column, name, xlabel):
         value = percentile(values, percent)
         axes.axvline(value, color=LINE, linewidth=1.2, linestyle=("-", "--", ":")[step])
         # One below the other: where they are close they would cover each other.
-        axes.text(value, top * (1.24 - 0.1 * step), f" {text} {ms_text(value * 1000)}", color=LINE, fontsize=8, va="center",
-                  ha="right" if step == 2 and value > math.sqrt(values[0] * values[-1]) else "left")
+        axes.text(value, top * (1.24 - 0.1 * step), f" {text} {ms_text(value * 1000)} ", color=LINE, fontsize=8, va="center",
+                  ha="right" if step and value > math.sqrt(values[0] * values[-1]) else "left",
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
     axes.set_xlabel(f"{xlabel}, ms")
     axes.set_ylabel("faults")
     return svg(figure, name)

@@ -40,9 +40,9 @@ def _kind(name):
     """Classes of one kind use the same means."""
     if name in ("register", "hypercall-fuzz", "device-register"):
         return "hook"
-    if name in ("crash", "hang", "wild-write", "wild-dma", "garbage", "memory-exhausted", "during-recovery"):
+    if "interrupt" in name or name in ("crash", "hang", "wild-write", "wild-dma", "garbage", "memory-exhausted", "during-recovery", "slow-device"):
         return "armed"
-    return "interrupts" if "interrupt" in name or name == "slow-device" else name
+    return name
 
 
 @register("two-vms", "a fault in this driver VM and one in another at the same moment", corrupts=True, combines=True)
