@@ -152,6 +152,19 @@ static void a_flush_ends_beside_lost_slots(void **state)
     }
 }
 
+/* A command that never starts, as after a wrong list: the offer has 2 s, which a busy host halves. */
+static void what_never_ends_fits_into_the_time_for_an_offer(void **state)
+{
+    u64 before = now_us;
+
+    crash(1u << 9, 1u << 9);
+    hba.port[2].ci = 1u << 9;
+    started();
+    assert_true(now_us - before < 1000000);
+    assert_int_equal(hba.resets, 0);
+    read_all(~(1u << 9));
+}
+
 /* On silicon the controller says that the bus refused it, and a reset is what it wants. */
 static void a_bus_error_is_no_lost_slot(void **state)
 {
@@ -217,11 +230,16 @@ static void a_stash_that_makes_no_sense(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_restart_wants_the_same_disk),          TEST(a_predecessors_work_is_gone),
-        TEST_CRASH(commands_that_end_are_waited_for), TEST_CRASH(refused_commands_keep_their_slots),
-        TEST_CRASH(a_flush_ends_beside_lost_slots),   TEST_CRASH(errors_beside_lost_slots),
-        TEST_CRASH(a_bus_error_is_no_lost_slot),      TEST_CRASH(errors_beside_lost_slots),
-        TEST_CRASH(no_reset_touches_lost_slots),      TEST_CRASH(without_a_slot_the_device_is_broken),
+        TEST(a_restart_wants_the_same_disk),
+        TEST(a_predecessors_work_is_gone),
+        TEST_CRASH(commands_that_end_are_waited_for),
+        TEST_CRASH(refused_commands_keep_their_slots),
+        TEST_CRASH(a_flush_ends_beside_lost_slots),
+        TEST_CRASH(errors_beside_lost_slots),
+        TEST_CRASH(what_never_ends_fits_into_the_time_for_an_offer),
+        TEST_CRASH(a_bus_error_is_no_lost_slot),
+        TEST_CRASH(no_reset_touches_lost_slots),
+        TEST_CRASH(without_a_slot_the_device_is_broken),
         TEST_CRASH(a_stash_that_makes_no_sense),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
