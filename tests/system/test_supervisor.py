@@ -249,7 +249,7 @@ def rejuvenation_and_dependents(lab):
         finish_load(machine, command)
 
 
-STORM_KILLS, STORM_EVERY = 50, 0.1
+STORM_KILLS, STORM_EVERY = 30, 0.1
 
 
 @case
