@@ -24,7 +24,7 @@ OUTCOMES = {
     "wrong-data": False,  # from a driver that the fault made a liar: nothing outside the driver can tell
     "io-error": False,  # the same driver said of its own accord that a request had failed, or answered with nonsense
     "not-injected": False,  # the injector found no place for it
-    "emulator-died": False,  # killed by a signal, or its main loop spins: a bug of the emulator's device model
+    "emulator-died": False,  # killed by a signal: a bug of the emulator's device model
     "failed-request": True,  # a request failed although the driver was not made a liar
     "lost": True,  # an acknowledged write is missing, or read data were wrong, after a fault that cannot make them wrong
     "protocol": True,  # a rule of the virtqueue was broken: a request completed twice, or one that nobody made
