@@ -61,6 +61,12 @@ static const char *chain_add(struct chain *chain, const struct virtq_desc *desc,
     if (!add_u32(chain->readable_bytes + chain->writable_bytes, desc->len, &total))
         return "chain is longer than 4 GiB"; /* 2.7.5.1 */
     chain->segment[chain->count++] = (struct chain_segment){.gpa = desc->addr, .length = desc->len};
+    //@ assert kept: vm->ram_size == \at(vm->ram_size, Pre);
+    /*@ assert kept: \forall integer i; 0 <= i < chain->count - 1 ==>
+            chain->segment[i].gpa == \at(chain->segment[i].gpa, Pre) &&
+            chain->segment[i].length == \at(chain->segment[i].length, Pre); */
+    //@ assert appended: segment_holds(chain, vm, chain->count - 1);
+    //@ assert appended: \forall integer i; 0 <= i < chain->count ==> segment_holds(chain, vm, i);
     if (writable) {
         chain->writable_bytes += desc->len;
     } else {
