@@ -1,7 +1,8 @@
 /*
- * For Eva: what queue.c reads and writes in guest memory, byte by byte. The rings are exactly as large as virtqueue_enable()
- * asks vm_ram() for, for each size that it accepts from a device (a power of two, at most RING_TAGS); indices, features and
- * all that memory holds are anything. chain_walk() is left to WP; here its contract stands in for it.
+ * For Eva: what queue.c reads and writes in guest memory, byte by byte. The rings are exactly as large as
+ * virtqueue_enable() asks vm_ram() for, for each size that it accepts from a device (a power of two, at most
+ * RING_TAGS); indices, features and all that memory holds are anything. chain_walk() is left to WP; here its contract
+ * stands in for it.
  */
 #include "hv/relay/queue.c"
 
@@ -24,7 +25,8 @@ int main(void)
         vq.size = (u16)size;
         vq.desc = UNKNOWN(table, size * sizeof(struct virtq_desc));
         vq.avail = (void *)UNKNOWN(avail, sizeof(struct virtq_avail) + (size + 1) * sizeof(u16));
-        vq.used = (void *)UNKNOWN(used, sizeof(struct virtq_used) + size * sizeof(struct virtq_used_elem) + sizeof(u16));
+        vq.used =
+            (void *)UNKNOWN(used, sizeof(struct virtq_used) + size * sizeof(struct virtq_used_elem) + sizeof(u16));
         (void)virtqueue_next(&vq, &vm, &chain, &why);
         virtqueue_fill(&vq, (u16)any_u64(), (u32)any_u64());
         (void)virtqueue_publish(&vq);
