@@ -12,11 +12,11 @@ struct cursor {
 
 static u8 next_byte(struct cursor *cursor)
 {
-    if (cursor->status == OK && cursor->at == INSTRUCTION_MAX)
-        cursor->status = ERR_UNSUPPORTED;
-    if (cursor->status == OK && cursor->at >= cursor->available)
-        cursor->status = ERR_RANGE;
-    return cursor->status == OK ? cursor->bytes[cursor->at++] : 0;
+    if (cursor->status == OK && cursor->at < INSTRUCTION_MAX && cursor->at < cursor->available)
+        return cursor->bytes[cursor->at++];
+    if (cursor->status == OK)
+        cursor->status = cursor->at == INSTRUCTION_MAX ? ERR_UNSUPPORTED : ERR_RANGE;
+    return 0;
 }
 
 /* Little endian, sign-extended to 64 bits. */

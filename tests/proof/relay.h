@@ -17,12 +17,14 @@
   // [gpa, gpa + length) lies in the VM's RAM.
   predicate in_ram(struct vm *vm, integer gpa, integer length) = 0 <= gpa && gpa + length <= vm->ram_size;
 
+  predicate segment_holds(struct chain *c, struct vm *vm, integer i) =
+      c->segment[i].length > 0 && in_ram(vm, c->segment[i].gpa, c->segment[i].length);
+
   // What internal.h promises of a copied chain.
   predicate chain_holds(struct chain *c, struct vm *vm) =
       c->readable <= c->count <= RING_MAX_SEGMENTS &&
       c->readable_bytes + c->writable_bytes <= 0xffffffff &&
-      \forall integer i; 0 <= i < c->count ==>
-          c->segment[i].length > 0 && in_ram(vm, c->segment[i].gpa, c->segment[i].length);
+      \forall integer i; 0 <= i < c->count ==> segment_holds(c, vm, i);
 
   // The three parts of an enabled queue, in bytes (VirtIO 1.2 2.7).
   predicate queue_holds(struct virtqueue *vq) =

@@ -2,19 +2,11 @@
 #pragma once
 
 #include <__fc_builtin.h>
-#include <stdlib.h>
 
 #include "shared/lib/types.h"
 
-/* So many bytes, not one more, of any value. */
-static u8 *unknown(u64 bytes)
-{
-    char *at = malloc(bytes);
-    if (at == NULL)
-        abort();
-    Frama_C_make_unknown(at, bytes);
-    return (u8 *)at;
-}
+/* The last `bytes` bytes of an array, not one more, of any value. */
+#define UNKNOWN(array, bytes) (Frama_C_make_unknown((char *)(array), sizeof(array)), (array) + sizeof(array) - (bytes))
 
 static u64 any_u64(void)
 {
