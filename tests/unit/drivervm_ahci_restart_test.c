@@ -111,6 +111,17 @@ static void commands_that_end_are_waited_for(void **state)
     read_all(~0u);
 }
 
+/* Time in which nobody ran says nothing about a command. */
+static void a_busy_host_loses_no_slots(void **state)
+{
+    crash(0x00ff00ff, 0);
+    hba.away_us = 2 * DRAIN_US;
+    started();
+    hba.away_us = 0;
+    assert_int_equal(hba.resets, 1);
+    read_all(~0u);
+}
+
 static void refused_commands_keep_their_slots(void **state)
 {
     u32 lost = 1u << 0 | 1u << 17;
@@ -139,7 +150,7 @@ static void refused_commands_keep_their_slots(void **state)
 /* The lost slot forbids a reset, so the flush that the predecessor was waiting for must end by itself. */
 static void a_flush_ends_beside_lost_slots(void **state)
 {
-    static const u32 looks[] = {1, 900, 300000}; /* the last is beyond DRAIN_US */
+    static const u32 looks[] = {1, 900, 3000}; /* 0.1 ms apart: the last is beyond DRAIN_US */
 
     for (u32 i = 0; i < ARRAY_SIZE(looks); i++) {
         crash(1u << 9, 1u << 9);
@@ -233,6 +244,7 @@ int main(void)
         TEST(a_restart_wants_the_same_disk),
         TEST(a_predecessors_work_is_gone),
         TEST_CRASH(commands_that_end_are_waited_for),
+        TEST_CRASH(a_busy_host_loses_no_slots),
         TEST_CRASH(refused_commands_keep_their_slots),
         TEST_CRASH(a_flush_ends_beside_lost_slots),
         TEST_CRASH(errors_beside_lost_slots),

@@ -24,6 +24,7 @@ static struct {
     bool ncq, log_works, log_lies, stuck_reset, stuck_engine, busy_after_error, short_transfer;
     bool keeps_slots; /* like QEMU 7.2: clearing ST leaves PxSACT and PxCI as they are */
     bool ends_alone; /* queued commands end one by one while somebody looks: a predecessor's, nobody wants their data */
+    u64 away_us;     /* the host gives nobody a CPU for so long at each look at PxSACT */
     u32 lingers;     /* a predecessor's flush in PxCI: it ends after so many looks, whether the port runs or not */
     bool clears_failed; /* like QEMU 7.2: a failed plain command leaves PxCI */
     u64 bad_sector;
@@ -396,6 +397,7 @@ static u32 read_port(struct port *port, u32 offset)
     case PORT_SERR:
         return port->serr;
     case PORT_SACT:
+        now_us += hba.away_us;
         end_alone(port);
         return port->sact;
     case PORT_CI: /* a driver that polls sees its plain command end on the second look */

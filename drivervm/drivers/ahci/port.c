@@ -11,7 +11,11 @@
 /* The offer has 2 s. On a busy host the hypervisor's clock for that runs up to twice as fast as device_wait_more()'s.
  */
 #define DRAIN_SINGLE_US 800000u
-#define DRAIN_US 100000u /* no slot has moved for so long: none will (a busy host's disk may pause for less) */
+/* No slot has moved for so long of the time in which we ran: none will. A busy host's disk may pause for longer by the
+ * clock. */
+#define DRAIN_US 100000u
+/* Between two looks: each takes the lock in QEMU that the thread needs which lets commands end. */
+#define DRAIN_LOOK_US 100u
 
 u32 port_read(const struct ahci *ahci, u32 offset)
 {
@@ -47,21 +51,22 @@ status_t port_stop(const struct ahci *ahci)
  */
 u32 port_drain(const struct ahci *ahci, u32 known)
 {
-    struct device_wait wait = device_wait_begin(DRAIN_SINGLE_US);
-    u64 deadline = deadline_after(DRAIN_US);
-    u32 before = 0;
+    struct device_wait still = device_wait_begin(DRAIN_US);
+    u32 before = 0, patience = DRAIN_SINGLE_US / DRAIN_US;
 
     while (!(port_read(ahci, PORT_IS) & INT_ERRORS)) {
         u32 single = port_read(ahci, PORT_CI);
         u32 queued = port_read(ahci, PORT_SACT) & ~known;
+        bool more = device_wait_more(&still);
         /* One that is not queued, say a flush, must not meet our own in its slot, so it has time unless a reset ends
          * it. */
-        bool patient = device_wait_more(&wait) && single && (queued | known);
-        if ((single | queued) == 0 || (deadline_passed(deadline) && !patient))
+        if ((single | queued) == 0 || (!more && !(single && (queued | known) && --patience)))
             return queued;
-        if ((single | queued) != before)
-            deadline = deadline_after(DRAIN_US);
+        if (!more || (single | queued) != before)
+            still = device_wait_begin(DRAIN_US);
         before = single | queued;
+        for (u64 next = deadline_after(DRAIN_LOOK_US); !deadline_passed(next);)
+            __builtin_ia32_pause();
     }
     return 0;
 }
