@@ -22,14 +22,19 @@ static void build_start_tables(u8 *memory)
     gdt[2] = 0x00cf93000000ffffull;
 }
 
-/* Room for an image of `room` bytes. Frames are never given back: one that is too small is left behind, once a slot. */
+/*
+ * Room for an image of `room` bytes. Frames are never given back: a place that is too small is left behind, so the next
+ * one is for the largest, and that happens once a slot, however many images are sent.
+ */
 static status_t take_room(struct driver *driver, struct driver_image *image, u64 room)
 {
-    u64 count = room / PAGE_SIZE + 2; /* and a page of zeros */
     hpa_t at;
 
     if (image->memory && image->room >= room)
         return OK;
+    if (image->memory)
+        room = driver->vm->ram_size;
+    u64 count = room / PAGE_SIZE + 2; /* and a page of zeros */
     if (frames_alloc(count, 2 * PAGE_SIZE, &at) != OK)
         return ERR_NO_MEMORY;
     /*

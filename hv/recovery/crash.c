@@ -1,7 +1,7 @@
 /*
  * Crash reports: what a generation that failed has left, until the next one fails. Registers are kept when the VM has
  * been stopped (recovery.c); memory when the successor starts, page by page as its pristine image is put back
- * (core/driver.c), since most pages are as they were then, and a copy of all would cost more than the restart.
+ * (core/driver_image.c), since most pages are as they were then, and a copy of all would cost more than the restart.
  */
 #include "hv/core/driver.h"
 #include "hv/core/frames.h"

@@ -125,6 +125,18 @@ static void images_take_turns(void **state)
     assert_string_equal(driver.image.origin, "uploaded");
 }
 
+/* Each larger than all before: a slot takes memory anew once, however many come. */
+static void images_that_grow_take_memory_once(void **state)
+{
+    struct file file = make_file(0x11);
+    u64 first = (0x12000 + 0x16000) / PAGE_SIZE + 4, large = 2 * (RAM_SIZE / PAGE_SIZE + 2);
+    u64 frames = frames_free_count;
+
+    for (file.ph.paddr = TEXT; file.ph.paddr < 0x60000; file.ph.paddr += 0x4000)
+        assert_int_equal(load(&file, sizeof(file), "uploaded"), OK);
+    assert_int_equal(frames - frames_free_count, first + large);
+}
+
 static void what_is_refused_changes_nothing(void **state)
 {
     struct file good = make_file(0x11), file;
@@ -154,6 +166,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(an_image_is_what_the_vm_starts_with, setup, teardown),
         cmocka_unit_test_setup_teardown(images_take_turns, setup, teardown),
+        cmocka_unit_test_setup_teardown(images_that_grow_take_memory_once, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_refused_changes_nothing, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
