@@ -7,15 +7,14 @@ import hashlib
 import json
 import re
 import socket
-import struct
 import threading
 import time
 
 from . import paths
 from .guest_output import find_json
+from .pattern import SECTOR, SERVED_BYTES, served
 from .ui import Failure
 
-SECTOR = 512
 REGION = 512  # sectors; small, so that filling and the last check take little time
 REGIONS = 8  # faults between two comparisons with the image
 LOAD_SECONDS = 90  # longer than the guest waits before it calls a request lost
@@ -106,29 +105,10 @@ class BlockSamples:
 
 # ---- network ----
 
-PATTERN_BYTES = 262139  # what the guest's HTTP server repeats (guestos/kernel/net/net.h)
-MASK = (1 << 64) - 1
-STEP = 0x9E3779B97F4A7C15
-WORDS = SECTOR // 8
 QUIET_SECONDS = 15  # a transfer that stands for so long has ended
 FLOWING_BYTES = 65536
 FILE = "1024M"
 FILE_BYTES = 1 << 30
-
-
-def _mix64(x):
-    x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) & MASK
-    x = ((x ^ x >> 27) * 0x94D049BB133111EB) & MASK
-    return x ^ x >> 31
-
-
-def served_pattern():
-    """What the guest serves over and over (guestos/kernel/shell/pattern.h with seed 1)."""
-    parts = []
-    for sector in range(PATTERN_BYTES // SECTOR + 1):
-        state = _mix64(1 ^ _mix64(sector))
-        parts.append(struct.pack(f"<{WORDS}Q", sector, 0, *(_mix64((state + i * STEP) & MASK) for i in range(2, WORDS))))
-    return b"".join(parts)[:PATTERN_BYTES]
 
 
 class NetLoad:
@@ -141,7 +121,7 @@ class NetLoad:
 
     def __init__(self, port, quiet_seconds=QUIET_SECONDS):
         if not NetLoad._pattern:
-            NetLoad._pattern = served_pattern() * 2
+            NetLoad._pattern = served() * 2
         self.bytes = self.wrong = 0
         self.broken = ""  # why the transfer is over
         self.samples = []  # (time, bytes)
@@ -176,7 +156,7 @@ class NetLoad:
         return data
 
     def _take(self, data):
-        at = self.bytes % PATTERN_BYTES
+        at = self.bytes % SERVED_BYTES
         right = data == self._pattern[at:at + len(data)]
         with self.changed:
             self.bytes += len(data)

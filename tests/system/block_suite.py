@@ -12,9 +12,9 @@ import time
 
 from driver_suite import DETECTORS, canary_lives, check_cost, inject, judge, one_of_each, publish, stat, undisturbed
 from harness import MIB, check, check_load, driver, guest, manifest, qemu
-from pattern import SECTOR, wrong_sectors
 from bulkhead_lib import devices
 from bulkhead_lib.debug import qmp
+from bulkhead_lib.pattern import SECTOR, wrong_sectors
 
 VM = "blk0"
 BACKEND = f"{VM}-backend"

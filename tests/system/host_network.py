@@ -5,19 +5,17 @@ import subprocess
 import threading
 
 from bulkhead_lib.machine import die_with_parent
+from bulkhead_lib.pattern import SERVED_BYTES, served
 from harness import check, find_json
-from pattern import SECTOR, sector
 
 GATEWAY = "10.0.2.2"  # QEMU's user network; connections to it arrive at the host's 127.0.0.1
 ADDRESS = f"ifconfig 10.0.2.15/24 {GATEWAY} 10.0.2.3"
-PATTERN_BYTES = 262139  # guestos/kernel/net/net.h
 IPERF_SECONDS = 2
 
 
 def served_file(size):
     """What the guest serves as a file of `size` bytes."""
-    period = b"".join(sector(1, i) for i in range(PATTERN_BYTES // SECTOR + 1))[:PATTERN_BYTES]
-    return (period * (size // PATTERN_BYTES + 1))[:size]
+    return (served() * (size // SERVED_BYTES + 1))[:size]
 
 
 def counters(machine):

@@ -4,7 +4,7 @@ import hashlib
 
 from bare import BareMachine
 from harness import MIB, case, check, check_load, find_json, main
-from pattern import SECTOR, wrong_sectors
+from bulkhead_lib.pattern import SECTOR, wrong_sectors
 
 LABEL = "blk"
 TIMEOUT = 120

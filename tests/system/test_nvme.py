@@ -4,7 +4,7 @@ from block_suite import (BACKEND, NVME, VM, blocks_of_4_kib_work, disk_machine, 
                          write_and_compare)
 from driver_suite import canary_lives, inject
 from harness import MIB, case, check, main
-from pattern import SECTOR
+from bulkhead_lib.pattern import SECTOR
 
 LABEL = "nvme"
 TIMEOUT = 300

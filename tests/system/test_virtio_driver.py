@@ -17,7 +17,7 @@ from host_network import ADDRESS, counters, host_program, host_run, served_file
 from net_suite import BACKEND as NET_BACKEND
 from net_suite import VIRTIO_NET, VM as NET_VM
 from net_suite import answers, free_port, net_machine, transfers, user_network
-from pattern import SECTOR
+from bulkhead_lib.pattern import SECTOR
 
 LABEL = "virtio"
 TIMEOUT = 300

@@ -10,8 +10,8 @@ import random
 import time
 
 from harness import MIB, case, check, check_load, driver, faultlog, find_json, guest, main, manifest, qemu, sha256_file
-from pattern import SECTOR, wrong_sectors
 from bulkhead_lib.control import ControlError
+from bulkhead_lib.pattern import SECTOR, wrong_sectors
 from bulkhead_lib.ui import table
 
 LABEL = "vmx"

@@ -4,6 +4,7 @@ import multiprocessing
 import struct
 
 SECTOR = 512
+SERVED_BYTES = 262139  # what the guest's HTTP server repeats (guestos/kernel/net/net.h)
 WORDS = SECTOR // 8
 MASK = (1 << 64) - 1
 STEP = 0x9E3779B97F4A7C15
@@ -28,6 +29,11 @@ def sector(seed, number, generation=0):
         x = ((x ^ x >> 27) * 0x94D049BB133111EB) & MASK
         words.append(x ^ x >> 31)
     return PACK(*words)
+
+
+def served():
+    """What the guest's HTTP server sends over and over."""
+    return b"".join(sector(1, i) for i in range(SERVED_BYTES // SECTOR + 1))[:SERVED_BYTES]
 
 
 def _check(task):
