@@ -63,7 +63,9 @@ def _machine(o):
     thread = "single" if o.icount else "multi"
     args = ["-machine", o.machine, "-accel", f"tcg,thread={thread}", "-cpu", "max,-cx16"]
     if o.icount:
-        args += ["-icount", "shift=0,sleep=off"]
+        # A nanosecond an instruction. Only while no CPU has anything to do does time go on as the host's: without sleep, it would
+        # jump from timer to timer while the host reads a block.
+        args += ["-icount", "shift=0,sleep=on"]
     return args
 
 

@@ -108,7 +108,7 @@ def run_recovery(arguments):
         print_json({"what": "recovery", "accelerator": setting.accel, "cpus": setting.cpus, "iommu": setting.iommu,
                     "icount": setting.icount, "devices": entries, "failed": failed})
     else:
-        recovery.show(entries)
+        recovery.show(entries, setting.icount)
     for entry in failed:
         warn(f"{entry['device']}: {entry['error']}")
     return 1 if failed else 0
