@@ -46,10 +46,7 @@ static void print_line(const char *text)
 void loader_say(const char *fmt, ...)
 {
     char line[LINE_SIZE];
-    va_list args;
-    va_start(args, fmt);
-    bh_vsnprintf(line, sizeof(line), fmt, args);
-    va_end(args);
+    BH_FORMAT(line, sizeof(line), fmt);
     print_line(line);
 }
 
@@ -57,10 +54,7 @@ void loader_fail(const char *fmt, ...)
 {
     char line[LINE_SIZE] = "bulkhead: ";
     const size_t prefix = sizeof("bulkhead: ") - 1;
-    va_list args;
-    va_start(args, fmt);
-    bh_vsnprintf(line + prefix, sizeof(line) - prefix, fmt, args);
-    va_end(args);
+    BH_FORMAT(line + prefix, sizeof(line) - prefix, fmt);
     print_line(line);
     if (exit_port != 0)
         io_out8(exit_port, EXIT_BOOT_ERROR);

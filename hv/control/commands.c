@@ -15,11 +15,8 @@ static void (*sink)(const char *text);
 void answer(const char *fmt, ...)
 {
     char piece[PIECE_SIZE];
-    va_list args;
 
-    va_start(args, fmt);
-    (void)bh_vsnprintf(piece, sizeof(piece), fmt, args);
-    va_end(args);
+    BH_FORMAT(piece, sizeof(piece), fmt);
     sink(piece);
 }
 

@@ -12,15 +12,12 @@ static u64 last; /* sequence number of the newest; its slot is last % EVENT_LOG_
 void event_add(enum event_kind kind, u32 vm, const char *fmt, ...)
 {
     struct event *event = &ring[++last % EVENT_LOG_SIZE];
-    va_list args;
 
     event->sequence = last;
     event->tsc = tsc_now();
     event->vm = vm;
     event->kind = kind;
-    va_start(args, fmt);
-    (void)bh_vsnprintf(event->text, sizeof(event->text), fmt, args);
-    va_end(args);
+    BH_FORMAT(event->text, sizeof(event->text), fmt);
 }
 
 const struct event *event_get(u64 sequence)

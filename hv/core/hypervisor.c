@@ -59,11 +59,8 @@ void hv_log(const char *fmt, ...)
     char line[LINE_SIZE];
     u64 us = time_us();
     int text = bh_snprintf(line, sizeof(line), "[hv %5lu.%06lu] ", us / 1000000, us % 1000000);
-    va_list args;
 
-    va_start(args, fmt);
-    bh_vsnprintf(line + text, sizeof(line) - (size_t)text, fmt, args);
-    va_end(args);
+    BH_FORMAT(line + text, sizeof(line) - (size_t)text, fmt);
     console_line(line);
     event_add(EVENT_LOG, EVENT_NO_VM, "%s", line + text);
 }
@@ -99,11 +96,8 @@ void machine_end(enum machine_end how)
 void panic(const char *fmt, ...)
 {
     char text[LINE_SIZE];
-    va_list args;
 
-    va_start(args, fmt);
-    bh_vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
+    BH_FORMAT(text, sizeof(text), fmt);
     if (!__atomic_exchange_n(&panicking, true, __ATOMIC_SEQ_CST)) {
         stop_other_cpus();
         console_line("bulkhead: PANIC:");
@@ -117,11 +111,8 @@ void boot_fail(const char *fmt, ...)
 {
     char line[LINE_SIZE];
     int text = bh_snprintf(line, sizeof(line), "bulkhead: ");
-    va_list args;
 
-    va_start(args, fmt);
-    bh_vsnprintf(line + text, sizeof(line) - (size_t)text, fmt, args);
-    va_end(args);
+    BH_FORMAT(line + text, sizeof(line) - (size_t)text, fmt);
     console_line(line);
     machine_end(MACHINE_BOOT_ERROR);
 }

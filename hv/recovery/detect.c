@@ -51,7 +51,6 @@ void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u6
     struct recovery *recovery = &driver->recovery;
     struct fault_record *record = &recovery->current;
     bool runs = driver->state == DRIVER_STARTING || driver->state == DRIVER_RUNNING;
-    va_list args;
 
     /* One fault often shows in several places; the first one names the cause. A VM that does not run cannot be at
      * fault, but the operator may want it to run. */
@@ -72,9 +71,7 @@ void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u6
         .t_injected = recovery->inject_time,
         .t_detect = tsc_now(),
     };
-    va_start(args, fmt);
-    (void)bh_vsnprintf(record->text, sizeof(record->text), fmt, args);
-    va_end(args);
+    BH_FORMAT(record->text, sizeof(record->text), fmt);
     /* An injection that was armed only has not happened: then this fault is a real one. */
     if (recovery->inject_time != 0)
         (void)str_copy(record->injected, sizeof(record->injected), recovery->inject_name);

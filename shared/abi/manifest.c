@@ -43,12 +43,9 @@ static struct quote quote(struct slice slice)
 
 static status_t PRINTF_LIKE(3, 4) fail(struct parser *parser, u32 line, const char *fmt, ...)
 {
-    va_list args;
 
     parser->error->line = line;
-    va_start(args, fmt);
-    bh_vsnprintf(parser->error->message, sizeof(parser->error->message), fmt, args);
-    va_end(args);
+    BH_FORMAT(parser->error->message, sizeof(parser->error->message), fmt);
     return ERR_FORMAT;
 }
 

@@ -5,12 +5,9 @@
 
 static status_t PRINTF_LIKE(3, 4) fail(struct manifest_error *error, u32 line, const char *fmt, ...)
 {
-    va_list args;
 
     error->line = line;
-    va_start(args, fmt);
-    bh_vsnprintf(error->message, sizeof(error->message), fmt, args);
-    va_end(args);
+    BH_FORMAT(error->message, sizeof(error->message), fmt);
     return ERR_FORMAT;
 }
 

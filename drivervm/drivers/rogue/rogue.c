@@ -17,11 +17,8 @@ static const struct rogue_attempt *attempt; /* of this generation; NULL: none */
 void rogue_say(const char *format, ...)
 {
     char text[TEXT_SIZE];
-    va_list args;
 
-    va_start(args, format);
-    (void)bh_vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
+    BH_FORMAT(text, sizeof(text), format);
     log_line("rogue: %s: %s", attempt->name, text);
 }
 

@@ -12,11 +12,8 @@ static const u16 null_selector;
 const char *case_wrong(const char *format, ...)
 {
     static char text[WRONG_SIZE];
-    va_list args;
 
-    va_start(args, format);
-    bh_vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
+    BH_FORMAT(text, sizeof(text), format);
     return text;
 }
 
