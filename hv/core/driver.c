@@ -74,6 +74,8 @@ static void exchange_memory(struct driver *driver)
 void driver_start(struct driver *driver)
 {
     struct vm *vm = driver->vm;
+    const struct vcpu_start start = {
+        .long64 = true, .entry = driver->image.entry, .cr3 = DRIVER_PML4_ADDRESS, .gdt = DRIVER_GDT_ADDRESS};
 
     /* Nothing is prepared where it was all the last one's, nor from another image. */
     if (!driver->config->spare || driver->image.memory != driver->running.memory)
@@ -88,7 +90,7 @@ void driver_start(struct driver *driver)
     driver->started = tsc_now();
     driver->entered = 0;
     driver->run_before = vm->vcpu.run_ticks;
-    vendor->reset_long64(&vm->vcpu, driver->running.entry, vm->ram_size, DRIVER_PML4_ADDRESS, DRIVER_GDT_ADDRESS);
+    vendor->reset(&vm->vcpu, &start);
     vm->vcpu.regs = driver->running.regs;
     vm->vcpu.state = VCPU_BLOCKED;
     vcpu_wake(&vm->vcpu);

@@ -74,8 +74,7 @@ status_t pvh_load(struct vm *vm, const char **why)
         memcpy(ram + elf.segment[i].paddr, (const u8 *)platform->image + elf.segment[i].offset,
                elf.segment[i].file_size);
     write_start_info(vm, (struct pvh_page *)(ram + PVH_AREA));
-    memset(&vm->vcpu.regs, 0, sizeof(vm->vcpu.regs));
-    vendor->reset_protected32(&vm->vcpu, elf.pvh_entry);
+    vendor->reset(&vm->vcpu, &(struct vcpu_start){.entry = elf.pvh_entry});
     vm->vcpu.regs.rbx = PVH_AREA;
     return OK;
 }

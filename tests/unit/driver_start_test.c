@@ -49,14 +49,16 @@ static struct vm vm, guest;
 static struct driver driver;
 struct vm *main_guest = &guest;
 
-static void fake_reset(struct vcpu *vcpu, u64 rip, u64 rsp, u64 cr3, u64 gdt)
+static void fake_reset(struct vcpu *vcpu, const struct vcpu_start *start)
 {
-    assert_int_equal(rip, entry);
-    assert_int_equal(rsp, RAM_SIZE);
-    vcpu->regs = (struct vcpu_registers){.rsp = rsp};
+    assert_true(start->long64);
+    assert_int_equal(start->entry, entry);
+    assert_int_equal(start->cr3, DRIVER_PML4_ADDRESS);
+    assert_int_equal(start->gdt, DRIVER_GDT_ADDRESS);
+    vcpu->regs = (struct vcpu_registers){0};
     vcpu->rip = entry;
 }
-static const struct vcpu_vendor fake_vendor = {.reset_long64 = fake_reset};
+static const struct vcpu_vendor fake_vendor = {.reset = fake_reset};
 const struct vcpu_vendor *vendor = &fake_vendor;
 
 void vcpu_wake(struct vcpu *vcpu)
@@ -189,6 +191,7 @@ static void each_start_is_the_same(void **state)
     restart();
     assert_pristine();
     assert_int_equal(vm.vcpu.state, VCPU_RUNNABLE);
+    assert_int_equal(vm.vcpu.regs.rsp, RAM_SIZE);
     assert_int_equal(vm.vcpu.regs.rdi, DRIVER_INFO_ADDRESS);
     assert_int_equal(((struct driver_info *)hpa_to_ptr(driver.info_page))->generation, 2);
 }

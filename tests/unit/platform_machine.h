@@ -20,7 +20,7 @@ static struct {
     struct manifest_vm config;
     u8 *ram;
     u32 wakes, kicks, stops;
-    u64 entry; /* of the last reset_protected32() */
+    u64 entry; /* of the last reset() */
     u8 output[64];
     u32 output_length;
     const char *failed;
@@ -73,12 +73,13 @@ void vcpu_stop(struct vcpu *vcpu)
     machine.stops++;
     vcpu->state = VCPU_STOPPED;
 }
-static void reset_protected32(struct vcpu *vcpu, u64 entry)
+static void reset(struct vcpu *vcpu, const struct vcpu_start *start)
 {
+    assert_false(start->long64);
     memset(&vcpu->regs, 0, sizeof(vcpu->regs));
-    machine.entry = entry;
+    machine.entry = start->entry;
 }
-static const struct vcpu_vendor machine_vendor = {.name = "fake", .reset_protected32 = reset_protected32};
+static const struct vcpu_vendor machine_vendor = {.name = "fake", .reset = reset};
 const struct vcpu_vendor *vendor = &machine_vendor;
 
 void event_add(enum event_kind kind, u32 vm, const char *fmt, ...)

@@ -37,6 +37,12 @@ enum guest_register {
 #define CHECK_ENTRIES true
 #endif
 
+/* 64-bit flat with paging (GDT with null, code, data at gdt), or 32-bit flat without; then all but the entry is 0. */
+struct vcpu_start {
+    bool long64;
+    u64 entry, cr3, gdt;
+};
+
 struct vcpu_vendor {
     const char *name; /* "svm" */
     const char *description;
@@ -51,10 +57,8 @@ struct vcpu_vendor {
     /* The vendor's part of a new vCPU; its VM's nested table exists. Boot. ERR_NO_SPACE. */
     status_t (*create)(struct vcpu *vcpu);
 
-    /* Start states: 64-bit flat with paging (GDT with null, code, data at gdt), or 32-bit flat without paging. General
-     * registers are zeroed. */
-    void (*reset_long64)(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt);
-    void (*reset_protected32)(struct vcpu *vcpu, u64 entry);
+    /* To a start state; general registers are zeroed. */
+    void (*reset)(struct vcpu *vcpu, const struct vcpu_start *start);
 
     /* The next entry shall end when the TSC reaches this. False, or NULL: the CPU has no such timer. */
     bool (*set_deadline)(struct vcpu *vcpu, u64 tsc);

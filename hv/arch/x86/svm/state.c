@@ -12,47 +12,33 @@
 #define PAT_RESET 0x0007040600070406ull
 
 /* What is not named here is 0, like the IDT's limit: an exception before the guest has an IDT ends in a shutdown. */
-static void reset_common(struct vcpu *vcpu, u64 entry, u16 code_attributes)
+void svm_reset(struct vcpu *vcpu, const struct vcpu_start *start)
 {
     struct svm_vmcb *vmcb = svm_of(vcpu)->vmcb;
     const struct svm_segment data = {.selector = 0x10, .attributes = SEGMENT_DATA, .limit = 0xffffffff};
 
     memset(&vmcb->es, 0, sizeof(*vmcb) - offsetof(struct svm_vmcb, es));
-    vmcb->cs = (struct svm_segment){.selector = 0x08, .attributes = code_attributes, .limit = 0xffffffff};
+    vmcb->cs = (struct svm_segment){
+        .selector = 0x08, .attributes = start->long64 ? SEGMENT_CODE64 : SEGMENT_CODE32, .limit = 0xffffffff};
     vmcb->ds = vmcb->es = vmcb->ss = vmcb->fs = vmcb->gs = data;
     vmcb->tr = (struct svm_segment){.attributes = SEGMENT_TSS, .limit = 0xffff};
     vmcb->ldtr = (struct svm_segment){.attributes = SEGMENT_LDT, .limit = 0xffff};
+    vmcb->gdtr = (struct svm_segment){.limit = start->long64 ? 23 : 0, .base = start->gdt};
     vmcb->dr6 = 0xffff0ff0;
     vmcb->dr7 = 0x400;
     vmcb->pat = PAT_RESET;
-    vmcb->cr0 = CR0_PE | CR0_ET | CR0_NE;
-    vmcb->efer = EFER_SVME; /* VMRUN demands it */
+    vmcb->cr0 = CR0_PE | CR0_ET | CR0_NE | (start->long64 ? CR0_WP | CR0_PG : 0);
+    vmcb->cr3 = start->cr3;
+    vmcb->cr4 = start->long64 ? CR4_PAE : 0;
+    vmcb->efer = EFER_SVME /* VMRUN demands it */ | (start->long64 ? EFER_LME | EFER_LMA | EFER_NXE : 0);
     vmcb->interrupt_shadow = 0;
     vmcb->int_control = SVM_V_INTR_MASKING;
     svm_of(vcpu)->nmi = NMI_NONE;
-    vcpu_reset(vcpu, entry);
-}
-
-void svm_reset_long64(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt)
-{
-    struct svm_vmcb *vmcb = svm_of(vcpu)->vmcb;
-
-    reset_common(vcpu, entry, SEGMENT_CODE64);
-    vmcb->gdtr = (struct svm_segment){.limit = 23, .base = gdt};
-    vmcb->cr0 |= CR0_WP | CR0_PG;
-    vmcb->cr3 = cr3;
-    vmcb->cr4 = CR4_PAE;
-    vmcb->efer |= EFER_LME | EFER_LMA | EFER_NXE;
-    vcpu->regs.rsp = rsp;
-    /* Nothing is injected into such a VM, so its IF means nothing: physical interrupts go by the host's (APM
+    vcpu_reset(vcpu, start->entry);
+    /* Nothing is injected into a driver VM, so its IF means nothing: physical interrupts go by the host's (APM
      * 2 15.21.1). But Bochs 2.7 loads RFLAGS before it is in guest mode, and a cleared IF then keeps them from a VM
      * that spins. */
-    vcpu->rflags |= RFLAGS_IF;
-}
-
-void svm_reset_protected32(struct vcpu *vcpu, u64 entry)
-{
-    reset_common(vcpu, entry, SEGMENT_CODE32);
+    vcpu->rflags |= start->long64 ? RFLAGS_IF : 0;
 }
 
 #define FIELD(name) offsetof(struct svm_vmcb, name)

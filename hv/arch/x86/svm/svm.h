@@ -27,7 +27,6 @@ void svm_decode_exit(struct vcpu *vcpu, struct vcpu_exit *exit);
 u32 svm_intercepts(u32 word);
 
 /* state.c: start states, MSRs and control registers that live in the VMCB. */
-void svm_reset_long64(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt);
-void svm_reset_protected32(struct vcpu *vcpu, u64 entry);
+void svm_reset(struct vcpu *vcpu, const struct vcpu_start *start);
 u64 svm_read(struct vcpu *vcpu, enum guest_register reg);
 void svm_write(struct vcpu *vcpu, enum guest_register reg, u64 value);

@@ -95,7 +95,7 @@ static void write_segment(u32 n, u16 selector, u32 access, u32 limit)
     vmcs_write(SEGMENT(VMCS_GUEST_ES_BASE, n), 0);
 }
 
-static void write_segments(const struct vmx_start *start)
+static void write_segments(const struct vcpu_start *start)
 {
     for (u32 n = ES; n <= GS; n++)
         write_segment(n, 0x10, ACCESS_DATA, 0xffffffff);
@@ -109,7 +109,7 @@ static void write_segments(const struct vmx_start *start)
 void vmx_write_start_state(struct vcpu *vcpu)
 {
     struct vmx_vcpu *vmx = vmx_of(vcpu);
-    const struct vmx_start *start = &vmx->start;
+    const struct vcpu_start *start = &vmx->start;
     u64 cr0 = CR0_PE | CR0_ET | CR0_NE | (start->long64 ? CR0_WP | CR0_PG : 0);
 
     for (u32 i = 0; i < ARRAY_SIZE(zeros); i++)
@@ -134,24 +134,14 @@ void vmx_write_start_state(struct vcpu *vcpu)
 }
 
 /* On any CPU: the VMCS may be another one's current one, so what is to be written waits for vmx_use(). */
-static void reset(struct vcpu *vcpu, const struct vmx_start *start)
+void vmx_reset(struct vcpu *vcpu, const struct vcpu_start *start)
 {
     struct vmx_vcpu *vmx = vmx_of(vcpu);
 
     vmx->start = *start;
+    vmx->starts = true;
     vmx->windows = vmx->interruptibility = 0;
     vcpu_reset(vcpu, start->entry);
-}
-
-void vmx_reset_long64(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt)
-{
-    reset(vcpu, &(struct vmx_start){.pending = true, .long64 = true, .entry = entry, .cr3 = cr3, .gdt = gdt});
-    vcpu->regs.rsp = rsp;
-}
-
-void vmx_reset_protected32(struct vcpu *vcpu, u64 entry)
-{
-    reset(vcpu, &(struct vmx_start){.pending = true, .entry = entry});
 }
 
 /* ---- registers ---- */

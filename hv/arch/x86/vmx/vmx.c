@@ -143,8 +143,8 @@ struct vmx_vcpu *vmx_use(struct vcpu *vcpu)
     if (!vmx->prepared)
         vmx_write_fixed_fields(vcpu);
     vmx->prepared = true;
-    if (vmx->start.pending) {
-        vmx->start.pending = false;
+    if (vmx->starts) {
+        vmx->starts = false;
         vmx_write_start_state(vcpu);
     }
     return vmx;
@@ -257,8 +257,7 @@ const struct vcpu_vendor vcpu_vendor_vmx = {
     .missing = vmx_missing,
     .cpu_init = vmx_cpu_init,
     .create = vmx_create,
-    .reset_long64 = vmx_reset_long64,
-    .reset_protected32 = vmx_reset_protected32,
+    .reset = vmx_reset,
     .set_deadline = vmx_set_deadline,
     .enter = vmx_enter,
     .explain = vmx_explain,

@@ -25,19 +25,14 @@ const char *vmx_controls_compute(const struct vmx_capabilities *caps, struct vmx
 /* MSRs that neither entry nor exit switches and the hypervisor does not use: theirs is the vCPU that ran here last. */
 #define VMX_SWITCHED (GUEST_KERNEL_GS_BASE - GUEST_STAR + 1)
 
-/* A start state that waits for the vCPU's own CPU. */
-struct vmx_start {
-    bool pending, long64;
-    u64 entry, cr3, gdt;
-};
-
 struct vmx_vcpu {
     hpa_t vmcs;
     u16 vpid;
     bool prepared; /* the fields that never change are written */
     bool launched;
     bool dumped;
-    struct vmx_start start;
+    bool starts; /* a start state waits for the vCPU's own CPU: */
+    struct vcpu_start start;
     u64 switched[VMX_SWITCHED], cr2; /* while another vCPU is loaded */
     u64 deadline;                    /* TSC */
     u32 windows;                     /* of the primary controls, for one entry */
@@ -72,8 +67,7 @@ void vmx_decode_exit(struct vcpu *vcpu, struct vcpu_exit *exit);
 /* state.c: the VMCS at its start, registers. The VMCS is current, but for the resets. */
 void vmx_write_fixed_fields(struct vcpu *vcpu);
 void vmx_write_start_state(struct vcpu *vcpu);
-void vmx_reset_long64(struct vcpu *vcpu, u64 entry, u64 rsp, u64 cr3, u64 gdt);
-void vmx_reset_protected32(struct vcpu *vcpu, u64 entry);
+void vmx_reset(struct vcpu *vcpu, const struct vcpu_start *start);
 u64 vmx_read(struct vcpu *vcpu, enum guest_register reg);
 void vmx_write(struct vcpu *vcpu, enum guest_register reg, u64 value);
 void vmx_switch_registers(struct vmx_vcpu *from, struct vmx_vcpu *to);
