@@ -9,6 +9,7 @@
  */
 #include "hv/core/hypervisor.h"
 #include "hv/relay/internal.h"
+#include "shared/lib/checked.h"
 #include "shared/lib/string.h"
 
 void grants_create(struct relay *relay)
@@ -16,10 +17,8 @@ void grants_create(struct relay *relay)
     struct grants *grants = &relay->grants;
     const struct manifest_vm *config = relay->driver->config;
     grants->strict = config->grants == MANIFEST_GRANTS_STRICT;
-    grants->capacity = config->grant_pages;
     grants->page_count = main_guest->ram_size / PAGE_SIZE;
-    if (grants->capacity > grants->page_count)
-        grants->capacity = (u32)grants->page_count;
+    grants->capacity = (u32)min_u64(config->grant_pages, grants->page_count);
     grants->stale_first = ~0ull;
     u64 bytes = PAGE_UP(grants->page_count * sizeof(struct grant) + grants->capacity * sizeof(u32));
     grants->page = boot_frames(bytes / PAGE_SIZE, "grants");
@@ -28,10 +27,8 @@ void grants_create(struct relay *relay)
 
 static void mark_stale(struct grants *grants, u64 first, u64 last)
 {
-    if (first < grants->stale_first)
-        grants->stale_first = first;
-    if (last > grants->stale_last)
-        grants->stale_last = last;
+    grants->stale_first = min_u64(grants->stale_first, first);
+    grants->stale_last = max_u64(grants->stale_last, last);
 }
 
 static void flush_stale(struct relay *relay)

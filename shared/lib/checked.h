@@ -1,4 +1,4 @@
-/* Checked arithmetic for sizes that a peer supplies. Each returns false on overflow and leaves *out alone. */
+/* Arithmetic for sizes that a peer supplies. What can overflow returns false then, and leaves *out alone. */
 #pragma once
 
 #include "shared/lib/types.h"
@@ -28,6 +28,21 @@ NODISCARD static inline bool add_u32(u32 a, u32 b, u32 *out)
         return false;
     *out = sum;
     return true;
+}
+
+static inline u32 min_u32(u32 a, u32 b)
+{
+    return a < b ? a : b;
+}
+
+static inline u64 min_u64(u64 a, u64 b)
+{
+    return a < b ? a : b;
+}
+
+static inline u64 max_u64(u64 a, u64 b)
+{
+    return a > b ? a : b;
 }
 
 /* True when [at, at + len) lies inside [base, base + size); len 0 counts as inside when at does. */

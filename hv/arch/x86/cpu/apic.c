@@ -5,6 +5,7 @@
 #include "hv/arch/x86/paging/paging.h"
 #include "hv/core/hypervisor.h"
 #include "shared/acpi/tables.h"
+#include "shared/lib/checked.h"
 #include "shared/x86/apic.h"
 #include "shared/x86/io.h"
 
@@ -106,10 +107,9 @@ void apic_timer_arm(u64 deadline)
         apic_write(APIC_TIMER_INITIAL, 0);
         return;
     }
-    u64 ticks = deadline > now ? deadline - now : 0;
-    if (ticks > tsc_khz * 1000) /* a second at most: the run loop arms again */
-        ticks = tsc_khz * 1000;
+    /* A second at most: the run loop arms again. */
+    u64 ticks = min_u64(deadline > now ? deadline - now : 0, tsc_khz * 1000);
     u64 counts = (u64)(((unsigned __int128)ticks * timer_per_tsc_q32) >> 32) + 1;
     apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
-    apic_write(APIC_TIMER_INITIAL, counts > 0xffffffff ? 0xffffffff : (u32)counts);
+    apic_write(APIC_TIMER_INITIAL, (u32)min_u64(counts, 0xffffffff));
 }

@@ -1,6 +1,7 @@
 /* Walks of a guest's own page tables (APM 2 5.3): everything read here is the guest's and may change under us. */
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/arch/x86/vendor.h"
+#include "shared/lib/checked.h"
 #include "shared/x86/paging.h"
 
 /* Without paging, or through the four levels of long mode: a kernel that reaches for devices has one or the other. */
@@ -33,9 +34,7 @@ u32 vcpu_fetch(struct vcpu *vcpu, u64 va, void *out, u32 len)
 
     while (done < len) {
         u64 at = va + done;
-        u32 chunk = (u32)(PAGE_SIZE - (at & PAGE_MASK));
-        if (chunk > len - done)
-            chunk = len - done;
+        u32 chunk = min_u32((u32)(PAGE_SIZE - (at & PAGE_MASK)), len - done);
         if (vcpu_translate(vcpu, at, &gpa) != OK || vm_read(vcpu->vm, gpa, (u8 *)out + done, chunk) != OK)
             break;
         done += chunk;

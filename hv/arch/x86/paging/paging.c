@@ -4,6 +4,7 @@
 #include "hv/arch/x86/cpu/registers.h"
 #include "hv/core/hypervisor.h"
 #include "hv/core/page_table.h"
+#include "shared/lib/checked.h"
 
 #define DEVICE_BASE 0xffffa00000000000ull
 #define STACK_BASE 0xffffb00000000000ull
@@ -77,12 +78,10 @@ static status_t map_ram(const struct boot_info *boot)
 
     for (u32 i = 0; status == OK && i < boot->memory_count; i++) {
         const struct boot_memory *m = &boot->memory[i];
-        u64 from = m->base & ~(MIB(2) - 1);
+        u64 from = max_u64(m->base & ~(MIB(2) - 1), done);
         u64 to = (m->base + m->size + MIB(2) - 1) & ~(MIB(2) - 1);
         if (m->kind == BOOT_MEMORY_RESERVED || to <= done)
             continue;
-        if (from < done)
-            from = done;
         if (from <= hole && hole < to) {
             status = map_direct(from, hole);
             from = hole_end;
