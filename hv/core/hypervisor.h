@@ -54,5 +54,15 @@ static inline void delay_us(u64 us)
     for (u64 end = tsc_now() + tsc_from_us(us); tsc_now() < end;)
         __builtin_ia32_pause();
 }
+/* Busy waiting for a condition; false: it did not come within that time. The clock first, then the look: there is
+ * always one after the end, however long we did not run. */
+#define WAIT_UNTIL(condition, us)                                                                                      \
+    ({                                                                                                                 \
+        u64 now_ = tsc_now(), end_ = now_ + tsc_from_us(us);                                                           \
+        bool came_;                                                                                                    \
+        for (; !(came_ = (condition)) && now_ < end_; now_ = tsc_now())                                                \
+            __builtin_ia32_pause();                                                                                    \
+        came_;                                                                                                         \
+    })
 /* Microseconds since the hypervisor was entered. */
 u64 time_us(void);

@@ -42,14 +42,8 @@ void unit_write64(u32 offset, u64 value)
 
 static void wait_register(u32 offset, u32 mask, u32 wanted)
 {
-    u64 end = tsc_now() + tsc_from_us(ANSWER_WAIT_US);
-
-    /* The clock first, then the register: there is always a look after the end, however long we did not run. */
-    for (u64 now = tsc_now(); (unit_read32(offset) & mask) != wanted; now = tsc_now()) {
-        if (now >= end)
-            panic("VT-d unit at 0x%lx: register 0x%x stays 0x%x", iommu_unit.base, offset, unit_read32(offset));
-        __builtin_ia32_pause();
-    }
+    if (!WAIT_UNTIL((unit_read32(offset) & mask) == wanted, ANSWER_WAIT_US))
+        panic("VT-d unit at 0x%lx: register 0x%x stays 0x%x", iommu_unit.base, offset, unit_read32(offset));
 }
 
 void unit_command(u32 bit, bool on)
@@ -73,19 +67,16 @@ void unit_publish(const void *at, u64 size)
 /* The queue is empty between calls: each descriptor is followed by one to wait for, and that is sat out. */
 void unit_invalidate(struct vtd_entry descriptor)
 {
-    u64 end = tsc_now() + tsc_from_us(ANSWER_WAIT_US);
-
     queue[queue_tail] = descriptor;
     queue[queue_tail + 1] = vtd_wait(ptr_to_hpa((const void *)queue_done), ++queue_number);
     queue_tail = (queue_tail + 2) % QUEUE_ENTRIES;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     unit_write64(VTD_QUEUE_TAIL, queue_tail * sizeof(struct vtd_entry));
-    for (u64 now = tsc_now(); *queue_done != queue_number; now = tsc_now()) {
-        if ((unit_read32(VTD_FAULT_STATUS) & FAULT_STATUS_QUEUE) || now >= end)
-            panic("VT-d unit at 0x%lx: invalidation failed, fault status 0x%x", iommu_unit.base,
-                  unit_read32(VTD_FAULT_STATUS));
-        __builtin_ia32_pause();
-    }
+    (void)WAIT_UNTIL(*queue_done == queue_number || (unit_read32(VTD_FAULT_STATUS) & FAULT_STATUS_QUEUE),
+                     ANSWER_WAIT_US);
+    if (*queue_done != queue_number)
+        panic("VT-d unit at 0x%lx: invalidation failed, fault status 0x%x", iommu_unit.base,
+              unit_read32(VTD_FAULT_STATUS));
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
 }
 

@@ -9,20 +9,6 @@
 const char *const pci_reset_name[] = {
     [PCI_RESET_NONE] = "none", [PCI_RESET_FLR] = "flr", [PCI_RESET_BUS] = "bus", [PCI_RESET_DRIVER] = "driver"};
 
-/* Read until (value & mask) == wanted for the first `us` microseconds, with a look after them; false: it did not come.
- */
-static bool poll(const struct pci_device *dev, u32 offset, u32 width, u32 mask, u32 wanted, u64 us)
-{
-    u64 end = tsc_now() + tsc_from_us(us);
-
-    for (u64 now = tsc_now(); (pci_read(dev, offset, width) & mask) != wanted; now = tsc_now()) {
-        if (now >= end)
-            return false;
-        __builtin_ia32_pause();
-    }
-    return true;
-}
-
 /* Is the device the only one that a reset of its bus would hit? A bridge would take its own bus along. */
 static bool alone_on_bus(const struct pci_device *dev)
 {
@@ -43,7 +29,9 @@ enum pci_reset_kind pci_reset_kind(const struct pci_device *dev)
 
 static void reset_function(const struct pci_device *dev)
 {
-    (void)poll(dev, dev->cap_express + EXPRESS_DEVICE_STATUS, 2, EXPRESS_STATUS_PENDING, 0, PENDING_WAIT_US);
+    u32 status = dev->cap_express + EXPRESS_DEVICE_STATUS;
+
+    (void)WAIT_UNTIL(!(pci_read(dev, status, 2) & EXPRESS_STATUS_PENDING), PENDING_WAIT_US);
     pci_update(dev, dev->cap_express + EXPRESS_DEVICE_CONTROL, 0, EXPRESS_CONTROL_FLR);
 }
 
@@ -80,7 +68,7 @@ enum pci_reset_kind pci_reset_device(struct pci_device *dev)
     else if (kind == PCI_RESET_BUS)
         reset_bus(dev->bridge);
     /* Until it is ready, reads give all ones, or the retry status 1 (PCIe 5.0 2.3.2). */
-    if (!poll(dev, PCI_VENDOR, 2, 0xffff, dev->vendor, ANSWER_WAIT_US)) {
+    if (!WAIT_UNTIL(pci_read(dev, PCI_VENDOR, 2) == dev->vendor, ANSWER_WAIT_US)) {
         hv_log("pci " BDF_FORMAT ": no answer after reset (%s)", BDF_PARTS(dev->bdf), pci_reset_name[kind]);
         return PCI_RESET_NONE;
     }

@@ -63,9 +63,7 @@ static status_t start_one(struct cpu *cpu, u64 page)
     __atomic_store_n(&starting, cpu, __ATOMIC_RELEASE);
     apic_start_cpu(cpu->apic_id, (u8)(page / PAGE_SIZE));
 
-    u64 end = rdtsc() + tsc_from_us(ARRIVAL_MAX_US);
-    while (__atomic_load_n(&starting, __ATOMIC_ACQUIRE) && rdtsc() < end)
-        cpu_pause();
+    (void)WAIT_UNTIL(!__atomic_load_n(&starting, __ATOMIC_ACQUIRE), ARRIVAL_MAX_US);
     if (__atomic_exchange_n(&starting, NULL, __ATOMIC_ACQ_REL))
         return ERR_TIMEOUT;
     while (!__atomic_load_n(&cpu->online, __ATOMIC_ACQUIRE))
