@@ -5,7 +5,6 @@
 #include "hv/exit/dispatch.h"
 #include "hv/platform/platform.h"
 
-#define VECTOR_NMI 2
 #define VECTOR_UNDEFINED 6
 #define VECTOR_GENERAL_PROTECTION 13
 

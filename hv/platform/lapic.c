@@ -230,7 +230,7 @@ static bool write_register(struct vm *vm, u32 reg, u64 value)
 bool lapic_msr(struct vm *vm, u32 index, bool write, u64 *value)
 {
     struct lapic *lapic = &vm->platform->lapic;
-    u32 reg = index - MSR_LAPIC;
+    u32 reg = index - MSR_X2APIC;
     if (index == MSR_TSC_DEADLINE && write && IN_DEADLINE_MODE(lapic)) /* else it reads zero and ignores writes */
         lapic->deadline = *value;
     if (index == MSR_TSC_DEADLINE && !write)

@@ -6,9 +6,7 @@
 #include "hv/platform/state.h"
 
 #define MSR_TSC 0x10u
-#define MSR_APIC_BASE 0x1bu
 #define MSR_SYSTEM_TIME 0x4b564d01u
-#define MSR_PV_EOI 0x4b564d04u
 
 /* SDM 3A 10.12.1: bootstrap CPU, x2APIC mode, enabled. It stays so: any other value is #GP. */
 #define APIC_BASE_VALUE (PLATFORM_LAPIC_BASE | 1u << 8 | 1u << 10 | 1u << 11)
@@ -49,7 +47,7 @@ bool platform_msr(struct vm *vm, u32 index, bool write, u64 *value)
 {
     switch (index) {
     case MSR_TSC_DEADLINE:
-    case MSR_LAPIC ... MSR_LAPIC_LAST:
+    case MSR_X2APIC ... MSR_X2APIC_LAST:
         return lapic_msr(vm, index, write, value);
     case MSR_APIC_BASE:
         if (!write)
@@ -61,7 +59,7 @@ bool platform_msr(struct vm *vm, u32 index, bool write, u64 *value)
         return !write;
     case MSR_SYSTEM_TIME: /* KVM's are write-only here: each names a place in the guest's memory */
         return write && clock_set_system_time(vm, *value);
-    case MSR_PV_EOI:
+    case MSR_KVM_PV_EOI:
         return write && pv_eoi_set(vm, *value);
     default:
         return constant_msr(index, write, value);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "hv/platform/platform.h"
+#include "shared/x86/registers.h"
 
 /* Where platform_create() puts what the guest reads at start: above conventional memory, listed as reserved in the
  * memory map. */
@@ -55,9 +56,7 @@ struct platform {
 };
 
 /* lapic.c; the reset is that of a zeroed one */
-#define MSR_TSC_DEADLINE 0x6e0u
-#define MSR_LAPIC 0x800u
-#define MSR_LAPIC_LAST 0x8ffu
+#define MSR_X2APIC_LAST 0x8ffu
 void lapic_reset(struct lapic *lapic);
 bool lapic_msr(struct vm *vm, u32 index, bool write, u64 *value);
 /* End the interrupt of the highest priority that is in service. */

@@ -27,7 +27,10 @@
 #define RFLAGS_TF (1ull << 8)
 #define RFLAGS_IF (1ull << 9)
 #define DR6_SINGLE_STEP (1ull << 14)
+#define DR6_RESET 0xffff0ff0ull /* SDM 3A table 9-1, as DR7_RESET */
+#define DR7_RESET 0x400ull
 #define VECTOR_DEBUG 1u
+#define VECTOR_NMI 2u
 #define VECTOR_DOUBLE_FAULT 8u
 
 #define MSR_APIC_BASE 0x1bu
@@ -35,6 +38,7 @@
 #define MSR_SYSENTER_ESP 0x175u
 #define MSR_SYSENTER_EIP 0x176u
 #define MSR_PAT 0x277u
+#define PAT_RESET 0x0007040600070406ull /* SDM 3A table 11-12 */
 #define MSR_TSC_DEADLINE 0x6e0u
 #define MSR_X2APIC 0x800u /* + APIC register / 16 */
 #define MSR_X2APIC_TPR 0x808u

@@ -8,8 +8,7 @@
 #define UNHANDED (DRIVER_WINDOW_BASE + MIB(200)) /* of the guest's memory, in no request */
 #define APIC_ICR_LOW 0xfee00300ull               /* SDM 3A 10.6.1 */
 #define MSR_X2APIC_ICR 0x830u                    /* SDM 3A 10.12.9 */
-#define MSR_APIC_BASE 0x1bu
-#define NMI_TO_ALL 0x000c4400u /* delivery NMI, all but self */
+#define NMI_TO_ALL 0x000c4400u                   /* delivery NMI, all but self */
 
 static void load(u64 address)
 {

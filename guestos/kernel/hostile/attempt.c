@@ -7,7 +7,6 @@
 #include "shared/lib/string.h"
 
 #define IOAPIC_PAGE 0xfec00000ull
-#define VECTOR_NMI 2u
 #define RET 0xc3u
 #define UD2 0x0b0fu
 

@@ -10,7 +10,6 @@
 #define IST_STACK_SIZE 4096u
 #define EXCEPTIONS 32u
 #define STUB_SIZE 16ul /* vectors.S */
-#define VECTOR_NMI 2u
 #define VECTOR_MACHINE_CHECK 18u
 #define IST_STACKS 3u
 

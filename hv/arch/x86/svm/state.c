@@ -9,7 +9,6 @@
 #define SEGMENT_DATA 0xc93u
 #define SEGMENT_TSS 0x08bu
 #define SEGMENT_LDT 0x082u
-#define PAT_RESET 0x0007040600070406ull
 
 /* What is not named here is 0, like the IDT's limit: an exception before the guest has an IDT ends in a shutdown. */
 void svm_reset(struct vcpu *vcpu, const struct vcpu_start *start)
@@ -24,8 +23,8 @@ void svm_reset(struct vcpu *vcpu, const struct vcpu_start *start)
     vmcb->tr = (struct svm_segment){.attributes = SEGMENT_TSS, .limit = 0xffff};
     vmcb->ldtr = (struct svm_segment){.attributes = SEGMENT_LDT, .limit = 0xffff};
     vmcb->gdtr = (struct svm_segment){.limit = start->long64 ? 23 : 0, .base = start->gdt};
-    vmcb->dr6 = 0xffff0ff0;
-    vmcb->dr7 = 0x400;
+    vmcb->dr6 = DR6_RESET;
+    vmcb->dr7 = DR7_RESET;
     vmcb->pat = PAT_RESET;
     vmcb->cr0 = CR0_PE | CR0_ET | CR0_NE | (start->long64 ? CR0_WP | CR0_PG : 0);
     vmcb->cr3 = start->cr3;

@@ -19,7 +19,6 @@
 #define RFLAGS_RESERVED (~0x3f7fd5ull)
 #define DEBUGCTL_RESERVED (~0xffc3ull)
 #define DEBUGCTL_BTF (1ull << 1)
-#define PENDING_DEBUG_BS (1ull << 14)
 #define PENDING_DEBUG_RESERVED (~0x500full) /* RTM among them: no guest has it */
 #define BASIC_32_BIT (1ull << 48)           /* A.1 */
 #define BASIC_ANY_ERROR_CODE (1ull << 56)

@@ -7,7 +7,6 @@
 #define REASON_PIO 30u
 #define REASON_MSR_READ 31u
 #define REASON_MSR_WRITE 32u
-#define VECTOR_DOUBLE_FAULT 8u
 
 /* Exit qualifications (27.2.1, tables 27-3, 27-5, 27-7) */
 #define CR_NUMBER(q) ((q)&15)

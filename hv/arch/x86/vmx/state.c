@@ -8,12 +8,9 @@
 #define ACCESS_CODE64 0xa09bu
 #define ACCESS_CODE32 0xc09bu
 #define ACCESS_DATA 0xc093u
-#define ACCESS_TSS 0x8bu /* busy, as an entry demands */
-#define PAT_RESET 0x0007040600070406ull
-#define DR6_RESET 0xffff0ff0ull
+#define ACCESS_TSS 0x8bu   /* busy, as an entry demands */
 #define DR6_SET 0x10000ull /* RTM: 0 says that it happened; the exit qualification says it the other way round */
 #define DR6_REPORTED 0x1600full
-#define DR7_RESET 0x400ull
 #define DR7_GD (1ull << 13)
 #define VECTORS_INTERCEPTED                                                                                            \
     (1u << 1 | 1u << 17) /* #DB, #AC: their delivery can loop without end (as APM 2 15.12 tells) */
@@ -32,30 +29,6 @@ static const u16 zeros[] = {
 };
 
 /* ---- fields that never change ---- */
-
-static void write_controls(struct vcpu *vcpu)
-{
-    const struct vmx_vcpu *vmx = vmx_of(vcpu);
-    const struct vmx_controls *controls = &vmx_controls;
-    hpa_t ports = vcpu->port_map ? ptr_to_hpa(vcpu->port_map) : vmx_closed_map;
-
-    vmcs_write(VMCS_PIN_CONTROLS, controls->pin);
-    vmcs_write(VMCS_SECONDARY_CONTROLS, controls->secondary);
-    vmcs_write(VMCS_EXIT_CONTROLS, controls->exit);
-    vmcs_write(VMCS_EXCEPTION_BITMAP, VECTORS_INTERCEPTED);
-    vmcs_write(VMCS_VPID, vmx->vpid);
-    vmcs_write(VMCS_EPT_POINTER, vcpu->vm->npt.root.v | controls->ept_pointer);
-    vmcs_write(VMCS_MSR_BITMAP, vmx_closed_map.v);
-    vmcs_write(VMCS_IO_BITMAP_A, ports.v);
-    vmcs_write(VMCS_IO_BITMAP_B, ports.v + PAGE_SIZE);
-    /*
-     * A driver VM has no business with control registers. Of the guest's CR0 those bits exit that VMX fixes, and CD and
-     * NW: an exit would leave them to us (27.5.1). Of CR4 those exit that it may not set, so a write that exits is #GP.
-     */
-    bool driver = vcpu->vm->driver;
-    vmcs_write(VMCS_CR0_MASK, driver ? ~0ull : controls->cr0_set | CR0_CD | CR0_NW);
-    vmcs_write(VMCS_CR4_MASK, driver ? ~0ull : ~(vcpu_cr4_allowed() & controls->cr4_allowed) | controls->cr4_set);
-}
 
 /* What an exit loads (27.5). It sets the limits of GDT and IDT to ffff and that of the TSS to 67h: beyond our tables
  * nothing is ever selected, since vectors end at 255, and the TSS is as long (interrupts.c). */
@@ -81,8 +54,27 @@ static void write_host_state(void)
 
 void vmx_write_fixed_fields(struct vcpu *vcpu)
 {
-    write_controls(vcpu);
+    const struct vmx_vcpu *vmx = vmx_of(vcpu);
+    const struct vmx_controls *controls = &vmx_controls;
+    hpa_t ports = vcpu->port_map ? ptr_to_hpa(vcpu->port_map) : vmx_closed_map;
+
     write_host_state();
+    vmcs_write(VMCS_PIN_CONTROLS, controls->pin);
+    vmcs_write(VMCS_SECONDARY_CONTROLS, controls->secondary);
+    vmcs_write(VMCS_EXIT_CONTROLS, controls->exit);
+    vmcs_write(VMCS_EXCEPTION_BITMAP, VECTORS_INTERCEPTED);
+    vmcs_write(VMCS_VPID, vmx->vpid);
+    vmcs_write(VMCS_EPT_POINTER, vcpu->vm->npt.root.v | controls->ept_pointer);
+    vmcs_write(VMCS_MSR_BITMAP, vmx_closed_map.v);
+    vmcs_write(VMCS_IO_BITMAP_A, ports.v);
+    vmcs_write(VMCS_IO_BITMAP_B, ports.v + PAGE_SIZE);
+    /*
+     * A driver VM has no business with control registers. Of the guest's CR0 those bits exit that VMX fixes, and CD and
+     * NW: an exit would leave them to us (27.5.1). Of CR4 those exit that it may not set, so a write that exits is #GP.
+     */
+    bool driver = vcpu->vm->driver;
+    vmcs_write(VMCS_CR0_MASK, driver ? ~0ull : controls->cr0_set | CR0_CD | CR0_NW);
+    vmcs_write(VMCS_CR4_MASK, driver ? ~0ull : ~(vcpu_cr4_allowed() & controls->cr4_allowed) | controls->cr4_set);
 }
 
 /* ---- start states ---- */

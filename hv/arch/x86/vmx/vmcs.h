@@ -113,6 +113,9 @@ struct vmcs_snapshot {
 #define BLOCKED_BY_MOV_SS (1u << 1)
 #define BLOCKED_BY_NMI (1u << 3)
 
+/* 24.4.2, table 24-4: GUEST_PENDING_DEBUG */
+#define PENDING_DEBUG_BS (1u << 14)
+
 /* 24.4.1: access rights of a segment; a selector without a segment is "unusable" */
 #define ACCESS_UNUSABLE (1u << 16)
 

@@ -16,7 +16,6 @@
 #define ALL_CONTEXTS 2ul
 #define IO_BITMAP_FRAMES 2u /* ports 0 to 7fff, 8000 to ffff (24.6.4) */
 #define STAY_US 10000u
-#define PENDING_DEBUG_BS (1u << 14)
 #define SHADOW (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS)
 
 struct vmx_capabilities vmx_capabilities;
