@@ -2,19 +2,27 @@
 
 #include "shared/lib/types.h"
 
-static void (*background)(void);
+#define WORKS 4u
+
+static void (*background[WORKS])(void);
 static bool busy;
 
-void background_set(void (*work)(void))
+void background_add(void (*work)(void))
 {
-    background = work;
+    for (u32 i = 0; i < WORKS; i++) {
+        if (background[i] == NULL)
+            background[i] = work;
+        if (background[i] == work)
+            return;
+    }
 }
 
 void background_run(void)
 {
-    if (background == NULL || busy)
+    if (busy)
         return;
     busy = true;
-    background();
+    for (u32 i = 0; i < WORKS && background[i] != NULL; i++)
+        background[i]();
     busy = false;
 }

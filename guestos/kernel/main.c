@@ -9,6 +9,7 @@
 #include "guestos/kernel/dev/console.h"
 #include "guestos/kernel/dev/uart.h"
 #include "guestos/kernel/dev/virtio_blk.h"
+#include "guestos/kernel/dev/virtio_console.h"
 #include "guestos/kernel/dev/virtio_net.h"
 #include "guestos/kernel/mm/arena.h"
 #include "guestos/kernel/mm/frames.h"
@@ -58,6 +59,8 @@ static void report_devices(void)
                   (unsigned long long)arena_base());
     report_disks();
     report_cards();
+    if (vcon_error() != ERR_NOT_FOUND)
+        console_print("guestos: control port: %s\n", arena_status_text(vcon_error()));
 }
 
 void kernel_main(u64 start_info)
@@ -81,6 +84,7 @@ void kernel_main(u64 start_info)
         panic("I/O arena: %s", status_text(status));
     blk_init();
     net_init();
+    vcon_init();
     console_print("\nguestos: 64-bit, booted by PVH, command line '%s'\n", boot.cmdline);
     report_devices();
     shell_run();

@@ -24,10 +24,10 @@ const char *upload_replace(struct vm *vm, const char *const words[]);
 /* report.c: the long answers. */
 void report_status(void);
 void report_stats(void);
-/* Events, the same with TSC stamps, or faults, from this sequence number on. */
-void report_events(u64 from);
-void report_trace(u64 from);
-void report_faults(u64 from);
+/* Events, the same with TSC stamps, or faults (these in the order of their ends), from this sequence number on. No more
+ * than `most`: events that there are still, sequence numbers of faults. */
+void report_events(u64 from, u32 most, bool trace);
+void report_faults(u64 from, u32 most, bool trace);
 /* What the generation that failed last has left (crash_page()): registers, and from this offset on the first page that
  * is not all zero. */
 void report_core(const struct driver *driver, u64 at);

@@ -9,8 +9,12 @@
 
 #define WORDS_MAX 6u
 #define PIECE_SIZE 256u
+#define READ MANIFEST_CONTROL_READ
+#define ORDER MANIFEST_CONTROL_YES
+#define GUEST_LINES 16u /* of a list in one answer to the guest */
 
 static void (*sink)(const char *text);
+static enum manifest_control guest; /* MANIFEST_CONTROL_NO: it is the operator who asks */
 
 void answer(const char *fmt, ...)
 {
@@ -112,37 +116,38 @@ static void tell_commands(void);
 
 static const struct command {
     const char *name;
-    u32 least, most;                                              /* arguments */
-    void (*tell)(void);                                           /* it has none */
-    void (*list)(u64 from);                                       /* [FROM] */
+    u32 least, most;                              /* arguments */
+    enum manifest_control guest;                  /* with how little the guest may give it; or not */
+    void (*tell)(void);                           /* it has none */
+    void (*list)(u64 from, u32 most, bool trace); /* [FROM] */
+    bool trace;
     const char *(*act)(struct vm *vm, const char *const words[]); /* VM [WORD...] */
     const char *help;
 } commands[] = {
-    {"help", 0, 0, .tell = tell_commands, .help = "this list"},
-    {"status", 0, 0, .tell = report_status, .help = "the machine and its VMs"},
-    {"stats", 0, 0, .tell = report_stats, .help = "counters of each VM"},
-    {"events", 0, 1, .list = report_events, .help = "[FROM]: the event log, from that sequence number on"},
-    {"trace", 0, 1, .list = report_trace, .help = "[FROM]: the same with TSC stamps, to lay beside a guest's own"},
-    {"faults", 0, 1, .list = report_faults, .help = "[FROM]: fault records whose recovery has ended"},
+    {"help", 0, 0, READ, .tell = tell_commands, .help = "this list"},
+    {"status", 0, 0, READ, .tell = report_status, .help = "the machine and its VMs"},
+    {"stats", 0, 0, READ, .tell = report_stats, .help = "counters of each VM"},
+    {"events", 0, 1, READ, .list = report_events, .help = "[FROM]: the event log, from that sequence number on"},
+    {"trace", 0, 1, .list = report_events, .trace = true,
+     .help = "[FROM]: the same with TSC stamps, to lay beside a guest's"},
+    {"faults", 0, 1, READ, .list = report_faults, .help = "[FROM]: fault records whose recovery has ended"},
     {"inject", 2, 3, .act = inject, .help = "VM FAULT, or VM lose|forge|hold N: interrupts, hold: those of N us"},
     {"flip", 4, 5, .act = flip, .help = "VM ADDRESS BYTES MASK [start]: bits of its memory or rings; what they were"},
-    {"restart", 1, 1, .act = restart, .help = "VM: start it anew, whatever became of it; the guest after its end, too"},
-    {"stop", 1, 1, .act = stop, .help = "VM: end a driver VM; its device is silent, requests wait"},
-    {"start", 1, 1, .act = start, .help = "VM: start one that was stopped or given up on"},
+    {"restart", 1, 1, ORDER, .act = restart, .help = "VM: start it anew, whatever became of it; the guest, too"},
+    {"stop", 1, 1, ORDER, .act = stop, .help = "VM: end a driver VM; its device is silent, requests wait"},
+    {"start", 1, 1, ORDER, .act = start, .help = "VM: start one that was stopped or given up on"},
     {"core", 2, 2, .act = core, .help = "VM FROM: what its last fault left: registers, memory from there on"},
     {"chunk", 3, 3, .act = upload_chunk, .help = "VM OFFSET BASE64: bytes of an image for replace"},
     {"replace", 3, 3, .act = upload_replace,
      .help = "VM SIZE SUM: restart it with the image in chunks, of that FNV-1a checksum"},
-    {"tsc", 0, 0, .tell = tell_clock, .help = "the clock"},
+    {"tsc", 0, 0, READ, .tell = tell_clock, .help = "the clock"},
 };
 
 static void tell_commands(void)
 {
-    for (u32 i = 0; i < ARRAY_SIZE(commands); i++) {
-        answer("command name=%s", commands[i].name);
-        answer_text("help", commands[i].help);
-        answer("\n");
-    }
+    for (u32 i = 0; i < ARRAY_SIZE(commands); i++)
+        if (commands[i].guest >= guest)
+            answer("command name=%s help=\"%s\"\n", commands[i].name, commands[i].help);
 }
 
 /* Cut the line at its blanks; words beyond WORDS_MAX are counted only. */
@@ -171,12 +176,17 @@ static const char *run(const struct command *command, u32 arguments, const char 
         struct vm *vm = vm_find(words[1]);
         if (vm == NULL)
             return "no such VM";
-        return vm->driver == NULL && command->act != restart ? "this VM has no driver" : command->act(vm, words + 2);
+        if (vm->driver == NULL && (guest || command->act != restart))
+            return "this VM has no driver";
+        const char *why = command->act(vm, words + 2);
+        if (guest && why == NULL)
+            event_add(EVENT_GUEST, main_guest->id, "orders: %s %s", command->name, vm->name);
+        return why;
     }
     if (arguments > 0 && !str_to_u64(words[1], &from))
         return "FROM is not a number";
     if (command->list != NULL)
-        command->list(from);
+        command->list(from, guest ? GUEST_LINES : ~0u, command->trace);
     else
         command->tell();
     return NULL;
@@ -189,19 +199,21 @@ static const char *run_line(char *line)
 
     for (u32 i = 0; i < ARRAY_SIZE(commands); i++)
         if (strcmp(commands[i].name, words[0]) == 0)
-            return run(&commands[i], count - 1, words);
+            return commands[i].guest >= guest ? run(&commands[i], count - 1, words)
+                                              : "the manifest does not allow this here";
     return "unknown command: see help";
 }
 
-void control_execute(char *line, void (*put)(const char *text))
+void control_execute(char *line, enum manifest_control who, void (*put)(const char *text))
 {
     const char *error = NULL;
 
     sink = put;
+    guest = who;
     /* Commands between semicolons happen at one moment: two faults at once, or in two VMs. The first refusal is the
      * last. */
     for (char *next; line != NULL && error == NULL; line = next) {
-        next = strchr(line, ';');
+        next = guest ? NULL : strchr(line, ';');
         if (next != NULL)
             *next++ = '\0';
         error = run_line(line);

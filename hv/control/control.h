@@ -1,14 +1,17 @@
 /*
- * The control port (COM2, off unless the manifest says `control = com2`) and the event log.
+ * The control port (COM2, off unless the manifest says `control = com2`; the main guest's own, off unless its section
+ * says `control = read` or `yes`) and the event log.
  *
  * A line in, lines out, last line "ok" or "error TEXT"; `help` lists the commands. A line of an answer is `kind
  * key=value key="text with spaces"`; times are microseconds since boot, and a duration whose ends did not both happen
  * is left out. Lines in are at most 255 bytes; longer ones are refused whole. Polled from the 1 ms tick of CPU 0; the
  * answer is buffered and leaves tick by tick, as much as the UART takes in a quarter of a millisecond. The next command
- * is read after that.
+ * is read after that. The guest's port looks at its queues every four milliseconds only, takes one command a line, and
+ * tells so few lines of a list at once that a guest that asks without end costs the others next to nothing.
  */
 #pragma once
 
+#include "shared/abi/manifest.h"
 #include "shared/lib/types.h"
 
 /* LOG: the hypervisor's log line, DRIVER_LOG: a line of a driver VM */
@@ -52,10 +55,14 @@ void event_add(enum event_kind kind, u32 vm, const char *fmt, ...) PRINTF_LIKE(3
 const struct event *event_get(u64 sequence);
 u64 event_last(void);
 
-/* Switch the port on. */
+/* Switch the operator's port on; the main guest's, once the guest is there. */
 void control_init(void);
-/* From CPU 0's tick: take input, run complete lines, push buffered output. True: there was input, and more may follow
- * soon. */
+void control_init_guest(void);
+/* The guest's port begins anew: what was under way was for the driver before. */
+void control_reset_guest(void);
+/* From CPU 0's tick: take input, run complete lines, push buffered output. True: there was input from the operator, and
+ * more may follow soon. */
 bool control_poll(void);
-/* Pure part, for tests: run one command line, which is cut into its words, answer through put(). */
-void control_execute(char *line, void (*put)(const char *text));
+/* Pure part, for tests: run one command line, which is cut into its words, answer through put(). Who asks: the guest
+ * with what its section allows, or (MANIFEST_CONTROL_NO) the operator, who may do everything. */
+void control_execute(char *line, enum manifest_control who, void (*put)(const char *text));

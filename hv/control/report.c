@@ -60,8 +60,8 @@ void report_status(void)
 {
     answer("hypervisor uptime_us=%lu cpus=%u backend=%s", time_us(), cpu_count, vendor->name);
     answer_text("iommu", iommu_present() ? iommu_description() : "none");
-    answer(" canary=%s frames_free=%lu frames_total=%lu\n", inject_canary_intact() ? "ok" : "BROKEN", frames_free_count,
-           frames_total_count);
+    answer(" canary=%s frames_free=%lu frames_total=%lu events=%lu\n", inject_canary_intact() ? "ok" : "BROKEN",
+           frames_free_count, frames_total_count, event_last());
     for (u32 i = 0; i < vm_count; i++)
         status_vm(vms[i]);
 }
@@ -109,28 +109,18 @@ static u64 us(u64 tsc)
     return tsc == 0 ? 0 : tsc_to_us(tsc - machine_start);
 }
 
-static void list_events(u64 from, bool trace)
+void report_events(u64 from, u32 most, bool trace)
 {
     u64 last = event_last();
     u64 oldest = last < EVENT_LOG_SIZE ? 1 : last - EVENT_LOG_SIZE + 1;
 
-    for (u64 sequence = from > oldest ? from : oldest; sequence <= last; sequence++) {
+    for (u64 sequence = from > oldest ? from : oldest; sequence <= last && most-- != 0; sequence++) {
         const struct event *event = event_get(sequence);
         answer(trace ? "trace seq=%lu tsc=%lu" : "event seq=%lu us=%lu", sequence, trace ? event->tsc : us(event->tsc));
         answer(" vm=%s kind=%s", vm_name(event->vm), event_kind_name[event->kind]);
         answer_text("text", event->text);
         answer("\n");
     }
-}
-
-void report_events(u64 from)
-{
-    list_events(from, false);
-}
-
-void report_trace(u64 from)
-{
-    list_events(from, true);
 }
 
 /* From one stamp to another in microseconds; nothing when one of them did not happen. */
@@ -160,10 +150,11 @@ static void report_fault(const struct fault_record *record)
     answer("\n");
 }
 
-void report_faults(u64 from)
+void report_faults(u64 from, u32 most, bool trace)
 {
+    (void)trace;
     for (u32 i = 0; i < recovery_history_count(); i++)
-        if (recovery_history(i)->sequence >= from)
+        if (recovery_history(i)->sequence >= from && recovery_history(i)->sequence - from < most)
             report_fault(recovery_history(i));
 }
 

@@ -106,6 +106,7 @@ static void create_guest(const struct boot_info *boot, const struct manifest_vm 
     if (platform_create(vm, hpa_to_ptr(HPA(module->base)), module->size, &why) != OK)
         boot_fail("manifest.ini:%u: vm %s: image %s: %s", config->line_image, vm->name, config->image, why);
     vm->vcpu.state = VCPU_STOPPED; /* until its devices are there */
+    control_init_guest();
 }
 
 void start_vms(const struct boot_info *boot, const struct manifest *manifest)

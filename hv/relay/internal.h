@@ -46,6 +46,7 @@ struct virtqueue {
     u16 last_avail; /* entries of the available ring that were taken */
     u16 used_idx;   /* entries of the used ring that were filled; visible to the guest after virtqueue_publish() */
     u16 published;  /* what the guest was shown */
+    u32 taken;      /* console.c: bytes of the next chain that were taken */
 };
 
 struct log_slot {
@@ -100,21 +101,21 @@ enum relay_state { RELAY_CLOSED, RELAY_OPEN, RELAY_DEAD };
 
 struct virtio_device {
     u32 config_space[CONFIG_WORDS];
-    u8 status;
-    u8 isr;
-    u8 generation;
-    bool resetting; /* status 0 was written; waits for the withdrawn requests */
-    u16 queues, queue_select;
-    u16 config_vector;
-    u32 device_feature_select, driver_feature_select;
-    u64 offered, features;     /* features: accepted by the guest */
     u32 msix[MSIX_ENTRIES][4]; /* PCI 3.0 6.8.2: address low, high, data, control */
     u32 msix_pending;
-    u8 device_config[DRIVER_CONFIG_SIZE];
+    u8 device_config[DRIVER_CONFIG_SIZE], generation;
+    bool resetting; /* status 0 was written; waits for the withdrawn requests */
+    u16 queues;
+    u64 offered;
+    u64 features; /* accepted by the guest; from here on: what VirtIO's reset clears */
+    u32 device_feature_select, driver_feature_select;
+    u16 queue_select, config_vector;
+    u8 status, isr;
 };
 
 struct relay {
-    struct driver *driver;
+    struct vm *owner;      /* whose slot of the guest's bus the device has */
+    struct driver *driver; /* NULL: the hypervisor's own device, which never opens */
     enum relay_state state;
     bool awaits_completion; /* none was published since the replay */
     struct driver_offer offer;

@@ -32,6 +32,7 @@ status_t relay_create(struct driver *driver, struct relay **out)
 {
     status_t status = OK;
     struct relay *relay = boot_frames(PAGE_UP(sizeof(*relay)) / PAGE_SIZE, "a relay");
+    relay->owner = driver->vm;
     relay->driver = driver;
     grants_create(relay);
     for (u32 q = 0; q < RING_MAX_QUEUES && status == OK; q++)

@@ -9,6 +9,7 @@
  *   forward.c      available ring -> check, grant, log, request ring
  *   complete.c     completion ring -> check against the log, publish, MSI-X
  *   inflight.c     the log: the chain behind each tag, in submission order
+ *   console.c      a device with the hypervisor itself behind it: no driver VM, grants, log
  *
  * Errors: what breaks a rule of VirtIO sets the device broken (DEVICE_NEEDS_RESET, configuration interrupt) until the
  * guest resets it. What breaks a rule of the rings is reported as FAULT_COMPLETION_RING of the driver VM.
@@ -99,6 +100,14 @@ bool relay_memory(struct relay *relay, gpa_t address, u32 width, bool write, u64
  * not for reuse yet.
  */
 void relay_guest_reset(struct relay *relay);
+
+/*
+ * A console of the guest's (VirtIO 1.2 5.3, one port), in the guest's own slot. At boot, once; the other functions need
+ * it. Kicks are for nobody: hv/control looks when it has time. At a reset it is told by control_reset_guest().
+ */
+void relay_console_create(void);
+/* Bytes to the guest, or from it, as many as there are buffers for, in a bounded time; returns how many. */
+u32 relay_console_move(bool to_guest, char *bytes, u32 size);
 
 /* Relays in slot order, for the PCI bus. NULL where a driver never offered. */
 extern struct relay *relays[VM_MAX];

@@ -105,9 +105,9 @@ static void config_interrupt(struct relay *relay)
 void device_announce_features(struct relay *relay)
 {
     bool accepted = (relay->device.status & VIRTIO_STATUS_FEATURES_OK) != 0 && !relay->device.resetting;
-    struct driver_events *events = hpa_to_ptr(relay->driver->events_page);
     if (relay->state != RELAY_OPEN)
         return; /* the successor hears of it when it offers */
+    struct driver_events *events = hpa_to_ptr(relay->driver->events_page);
     events->features = accepted ? relay->device.features : 0;
     driver_signal(relay->driver, DRIVER_EVENT_FEATURES);
 }
@@ -116,7 +116,7 @@ void device_announce_features(struct relay *relay)
 static void pci_reset(struct relay *relay)
 {
     struct virtio_device *device = &relay->device;
-    u32 slot = relay->driver->vm->id;
+    u32 slot = relay->owner->id;
     memcpy(device->config_space, config_template, sizeof(config_template));
     device->config_space[PCI_IDS] += relay->offer.virtio_type << 16;
     device->config_space[PCI_BAR0] += slot * PORTS;
@@ -131,11 +131,10 @@ static void pci_reset(struct relay *relay)
 static void registers_reset(struct relay *relay)
 {
     struct virtio_device *device = &relay->device;
-    device->status = device->isr = 0;
-    device->queue_select = 0;
+    memset(&device->features, 0, sizeof(*device) - offsetof(struct virtio_device, features));
     device->config_vector = VIRTIO_MSI_NO_VECTOR;
-    device->device_feature_select = device->driver_feature_select = 0;
-    device->features = 0;
+    if (relay->driver == NULL)
+        control_reset_guest();
     for (u32 q = 0; q < RING_MAX_QUEUES; q++)
         relay->queue[q].vq = (struct virtqueue){.size = (u16)relay->offer.queue_size, .vector = VIRTIO_MSI_NO_VECTOR};
 }
@@ -172,7 +171,7 @@ void device_break(struct relay *relay, const char *why)
         return;
     relay->device.status |= VIRTIO_STATUS_NEEDS_RESET;
     relay->stats.broken++;
-    event_add(EVENT_BROKEN_DEVICE, main_guest->id, "device of %s: %s", relay->driver->vm->name, why);
+    event_add(EVENT_BROKEN_DEVICE, main_guest->id, "device of %s: %s", relay->owner->name, why);
     config_interrupt(relay); /* 2.1.2 */
 }
 
@@ -204,7 +203,8 @@ void device_finish_reset(struct relay *relay)
     }
     if (relay_in_flight(relay) != 0)
         return;
-    grants_revoke_all(relay); /* sticky grants end with the queues */
+    if (relay->driver != NULL)
+        grants_revoke_all(relay); /* sticky grants end with the queues */
     relay->device.resetting = false;
     registers_reset(relay);
 }
@@ -302,32 +302,21 @@ static void common_write(struct relay *relay, const struct common_register *reg,
 {
     struct virtio_device *device = &relay->device;
     struct virtqueue *vq = selected(relay); /* of a queue's register: it exists */
-    switch (reg->rule) {
-    case READ_ONLY:
+    bool accepted = (device->status & VIRTIO_STATUS_FEATURES_OK) != 0;
+    if (reg->rule == READ_ONLY || (reg->rule == FEATURES && accepted) ||
+        (reg->rule == PLAIN_UNLESS_ENABLED && vq->enabled)) /* 4.1.4.3.2: what it stands on does not move */
         return;
-    case STATUS:
+    if (reg->rule == STATUS) {
         status_write(relay, value);
-        return;
-    case ENABLE:
-        if (value == 1 && !vq->enabled && (device->status & VIRTIO_STATUS_FEATURES_OK) != 0 &&
+    } else if (reg->rule == ENABLE) {
+        if (value == 1 && !vq->enabled && accepted &&
             virtqueue_enable(vq, main_guest, (u16)relay->offer.queue_size, device->features) != OK)
             device_break(relay, "queue of impossible size or place");
-        return;
-    case FEATURES:
-        if ((device->status & VIRTIO_STATUS_FEATURES_OK) != 0)
-            return;
-        break;
-    case PLAIN_UNLESS_ENABLED:
-        if (vq->enabled)
-            return; /* 4.1.4.3.2: what an enabled queue stands on does not move */
-        break;
-    case VECTOR:
-        value = value < MSIX_ENTRIES ? value : VIRTIO_MSI_NO_VECTOR; /* 4.1.5.1.2.1: reads back NO_VECTOR on failure */
-        break;
-    case PLAIN:
-        break;
+    } else {
+        if (reg->rule == VECTOR && value >= MSIX_ENTRIES)
+            value = VIRTIO_MSI_NO_VECTOR; /* 4.1.5.1.2.1: that is what it reads then */
+        memcpy(field, &value, reg->width);
     }
-    memcpy(field, &value, reg->width);
 }
 
 /* ---- the guest's accesses ---- */

@@ -207,14 +207,17 @@ static struct quote section_title(const struct parser *parser)
     return title;
 }
 
+/* A key of the same name may stand in sections of both sorts. */
 static status_t find_key(struct parser *parser, struct slice name, const struct key **out)
 {
+    bool elsewhere = false;
+
     for (u32 i = 0; i < KEY_COUNT; i++) {
         if (!slice_equals(name, manifest_keys[i].name))
             continue;
+        elsewhere = true;
         if (!(manifest_keys[i].where & parser->section))
-            return fail(parser, parser->line, "key '%s' does not belong in %s", manifest_keys[i].name,
-                        section_title(parser).text);
+            continue;
         if (parser->key_line[i] != 0)
             return fail(parser, parser->line, "key '%s' again (first in line %u)", manifest_keys[i].name,
                         parser->key_line[i]);
@@ -222,7 +225,8 @@ static status_t find_key(struct parser *parser, struct slice name, const struct 
         *out = &manifest_keys[i];
         return OK;
     }
-    return fail(parser, parser->line, "unknown key '%s' in %s", quote(name).text, section_title(parser).text);
+    return fail(parser, parser->line, elsewhere ? "key '%s' does not belong in %s" : "unknown key '%s' in %s",
+                quote(name).text, section_title(parser).text);
 }
 
 /* line: the whole line with its comment, which only the key can tell from its value. */

@@ -41,6 +41,8 @@
  *   image     = guestos.elf
  *   memory    = 256M
  *   cmdline   = text to the end of the line (at most 255 bytes; taken as it stands, no comment after it)
+ *   control   = no | read | yes     # a control port of its own, a virtio-console; default no: no such device
+ *                                   # read: status, stats, events, faults; yes: restart, stop, start a driver VM, too
  */
 /* clang-format on */
 #pragma once
@@ -59,6 +61,7 @@ enum manifest_device_kind { MANIFEST_DEVICE_NONE, MANIFEST_DEVICE_PCI, MANIFEST_
 enum manifest_dma { MANIFEST_DMA_ISOLATED, MANIFEST_DMA_UNPROTECTED, MANIFEST_DMA_NONE };
 extern const char *const manifest_dma_name[]; /* as the text has them */
 enum manifest_grants { MANIFEST_GRANTS_STICKY, MANIFEST_GRANTS_STRICT };
+enum manifest_control { MANIFEST_CONTROL_NO, MANIFEST_CONTROL_YES, MANIFEST_CONTROL_READ };
 enum manifest_give_up { MANIFEST_GIVE_UP_ERRORS, MANIFEST_GIVE_UP_STOP };
 /* FAIL and STOP are in the text only: a manifest that was read says it in give_up. */
 enum manifest_escalate {
@@ -83,6 +86,7 @@ struct manifest_vm {
     char image[MANIFEST_IMAGE_SIZE];
     u64 memory; /* bytes */
     char cmdline[MANIFEST_CMDLINE_SIZE];
+    enum manifest_control control; /* the guest's own port */
     struct manifest_device device;
     enum manifest_grants grants;
     u32 grant_pages;

@@ -298,5 +298,7 @@ const struct key manifest_keys[KEY_COUNT] = {
         .choice = {"no", "yes"}, .expectation = "yes or no"},
     [KEY_CMDLINE] = {"cmdline", IN_GUEST, 0, parse_cmdline, FIELD(manifest_vm, cmdline),
         .expectation = "at most 255 ASCII characters", .raw = true},
+    [KEY_GUEST_CONTROL] = {"control", IN_GUEST, 0, parse_choice, FIELD(manifest_vm, control),
+        .choice = {"no", "yes", "read"}, .expectation = "no, read or yes"},
 };
 /* clang-format on */

@@ -47,6 +47,8 @@ static void put(const char *text)
     answer_length += length;
 }
 
+static enum manifest_control who; /* asks */
+
 /* Runs a line; every answer ends with one last line "ok" or "error TEXT", and there is no other such line. */
 static const char *ask(const char *line)
 {
@@ -54,7 +56,7 @@ static const char *ask(const char *line)
     answer[0] = '\0';
     char words[2048];
     assert_true(str_copy(words, sizeof(words), line));
-    control_execute(words, put);
+    control_execute(words, who, put);
     assert_true(answer_length > 0 && answer[answer_length - 1] == '\n');
     for (char *at = answer; *at != '\0'; at = strchr(at, '\n') + 1) {
         bool last = strchr(at, '\n')[1] == '\0';
@@ -89,7 +91,7 @@ static void status_tells_machine_and_vms(void **state)
     fake_in_flight = 4;
     ask("status");
     assert_has("hypervisor uptime_us=10000000 cpus=2 backend=svm iommu=\"VT-d 1.0 at 0xfed90000\" canary=ok "
-               "frames_free=1000 frames_total=2000\n");
+               "frames_free=1000 frames_total=2000 events=");
     assert_has(
         "vm name=blk0 kind=driver state=running cpu=0 memory=1048576 device=00:1f.2 isolation=\"iommu\" dma=isolated "
         "interrupts=MSI "
@@ -469,6 +471,89 @@ static void random_words(void **state)
     }
 }
 
+static u32 count_lines(void)
+{
+    u32 lines = 0;
+    for (const char *at = answer; (at = strchr(at, '\n')) != NULL; at++)
+        lines++;
+    return lines;
+}
+
+/* What needs more rights than the manifest gives the guest is refused, and nothing has happened. */
+static void the_guest_gives_only_what_it_may(void **state)
+{
+    static const char *const words[] = {"trace",           "inject blk0 crash", "flip blk0 0x10000 1 0", "core blk0 0",
+                                        "chunk blk0 0 00", "replace blk0 1 1",  "trace 7 8 9",           "inject"};
+    static const char *const orders[] = {"restart blk0", "stop blk0", "start blk0"};
+
+    u32 restarts = guest_restarts;
+
+    for (who = MANIFEST_CONTROL_YES; who <= MANIFEST_CONTROL_READ; who++) {
+        for (u32 i = 0; i < ARRAY_SIZE(words); i++)
+            assert_string_equal(ask(words[i]), "error the manifest does not allow this here\n");
+        assert_null(strstr(ask("help"), "name=inject"));
+        assert_int_equal(strstr(answer, "name=restart") != NULL, who == MANIFEST_CONTROL_YES);
+        assert_non_null(strstr(ask("status"), "vm name=blk0"));
+        assert_non_null(strstr(ask("stats"), "vm name=blk0"));
+        assert_non_null(strstr(ask("restart main"),
+                               who == MANIFEST_CONTROL_YES ? "error this VM has no driver" : "error the manifest"));
+        assert_non_null(strstr(ask("status;status"), "error unknown command")); /* one command a line */
+        assert_non_null(strstr(ask("help;"), "error unknown command"));
+    }
+    assert_int_equal(guest_restarts, restarts);
+    assert_null(fake_driver.recovery.inject_armed);
+    who = MANIFEST_CONTROL_READ;
+    for (u32 i = 0; i < ARRAY_SIZE(orders); i++)
+        assert_string_equal(ask(orders[i]), "error the manifest does not allow this here\n");
+    assert_false(fake_driver.recovery.pending);
+    u64 events = event_last();
+    who = MANIFEST_CONTROL_YES;
+    assert_string_equal(ask("restart blk0"), "ok\n");
+    assert_true(fake_driver.recovery.pending);
+    assert_string_equal(event_get(event_last())->text, "orders: restart blk0");
+    assert_true(event_last() > events);
+    events = event_last();
+    assert_string_equal(ask("restart blk0"), "error a recovery is under way\n");
+    assert_int_equal(event_last(), events); /* what is refused leaves no trace: it could fill the log */
+    who = MANIFEST_CONTROL_NO;
+}
+
+static void a_list_comes_to_the_guest_in_pieces(void **state)
+{
+    char line[64];
+    u32 seen = 0;
+
+    for (u32 i = 0; i < 50; i++)
+        event_add(EVENT_LOG, EVENT_NO_VM, "%u", i);
+    u64 last = event_last(), from = last - 49;
+    who = MANIFEST_CONTROL_READ;
+    ask("events");
+    assert_int_equal(count_lines(), 16 + 1);
+    for (; from <= last; from += 16, seen += count_lines() - 1) {
+        snprintf(line, sizeof(line), "events %llu", (unsigned long long)from);
+        ask(line);
+    }
+    assert_int_equal(seen, 50);
+    for (u32 i = 0; i < 20; i++) {
+        fake_driver.state = DRIVER_RUNNING;
+        recovery_report(&fake_driver, FAULT_OPERATOR, 0, 0, "x");
+        fake_driver.recovery.pending = false;
+    }
+    u32 newest = fake_driver.recovery.current.sequence; /* not over: not in the list */
+    snprintf(line, sizeof(line), "faults %u", newest - 18);
+    ask(line);
+    assert_int_equal(count_lines(), 16 + 1);
+    snprintf(line, sizeof(line), "faults %u", newest - 2);
+    ask(line);
+    assert_int_equal(count_lines(), 2 + 1);
+    assert_string_equal(ask("faults 18446744073709551615"), "ok\n");
+    who = MANIFEST_CONTROL_NO;
+    assert_string_equal(ask("faults 18446744073709551615"), "ok\n");
+    snprintf(line, sizeof(line), "faults %u", newest - 18);
+    ask(line);
+    assert_int_equal(count_lines(), 18 + 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, machine, fake_machine_end)
 
 int main(void)
@@ -493,6 +578,8 @@ int main(void)
         TEST(hostile_pieces_are_refused),
         TEST(hostile_lines_are_errors),
         TEST(help_lists_every_command),
+        TEST(the_guest_gives_only_what_it_may),
+        TEST(a_list_comes_to_the_guest_in_pieces),
         TEST(random_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,6 +99,7 @@ static void what_is_absent_has_its_default(void **state)
     expect_good(DRIVER GUEST);
     const struct manifest_vm *vm = &manifest.vm[0];
 
+    assert_int_equal(manifest.vm[0].control, MANIFEST_CONTROL_NO);
     assert_false(manifest.control);
     assert_int_equal(manifest.exit_port, 0);
     assert_int_equal(vm->grants, MANIFEST_GRANTS_STICKY);
@@ -336,7 +337,10 @@ static void errors_of_keys(void **state)
     expect_error(DRIVER "devise = x\n", 6, "unknown key 'devise' in [vm blk0]");
     expect_error("[hypervisor]\nname = x\n", 2, "unknown key 'name' in [hypervisor]");
     expect_error("[hypervisor]\nmemory = 1M\n", 2, "key 'memory' does not belong in [hypervisor]");
-    expect_error(GUEST "control = off\n", 5, "key 'control' does not belong in [vm main]");
+    expect_error(GUEST "control = off\n", 5, "'control' must be no, read or yes, not 'off'");
+    expect_error(GUEST "control = read\ncontrol = yes\n", 6, "key 'control' again (first in line 5)");
+    expect_error(GUEST DRIVER "control = read\n", 10, "key 'control' does not belong to a driver");
+    expect_error(GUEST "exit_port = 1\n", 5, "key 'exit_port' does not belong in [vm main]");
     expect_error("[vm main]\ngrants = sticky\nkind=guest\nimage=i\nmemory=16M\n", 2,
                  "key 'grants' does not belong to a guest");
     expect_error(DRIVER "cmdline = x\n" GUEST, 6, "key 'cmdline' does not belong to a driver");
@@ -478,6 +482,18 @@ static void white_space_and_line_ends_are_tolerated(void **state)
     expect_error("\n[hypervisor]#x\n", 2, "a section's '[' without ']' at the end of the line");
 }
 
+static void the_guest_has_a_control_port_of_its_own(void **state)
+{
+    expect_good("[hypervisor]\ncontrol = off\n" GUEST "control = read\n" DRIVER);
+    assert_false(manifest.control);
+    assert_int_equal(manifest.vm[0].control, MANIFEST_CONTROL_READ);
+    expect_good(GUEST "control = yes # orders, too\n[hypervisor]\ncontrol = com2\n");
+    assert_true(manifest.control);
+    assert_int_equal(manifest.vm[0].control, MANIFEST_CONTROL_YES);
+    expect_good(GUEST "control = no\n");
+    assert_int_equal(manifest.vm[0].control, MANIFEST_CONTROL_NO);
+}
+
 static void other_control_characters_are_no_text(void **state)
 {
     expect_error("#\n# \x01\n", 2, "the byte 0x01 is no text");
@@ -533,6 +549,7 @@ int main(void)
         cmocka_unit_test(the_number_of_vms_is_bounded),
         cmocka_unit_test(the_size_of_the_text_is_bounded),
         cmocka_unit_test(white_space_and_line_ends_are_tolerated),
+        cmocka_unit_test(the_guest_has_a_control_port_of_its_own),
         cmocka_unit_test(other_control_characters_are_no_text),
         cmocka_unit_test(damaged_texts_are_survived),
     };

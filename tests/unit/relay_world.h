@@ -56,10 +56,11 @@ static struct world {
     enum fault_kind report_kind;
     u32 messages[MSIX_ENTRIES]; /* by data: the tests program entry v with data v */
     bool signalled;
+    u32 port_resets; /* of the guest's control port */
 } world;
 
 struct vm *main_guest;
-static const u64 world_arena = MIB(2);
+static const u64 world_arena = MIB(4);
 
 /* ---- fakes ---- */
 
@@ -203,6 +204,11 @@ void platform_message(struct vm *vm, u64 address, u32 data)
 void event_add(enum event_kind kind, u32 vm, const char *fmt, ...)
 {
     CHECK(kind == EVENT_BROKEN_DEVICE && vm == world.guest.id && fmt != NULL);
+}
+
+void control_reset_guest(void)
+{
+    world.port_resets++;
 }
 
 void recovery_report(struct driver *driver, enum fault_kind kind, u64 detail, u64 address, const char *fmt, ...)

@@ -62,7 +62,7 @@ void net_init(void)
     }
     present = error == OK;
     if (present)
-        background_set(work_in_background);
+        background_add(work_in_background);
     else
         arena_release(mark);
 }

@@ -58,6 +58,10 @@ const struct shell_command shell_commands[] = {
      "TCP throughput, either end of Debian's iperf3", command_iperf3},
     {"net", "net bench HOST [--if net1] [-t SECONDS] [-P STREAMS] [-p PORT]", "latency and throughput both ways",
      command_net},
+    {"drvctl",
+     "drvctl status|stats [VM] | events|faults [FROM] | restart|stop|start VM [--after MS [--times N]] | help | raw "
+     "LINE",
+     "the driver VMs, when the manifest gives this guest a control port", command_drvctl},
     {"stat", "stat [--json]", "uptime, memory, interrupts, I/O counters", command_stat},
     {"canary", "canary set|check [SEED]", "fill free memory with a pattern; see whether it changed", command_canary},
     {"echo", "echo [WORD...]", "print the words", command_echo},

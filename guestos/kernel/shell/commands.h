@@ -37,6 +37,9 @@ int command_http(struct args *args);
 int command_iperf3(struct args *args);
 int command_net(struct args *args);
 
+/* command_drvctl.c: the hypervisor's control port */
+int command_drvctl(struct args *args);
+
 /* command_system.c: the machine */
 int command_stat(struct args *args);
 int command_canary(struct args *args);
