@@ -102,6 +102,8 @@ int command_hostile(struct args *args)
 {
     if (args_take_flag(args, "cpu"))
         return command_hostile_cpu(args);
+    if (args_take_flag(args, "console"))
+        return command_hostile_console(args);
     const char *name = stream_take_disk(args);
     if (!args_check(args, 1, ARGS_MAX))
         return SHELL_USAGE;

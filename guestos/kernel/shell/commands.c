@@ -42,7 +42,7 @@ const struct shell_command shell_commands[] = {
     {"blk", "blk [info|read|write|verify|bench|load|discard|zero|id|flush|unsupported ...] [--disk vdb]",
      "the disks; blk help lists more", command_blk},
     {"sha256", "sha256 /dev/vda [BYTES]", "SHA-256 of a disk or of its first BYTES", command_sha256},
-    {"hostile", "hostile [cpu] list|all|NAME... [--disk vdb]",
+    {"hostile", "hostile [cpu] list|all|NAME... [--disk vdb] | console [SECONDS]",
      "break a rule of virtio, or try everything on the CPU; see what follows", command_hostile},
     {"probe", "probe [SECONDS]", "a page for a hostile entropy device: out of its reach after the answer?",
      command_probe},

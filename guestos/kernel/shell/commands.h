@@ -24,7 +24,8 @@ int command_flush(struct blk *disk); /* the request itself; nothing where writes
 int command_blk_bench(struct args *args);
 int command_blk_load(struct args *args);
 int command_hostile(struct args *args);
-int command_hostile_cpu(struct args *args); /* what follows `hostile cpu` */
+int command_hostile_cpu(struct args *args);     /* what follows `hostile cpu` */
+int command_hostile_console(struct args *args); /* and `hostile console` */
 
 /* command_probe.c: a page that a hostile driver goes on using */
 int command_probe(struct args *args);
