@@ -1,5 +1,5 @@
 /* SOURCES: hv/relay/relay.c hv/relay/queue.c hv/relay/inflight.c hv/relay/grant.c hv/relay/forward.c
- * hv/relay/complete.c hv/relay/virtio_pci.c */
+ * hv/relay/complete.c hv/relay/virtio_pci.c hv/relay/console.c */
 /* INCLUDE_FAKES */
 /*
  * The input drives both hostile sides at once: the guest's registers, descriptors and rings, and the driver's
@@ -130,12 +130,40 @@ static void successor(void)
     CHECK(relay_offer(world.relay, &world.offer) == OK);
 }
 
+/* The same guest with a console: no more is moved than was asked for, and ASan watches both ends. */
+static int console_fuzz(void)
+{
+    static char bytes[512];
+    world_create(MANIFEST_GRANTS_STICKY, 8, true);
+    relay_console_create();
+    world.relay = relays[0];
+    world.offer.queues = QUEUES;
+    guest_start(GUEST_FEATURES, SIZE);
+    while (left != 0) {
+        u32 what = take(1);
+        if (what == 0xff) {
+            relay_guest_reset(world.relay);
+        } else if (what & 0x80) {
+            u32 want = take(2) % sizeof(bytes);
+            CHECK(relay_console_move((what & 1) != 0, bytes, want) <= want);
+        } else {
+            guest_acts(what);
+        }
+        CHECK(!world.signalled && world.reports == 0);
+    }
+    relays[0] = NULL;
+    world_destroy();
+    return 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct relay_stats stats;
     input = data;
     left = size;
     u32 mode = take(1);
+    if (mode & 0x10)
+        return console_fuzz();
     world_create(mode & 1 ? MANIFEST_GRANTS_STRICT : MANIFEST_GRANTS_STICKY, mode & 2 ? 8 : 256, (mode & 4) == 0);
     world.offer.queues = QUEUES;
     CHECK(relay_offer(world.relay, &world.offer) == OK);
