@@ -27,6 +27,7 @@
 #define RW (PAGE_READ | PAGE_WRITE)
 
 struct vm *main_guest;
+struct relay *relays[VM_MAX]; /* no console in the guest's slot */
 struct driver *drivers[VM_MAX];
 u32 driver_count;
 struct pci_device pci_devices[PCI_MAX_DEVICES];
