@@ -17,8 +17,8 @@ from .sides import GUEST, HEAD, Side
 
 DISK_BYTES = 8 << 20  # which the load fills before the first crash
 BATCH = 25
-READY_SECONDS = 20
-END_SECONDS = 180
+READY_SECONDS = 60
+END_SECONDS = 300
 # Some requests to do again, and the time is the restart's, not that of megabytes.
 LOAD = "blk load --seed 1 --depth 4 --size 65536 --seconds 86400 --final --quiet"
 ATA_PIO = "ata-pio"  # IDE in a machine without PCI Express, IOMMU and DMA: not one of `bench blk`'s

@@ -12,6 +12,7 @@ from ..ui import Failure
 from . import figures, instructions
 
 GUEST_MIB = 256  # of the guest under Bulkhead, and of the machine without it
+BOOT_SECONDS = 600  # QEMU's -icount makes two minutes of the firmware's waiting on a busy host
 HEAD = "[hypervisor]\ncontrol = com2\nexit_port = 0xf4\n\n"
 GUEST = f"[vm main]\nkind = guest\nimage = guestos.elf\nmemory = {GUEST_MIB}M\n"
 
@@ -89,7 +90,7 @@ class Side:
     def __enter__(self):
         try:
             self.machine.start()
-            self.machine.shell_start()
+            self.machine.shell_start(BOOT_SECONDS)
             self._pause("stop")
         except BaseException:
             self.__exit__()
