@@ -129,7 +129,7 @@ def descriptor_chains(lab):
         Mistake("steps++ == entries", "steps == entries", "@variant", "chain_walk", seldom=True),
         Mistake("(size + 1u) * sizeof(u16)", "size * sizeof(u16)", "@ensures", "virtqueue_enable", seldom=True),
         Mistake("chain->count == RING_MAX_SEGMENTS", "chain->count > RING_MAX_SEGMENTS", "@ensures", "chain_add", seldom=True),
-        Mistake("vm_ram(vm, GPA(desc->addr), desc->len) == NULL", "vm_ram(vm, GPA(desc->addr), 1) == NULL", "appended", "chain_add",
+        Mistake("vm_ram(vm, GPA(desc->addr), desc->len) == NULL", "vm_ram(vm, GPA(desc->addr), 1) == NULL", "inside", "chain_add",
                 seldom=True),
         Mistake("!add_u32(chain->readable_bytes + chain->writable_bytes, desc->len, &total)", "(total = 0) != 0", "unsigned_overflow",
                 "chain_add", seldom=True),
