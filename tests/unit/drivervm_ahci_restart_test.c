@@ -69,6 +69,7 @@ static void crash(u32 slots, u32 refused)
     hba.ends_alone = true;
     port->sact = port->queued = slots;
     port->refused |= refused;
+    port->seen = 0;
     info.stash_length = stash_length;
 }
 
@@ -98,7 +99,7 @@ static void read_all(u32 slots_in_use)
     for (u16 t = 0; t < BUFFERS; t++)
         submit(t, VIRTIO_BLK_T_IN, t * 16, 4096);
     loop_once();
-    assert_int_equal(hba.port[2].queued, slots_in_use);
+    assert_int_equal(hba.port[2].queued & ~hba.port[2].refused, slots_in_use);
     complete(BUFFERS);
     check_reads(BUFFERS, 4096);
 }
@@ -130,6 +131,7 @@ static void refused_commands_keep_their_slots(void **state)
     crash(0xff | lost, lost);
     started();
     assert_int_equal(hba.resets, 0);
+    assert_int_equal(hba.ignored, 2); /* tried once each, both at once */
     assert_true(now_us - before >= DRAIN_US && now_us - before < 3 * DRAIN_US);
     assert_true(hba.ghc & GHC_IE);
     read_all(~lost);
@@ -137,6 +139,7 @@ static void refused_commands_keep_their_slots(void **state)
     crash(1u << 5 | 0xf000, 1u << 5); /* the stash remembers those of before, the controller need not */
     started();
     assert_int_equal(hba.resets, 0);
+    assert_int_equal(hba.ignored, 3);
     read_all(~(lost | 1u << 5));
 
     crash(0, 0); /* a crash of another kind does not free them */
@@ -144,7 +147,145 @@ static void refused_commands_keep_their_slots(void **state)
     started();
     assert_true(now_us - before < DRAIN_US);
     assert_int_equal(hba.resets + hba.link_resets, 0);
+    assert_int_equal(hba.ignored, 3); /* one try each for good */
     read_all(~(lost | 1u << 5));
+}
+
+/* A driver that dies between its writes to PxSACT and PxCI: the slot is announced, and nothing is in it. */
+static void died_between_the_writes(u32 slots, u32 announced)
+{
+    crash(slots & ~announced, 0);
+    hba.port[2].sact |= announced;
+}
+
+static void an_announced_slot_is_free_again(void **state)
+{
+    for (u32 turn = 0; turn < 6; turn++) {
+        u64 before = now_us;
+
+        hba.keeps_slots = turn % 2;
+        hba.resets = hba.ignored = 0;
+        died_between_the_writes(0xff, 1u << 6 * turn);
+        started();
+        assert_true(now_us - before < DRAIN_US + DRAIN_US / 10);
+        assert_int_equal(hba.resets + hba.ignored, 0);
+        read_all(~0u);
+        crash(0xf0, 0); /* nothing is held against the controller */
+        started();
+        assert_int_equal(hba.resets, 1);
+    }
+}
+
+/* What came of it is known only when the slot was tried. */
+static void an_announced_slot_outlives_a_start_without_disk(void **state)
+{
+    for (u32 qemu = 0; qemu < 2; qemu++) {
+        hba.keeps_slots = qemu;
+        hba.resets = 0;
+        died_between_the_writes(0, 1u << 20);
+        hba.port[2].ssts = 0;
+        assert_int_equal(driver.start(&offer), ERR_NOT_FOUND);
+        pci_command_register &= ~PCI_COMMAND_MASTER;
+        hba.port[2].ssts = 0x113;
+        started();
+        assert_int_equal(hba.resets, 0);
+        read_all(~0u);
+    }
+}
+
+static void a_refused_one_beside_an_announced_one(void **state)
+{
+    hba.keeps_slots = true;
+    crash(1u << 3, 1u << 3);
+    hba.port[2].sact |= 1u << 20;
+    started();
+    assert_int_equal(hba.ignored, 1);
+    read_all(~(1u << 3));
+    for (u32 turn = 0; turn < 6; turn++) { /* the refused one forbids resets from now on; no further slot is lost */
+        hba.port[2].sact |= 1u << 5 * turn;
+        pci_command_register &= ~PCI_COMMAND_MASTER;
+        hba.ends_alone = true;
+        started();
+        read_all(~(1u << 3));
+    }
+    assert_int_equal(hba.ignored, 1);
+    assert_int_equal(hba.resets + hba.link_resets, 0);
+}
+
+static bool start_is_killed(void)
+{
+    hba.die_at = now_us + 3 * DRAIN_US / 10;
+    if (setjmp(hba_killed))
+        return true;
+    assert_int_equal(driver.start(&offer), OK);
+    hba.die_at = 0;
+    return false;
+}
+
+/* A successor that is killed sooner than it can know of a slot that nothing moves in it leaves word. */
+static void kills_come_faster_than_the_wait(void **state)
+{
+    hba.keeps_slots = true;
+    died_between_the_writes(0, 1u << 11);
+    u32 kills = 0;
+    while (start_is_killed())
+        assert_true(++kills < 5);
+    assert_true(kills >= 3);
+    info.stash_length = stash_length;
+    pci_command_register &= ~PCI_COMMAND_MASTER;
+    hba.ends_alone = true;
+    started();
+    assert_int_equal(hba.resets, 1); /* free again */
+    read_all(~0u);
+    u64 before = now_us; /* that word is not held against what is in the same slot later */
+    died_between_the_writes(0, 1u << 11);
+    started();
+    assert_true(now_us - before >= DRAIN_US);
+}
+
+/* In QEMU it goes on while we try its slot, and nobody is served before it has ended. */
+static void a_slow_command_ends_before_anybody_is_served(void **state)
+{
+    hba.keeps_slots = true;
+    crash(1u << 7, 0);
+    hba.slow_until = now_us + DRAIN_US + DRAIN_US / 2;
+    started();
+    assert_true(now_us >= hba.slow_until);
+    assert_int_equal(hba.ignored, 1);
+    assert_int_equal(hba.port[2].queued | hba.port[2].sact, 0);
+    read_all(~0u);
+    crash(1u << 7, 0); /* without progress, but not for so long: nothing is tried */
+    hba.slow_until = now_us + DRAIN_US / 2;
+    started();
+    assert_int_equal(hba.ignored, 1);
+    assert_int_equal(hba.resets, 1);
+}
+
+/* On silicon the disk objects to the next command, and gets the reset that it wants. */
+static void a_disk_that_objects_is_reset(void **state)
+{
+    crash(1u << 7, 0);
+    hba.slow_until = now_us + 10 * DRAIN_US;
+    started();
+    assert_int_equal(hba.resets, 1);
+    read_all(~0u);
+    crash(0, 0);
+    started();
+    assert_int_equal(hba.resets, 2);
+}
+
+static void a_try_that_meets_a_bad_sector(void **state)
+{
+    for (u32 qemu = 0; qemu < 2; qemu++) {
+        hba.keeps_slots = qemu;
+        died_between_the_writes(0, 1u << (20 + qemu));
+        hba.bad_sector = 0;
+        started();
+        assert_int_equal(hba.log_reads, 1 + qemu);
+        hba.bad_sector = ~0ull;
+        read_all(qemu ? ~(3u << 20) : ~(1u << 20));
+    }
+    assert_int_equal(hba.resets + hba.link_resets, 0);
 }
 
 /* The lost slot forbids a reset, so the flush that the predecessor was waiting for must end by itself. */
@@ -246,6 +387,13 @@ int main(void)
         TEST_CRASH(commands_that_end_are_waited_for),
         TEST_CRASH(a_busy_host_loses_no_slots),
         TEST_CRASH(refused_commands_keep_their_slots),
+        TEST_CRASH(an_announced_slot_is_free_again),
+        TEST_CRASH(an_announced_slot_outlives_a_start_without_disk),
+        TEST_CRASH(a_refused_one_beside_an_announced_one),
+        TEST_CRASH(kills_come_faster_than_the_wait),
+        TEST_CRASH(a_slow_command_ends_before_anybody_is_served),
+        TEST_CRASH(a_disk_that_objects_is_reset),
+        TEST_CRASH(a_try_that_meets_a_bad_sector),
         TEST_CRASH(a_flush_ends_beside_lost_slots),
         TEST_CRASH(errors_beside_lost_slots),
         TEST_CRASH(what_never_ends_fits_into_the_time_for_an_offer),

@@ -18,21 +18,27 @@ static struct {
         u32 clb, clbu, fb, fbu, is, ie, cmd, tfd, sig, ssts, sctl, serr, sact, ci;
         bool device, cdrom;
         u32 queued, plain; /* slots accepted and not done */
+        u32 seen;          /* those of queued that the running driver issued, and so wants the data of */
+        u32 waiting;       /* like QEMU 7.2.22: those of ci whose slot was in use when they came */
+        u32 held;          /* tags that the disk works on still, although the controller forgot them when ST went off */
         u32 refused;       /* like QEMU 7.2: slots whose DMA was refused. They never end, and no reset may find them */
     } port[6];
     /* switches */
     bool ncq, log_works, log_lies, stuck_reset, stuck_engine, busy_after_error, short_transfer;
     bool keeps_slots; /* like QEMU 7.2: clearing ST leaves PxSACT and PxCI as they are */
     bool ends_alone; /* queued commands end one by one while somebody looks: a predecessor's, nobody wants their data */
+    u64 slow_until;  /* so long none of those ends */
+    u64 die_at;      /* whoever looks at PxSACT then is killed; 0: nobody */
     u64 away_us;     /* the host gives nobody a CPU for so long at each look at PxSACT */
     u32 lingers;     /* a predecessor's flush in PxCI: it ends after so many looks, whether the port runs or not */
     bool clears_failed; /* like QEMU 7.2: a failed plain command leaves PxCI */
     u64 bad_sector;
     u32 identify_fails;
     /* what happened */
-    u32 resets, link_resets, flushes, plain_count, queued_count, failed_tag, log_reads, interrupts;
+    u32 resets, link_resets, flushes, plain_count, queued_count, failed_tag, log_reads, interrupts, ignored;
 } hba;
 static struct random hba_random;
+static jmp_buf hba_killed; /* where a start that ends at die_at goes on */
 
 static void raise_bits(struct port *port, u32 bits)
 {
@@ -49,7 +55,7 @@ static void reset_device(struct port *port)
     assert_int_equal(port->refused, 0); /* QEMU would stop here for good (docs/decisions/006) */
     if (hba.ends_alone)
         assert_int_equal(port->queued, 0); /* waiting would have been enough */
-    port->sact = port->ci = port->queued = port->plain = 0;
+    port->sact = port->ci = port->queued = port->plain = port->seen = port->held = port->waiting = 0;
     port->tfd = port->device ? 0x50 : 0x7f;
     port->ssts = port->device ? 0x113 : 0;
     port->sig = port->cdrom ? 0xeb140101 : port->device ? SIG_ATA : ~0u;
@@ -139,6 +145,8 @@ static void fail_command(struct port *port, u32 slot)
     if (hba.clears_failed && (port->plain & 1u << slot))
         port->ci &= ~(1u << slot);
     raise_bits(port, INT_TFES | (port->queued & 1u << slot ? INT_SDBS : INT_DHRS));
+    if (hba.keeps_slots) /* QEMU's disk is done with it, although its bit stays in PxSACT */
+        port->queued &= ~(1u << slot);
 }
 
 static bool read_log(struct port *port, u32 slot)
@@ -207,8 +215,12 @@ static void issue(struct port *port, u32 bits)
 {
     assert_true(port->cmd & CMD_ST);
     assert_int_equal(port->tfd & (TFD_BSY | TFD_DRQ | TFD_ERR), 0);
-    assert_int_equal(port->ci & bits, 0);
-    assert_int_equal(port->refused & bits, 0);
+    assert_int_equal(port->ci & bits & ~port->waiting, 0);
+    if (port->held) { /* SATA 3.2 13.6: whatever comes now, the disk ends all with an error */
+        port->held = 0;
+        fail_command(port, (u32)__builtin_ctz(bits));
+        return;
+    }
     for (u32 slot = 0; slot < 32; slot++) {
         if (!(bits & 1u << slot))
             continue;
@@ -219,8 +231,18 @@ static void issue(struct port *port, u32 bits)
         if (is_queued_command(fis->command)) {
             assert_true(hba.ncq);
             assert_int_equal(port->plain, 0);
-            assert_true(port->sact & 1u << slot); /* 5.5.1: PxSACT first */
+            assert_true(port->sact & 1u << slot);              /* 5.5.1: PxSACT first */
+            if ((port->refused | port->queued) & 1u << slot) { /* QEMU 7.2.22: not accepted */
+                assert_true(hba.keeps_slots || (port->refused & 1u << slot));
+                hba.ignored += !(port->waiting & 1u << slot);
+                port->ci |= 1u << slot; /* ... until PxCI is written again */
+                port->waiting |= 1u << slot;
+                continue;
+            }
+            port->ci &= ~(1u << slot);
+            port->waiting &= ~(1u << slot);
             port->queued |= 1u << slot;
+            port->seen |= 1u << slot;
         } else {
             if (!hba.keeps_slots)
                 assert_int_equal(port->queued, 0); /* 5.3.2.3: never mixed */
@@ -248,17 +270,24 @@ static void finish_plain(struct port *port)
 static void end_alone(struct port *port)
 {
     u32 left = port->queued & ~port->refused;
+    u32 slot = left ? (u32)__builtin_ctz(left) : 0;
 
-    if (!hba.ends_alone || !left || random_one_in(&hba_random, 2))
+    if (!hba.ends_alone || !left || (port->tfd & TFD_ERR) || random_one_in(&hba_random, 2))
         return;
-    port->queued &= ~(left & -left);
-    port->sact &= ~(left & -left);
+    if (now_us < hba.slow_until && !(port->seen & 1u << slot))
+        return;
+    if ((port->seen & 1u << slot) && !run_queued(port, slot)) {
+        fail_command(port, slot);
+        return;
+    }
+    port->queued &= ~(1u << slot);
+    port->sact &= ~(1u << slot);
 }
 
 /* The disk finishes one command of its choice; false: it has none, or an error stopped it. */
 static bool disk_work(struct port *port)
 {
-    u32 left = port->queued;
+    u32 left = port->queued & ~port->refused;
 
     if (port->tfd & TFD_ERR)
         return false;
@@ -296,8 +325,10 @@ static void write_command(struct port *port, u32 value)
     if (port->refused !=
         0) /* no reset will follow, and QEMU would take the flush's end for that of our first command */
         assert_int_equal(hba.lingers, 0);
-    if (!(value & CMD_ST) && (port->cmd & CMD_ST) && !hba.keeps_slots)
-        port->sact = port->ci = port->queued = port->plain = 0;
+    if (!(value & CMD_ST) && (port->cmd & CMD_ST) && !hba.keeps_slots) {
+        port->held = port->tfd & TFD_ERR ? 0 : port->queued & ~port->refused;
+        port->sact = port->ci = port->queued = port->plain = port->waiting = 0; /* 3.3.14 */
+    }
     if (!(value & CMD_ST) && hba.keeps_slots)
         port->plain = 0;
     port->cmd = (value & ~engine) | (value & CMD_ST ? CMD_CR : 0) | (value & CMD_FRE ? CMD_FR : 0);
@@ -398,6 +429,8 @@ static u32 read_port(struct port *port, u32 offset)
         return port->serr;
     case PORT_SACT:
         now_us += hba.away_us;
+        if (hba.die_at && now_us > hba.die_at)
+            longjmp(hba_killed, 1);
         end_alone(port);
         return port->sact;
     case PORT_CI: /* a driver that polls sees its plain command end on the second look */

@@ -19,7 +19,9 @@
 /* What a successor must know: which disk the guest has been using, and what is broken about the way to it. */
 struct ahci_stash {
     u32 port;
-    u32 lost; /* slots that no command may use any more (port_drain) */
+    u32 lost;           /* slots of which it was not known yet whether a command hangs in them (port_drain) ... */
+    u32 refused;        /* ... and those that no command may use any more (port_reclaim) */
+    struct drain drain; /* of one that did not live to its end; kills may come faster than that */
     char serial[20];
 };
 
@@ -77,10 +79,14 @@ static status_t hba_settle(struct ahci_stash *predecessor)
     if (!predecessor || predecessor->port >= HBA_PORTS || !(implemented_ports() & 1u << predecessor->port))
         return hba_reset();
     select_port(predecessor->port);
-    ahci.lost = predecessor->lost | port_drain(&ahci, predecessor->lost);
+    ahci.refused = predecessor->refused;
+    while (!port_drain(&ahci, ahci.refused, &predecessor->drain))
+        if (stash_save(predecessor, sizeof(*predecessor)) != OK)
+            return ERR_STATE;
+    ahci.lost = predecessor->lost | predecessor->drain.left;
     if (!ahci.lost)
         return hba_reset();
-    log_line("ahci: no reset: slots %08x hold commands whose DMA was refused, and are given up", ahci.lost);
+    log_line("ahci: no reset: in slots %08x commands seem to hang", ahci.lost);
     predecessor->lost = ahci.lost;
     status_t status = stash_save(predecessor, sizeof(*predecessor)); /* now: we may not live to find the disk */
     if (status != OK)
@@ -191,9 +197,15 @@ static status_t identify(void)
     return ahci.identity.dma && ahci.identity.lba48 && ahci.identity.flush_ext ? OK : ERR_UNSUPPORTED;
 }
 
+/* Queued commands need both ends. */
+static bool can_queue(void)
+{
+    return (ahci.capabilities & CAP_SNCQ) && ahci.identity.queue_depth > 0;
+}
+
 static status_t find_and_identify(const struct ahci_stash *predecessor)
 {
-    struct ahci_stash now = {.lost = ahci.lost};
+    struct ahci_stash now = {0};
     u32 ports = implemented_ports();
 
     wake_ports(ports);
@@ -202,20 +214,24 @@ static status_t find_and_identify(const struct ahci_stash *predecessor)
         status = identify();
     if (status != OK)
         return status;
+    if (can_queue())
+        port_reclaim(&ahci);
     now.port = ahci.port_number;
+    now.lost = ahci.lost;
+    now.refused = ahci.refused;
     memcpy(now.serial, ahci.identity.serial, sizeof(now.serial));
     if (predecessor && memcmp(now.serial, predecessor->serial, sizeof(now.serial)) != 0)
         return ERR_STATE; /* somebody swapped the disk */
     return stash_save(&now, sizeof(now));
 }
 
-/* Queued commands need both ends; without them one command at a time, which leaves no doubt about which one failed. */
+/* Without queued commands one at a time, which leaves no doubt about which one failed. */
 static u32 choose_depth(void)
 {
     u32 slots = CAP_NCS(ahci.capabilities);
     u32 depth = 0;
 
-    ahci.queued = (ahci.capabilities & CAP_SNCQ) && ahci.identity.queue_depth > 0;
+    ahci.queued = can_queue();
     if (ahci.queued && slots > ahci.identity.queue_depth)
         slots = ahci.identity.queue_depth;
     for (u32 slot = 0; slot < slots; slot++)
@@ -247,6 +263,20 @@ static void enable_interrupts(void)
         hba_write(HBA_GHC, GHC_AE | GHC_IE);
 }
 
+/*
+ * The disk answers IDENTIFY with an error: it works on queued commands still, only slowly, and so no emulator is before
+ * us in which one hangs (port_reclaim). What such a disk wants is a reset (SATA 3.2 13.6).
+ */
+static status_t hba_reset_after_all(void)
+{
+    status_t status = pci_command(0, PCI_COMMAND_MASTER);
+
+    ahci.lost = 0;
+    if (status == OK)
+        status = hba_reset();
+    return status == OK ? pci_command(PCI_COMMAND_MASTER, 0) : status;
+}
+
 static status_t start(struct blk_disk *disk)
 {
     u64 began = tsc_read();
@@ -256,6 +286,11 @@ static status_t start(struct blk_disk *disk)
 
     if (status == OK)
         status = find_and_identify(predecessor);
+    if (status == ERR_IO && ahci.lost && !ahci.refused) {
+        status = hba_reset_after_all();
+        if (status == OK)
+            status = find_and_identify(predecessor);
+    }
     if (status != OK)
         return status;
     describe(disk);

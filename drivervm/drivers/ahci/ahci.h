@@ -16,6 +16,12 @@ struct ahci_memory {
 _Static_assert(offsetof(struct ahci_memory, received) % 256 == 0, "AHCI 3.3.3");
 _Static_assert(offsetof(struct ahci_memory, table) % 128 == 0, "AHCI 4.2.2");
 
+/* How long slots have been standing still (port_drain). */
+struct drain {
+    u32 slots, steps;
+    u32 left;
+};
+
 struct ahci {
     u64 hba;  /* address of the registers */
     u64 port; /* of the chosen port's registers */
@@ -24,7 +30,8 @@ struct ahci {
     struct ahci_memory *memory;
     struct ata_identity identity;
     bool queued;                   /* reads and writes go as native queued commands */
-    u32 lost;                      /* slots that a predecessor's command never leaves (port_drain) */
+    u32 lost;                      /* slots in which a predecessor's command seems to hang (port_drain) */
+    u32 refused;                   /* those of them that our own command did not free either (port_reclaim) */
     u32 issued;                    /* slots that the HBA works on */
     u32 slot_of[AHCI_SLOTS];       /* blk_io.index -> slot: the lost ones are left out */
     struct blk_io *io[AHCI_SLOTS]; /* behind each of them */
@@ -41,11 +48,18 @@ NODISCARD status_t port_stop_commands(const struct ahci *ahci);
 NODISCARD status_t port_stop(const struct ahci *ahci);
 
 /*
- * Let the queued commands that a predecessor left in the slots end. Returns the slots that show neither progress nor an
- * error for a while; `known` are slots of which that is known already. When such slots forbid a reset, a command that is not
- * queued has longer.
+ * Let the queued commands that a predecessor left in the slots end. True: it is over, and drain->left are the slots
+ * that showed neither progress nor an error for 100 ms. False: nothing has moved for 25 ms; call again. drain may be a
+ * predecessor's, who did not live to the end. `known` are slots of which it is known already that they do not move. A
+ * command that is not queued has longer when slots forbid a reset.
  */
-u32 port_drain(const struct ahci *ahci, u32 known);
+NODISCARD bool port_drain(const struct ahci *ahci, u32 known, struct drain *drain);
+
+/*
+ * Give the slots in ahci->lost that were not tried yet a command of our own: those that it leaves are free again, the
+ * others are ahci->refused from then on. The disk is identified and idle, its port runs; up to 100 ms without progress.
+ */
+void port_reclaim(struct ahci *ahci);
 
 /* Give the port its memory, let it receive FISes, wait until the device is idle. ERR_TIMEOUT: it stays busy. */
 NODISCARD status_t port_prepare(const struct ahci *ahci);

@@ -8,12 +8,13 @@
 #define LINK_HOLD_US 1000u        /* 10.4.2: DET = 1 for at least 1 ms */
 #define LINK_UP_US 1000000u
 #define FETCH_US 5000000u
+#define DRAIN_STEP_US 25000u
 /* The offer has 2 s. On a busy host the hypervisor's clock for that runs up to twice as fast as device_wait_more()'s.
  */
-#define DRAIN_SINGLE_US 800000u
-/* No slot has moved for so long of the time in which we ran: none will. A busy host's disk may pause for longer by the
- * clock. */
-#define DRAIN_US 100000u
+#define DRAIN_SINGLE_STEPS 32u
+/* No slot has moved for 100 ms of the time in which we ran: none will. A busy host's disk may pause for longer by the
+ * clock. Less would not do: with bus mastering off QEMU takes a request of 1 MiB to its end in 256 pieces. */
+#define DRAIN_STEPS 4u
 /* Between two looks: each takes the lock in QEMU that the thread needs which lets commands end. */
 #define DRAIN_LOOK_US 100u
 
@@ -49,26 +50,35 @@ status_t port_stop(const struct ahci *ahci)
  * emulator for good (docs/decisions/006). So slots without progress are found before PxCMD.ST goes off, which clears
  * PxSACT (3.3.14).
  */
-u32 port_drain(const struct ahci *ahci, u32 known)
+static void pause_between_looks(void)
 {
-    struct device_wait still = device_wait_begin(DRAIN_US);
-    u32 before = 0, patience = DRAIN_SINGLE_US / DRAIN_US;
+    for (u64 next = deadline_after(DRAIN_LOOK_US); !deadline_passed(next);)
+        __builtin_ia32_pause();
+}
 
-    while (!(port_read(ahci, PORT_IS) & INT_ERRORS)) {
-        u32 single = port_read(ahci, PORT_CI);
+bool port_drain(const struct ahci *ahci, u32 known, struct drain *drain)
+{
+    struct device_wait still = device_wait_begin(DRAIN_STEP_US);
+
+    for (drain->left = 0; !(port_read(ahci, PORT_IS) & INT_ERRORS);) {
         u32 queued = port_read(ahci, PORT_SACT) & ~known;
+        u32 single = port_read(ahci, PORT_CI) & ~known & ~queued; /* one that waits to be accepted counts as queued */
         bool more = device_wait_more(&still);
-        /* One that is not queued, say a flush, must not meet our own in its slot, so it has time unless a reset ends
-         * it. */
-        if ((single | queued) == 0 || (!more && !(single && (queued | known) && --patience)))
-            return queued;
-        if (!more || (single | queued) != before)
-            still = device_wait_begin(DRAIN_US);
-        before = single | queued;
-        for (u64 next = deadline_after(DRAIN_LOOK_US); !deadline_passed(next);)
-            __builtin_ia32_pause();
+        if ((single | queued) == 0)
+            return true;
+        if ((single | queued) != drain->slots) {
+            *drain = (struct drain){.slots = single | queued};
+            still = device_wait_begin(DRAIN_STEP_US);
+        } else if (!more) {
+            /* One that is not queued, say a flush, must not meet our own in its slot, so it has time unless a reset
+             * ends it. */
+            drain->steps++;
+            drain->left = queued;
+            return drain->steps >= (single && (queued | known) ? DRAIN_SINGLE_STEPS : DRAIN_STEPS);
+        }
+        pause_between_looks();
     }
-    return 0;
+    return true;
 }
 
 static bool wait_idle(const struct ahci *ahci)
@@ -157,14 +167,14 @@ status_t port_run(const struct ahci *ahci, u32 slot, u64 timeout_us)
     }
 }
 
-/* In the first slot that is not lost; what its header held comes back. */
+/* In the first slot that is not lost, or may not be; what its header held comes back. */
 status_t port_fetch(const struct ahci *ahci, u8 command, u8 log)
 {
     struct ahci_memory *memory = ahci->memory;
 
-    if (ahci->lost == ~0u)
+    if (ahci->refused == ~0u)
         return ERR_NO_SPACE;
-    u32 slot = (u32)__builtin_ctz(~ahci->lost);
+    u32 slot = (u32)__builtin_ctz(~ahci->lost ? ~ahci->lost : ~ahci->refused);
     struct command_header saved = memory->header[slot];
     fis_build_fetch(&memory->fetch_table.fis, command, log);
     memory->fetch_table.prd[0] =
@@ -176,4 +186,69 @@ status_t port_fetch(const struct ahci *ahci, u8 command, u8 log)
         status = ERR_IO;
     memory->header[slot] = saved;
     return status;
+}
+
+/* A read of the disk's first sector, as a queued command; nobody wants the data. */
+static void fill_probe(const struct ahci *ahci, u32 slot)
+{
+    struct ahci_memory *memory = ahci->memory;
+    struct command_table *table = &memory->table[slot];
+    struct blk_io io = {.op = BLK_READ, .bytes = VIRTIO_BLK_SECTOR};
+
+    fis_build_io(&table->fis, &io, true, slot);
+    table->prd[0] = (struct prd){.address = dma_address((u64)memory->fetched), .count = sizeof(memory->fetched) - 1};
+    header_fill(&memory->header[slot], table, 1, false);
+}
+
+/* The slots that show neither progress nor an error for 100 ms of the time in which we run. */
+static u32 wait_for_probes(const struct ahci *ahci, u32 slots)
+{
+    struct device_wait still = device_wait_begin(DRAIN_STEPS * DRAIN_STEP_US);
+    u32 left = slots, before = 0;
+
+    while (left && !(port_read(ahci, PORT_IS) & INT_ERRORS)) {
+        u32 working = port_read(ahci, PORT_SACT) & slots;
+        u32 waiting = port_read(ahci, PORT_CI) & slots & ~working; /* in this order: PxCI is the first to be cleared */
+        /* QEMU looks at a command that it did not accept when PxCI is written: the slow one has ended, now ours. */
+        if (waiting) {
+            port_write(ahci, PORT_SACT, waiting);
+            port_write(ahci, PORT_CI, waiting);
+        }
+        left = working | waiting;
+        if (left != before)
+            still = device_wait_begin(DRAIN_STEPS * DRAIN_STEP_US);
+        else if (!device_wait_more(&still))
+            break;
+        before = left;
+        pause_between_looks();
+    }
+    return left;
+}
+
+/*
+ * A slot whose command was never issued takes ours and ends with it. QEMU 7.2 does not accept a command in a slot that
+ * it works on, so one with a refused DMA stays as it is; and one that was only slow ends, and ours after it, before
+ * anybody is served. On silicon all of them take ours, since PxCMD.ST = 0 has cleared PxSACT (3.3.14) and the disk has
+ * obeyed our IDENTIFY, which it answers with an error as long as it holds queued commands (SATA 3.2 13.6).
+ */
+void port_reclaim(struct ahci *ahci)
+{
+    u32 slots = ahci->lost & ~ahci->refused;
+
+    for (u32 left = slots; left; left &= left - 1)
+        fill_probe(ahci, (u32)__builtin_ctz(left));
+    if (slots == 0)
+        return;
+    port_write(ahci, PORT_SACT, slots);
+    port_write(ahci, PORT_CI, slots);
+    u32 left = wait_for_probes(ahci, slots);
+    bool error = port_read(ahci, PORT_IS) & INT_ERRORS; /* a bad sector, say: proves nothing for those still there */
+    ahci->refused |= left;
+    /* Clears PxCI too (3.3.14), which QEMU looks through at each write; and the disk wants its log read (6.2.2.2). */
+    if (left && (port_stop_commands(ahci) != OK || port_start(ahci) != OK))
+        log_line("ahci: port %u does not start again", ahci->port_number);
+    else if (error && port_fetch(ahci, ATA_READ_LOG_EXT, ATA_LOG_NCQ_ERROR) != OK)
+        log_line("ahci: port %u: no log after an error", ahci->port_number);
+    ahci->lost = ahci->refused;
+    log_line("ahci: tried slots %08x with a command of our own, given up %08x", slots, left);
 }
