@@ -44,18 +44,18 @@ status_t port_stop(const struct ahci *ahci)
     return mmio_wait(ahci->port + PORT_CMD, CMD_FR, 0, ENGINE_STOP_US) ? OK : ERR_TIMEOUT;
 }
 
-/*
- * On silicon this takes no time: a command whose DMA is refused ends with a host bus error, and one that runs on ends.
- * In QEMU 7.2 a refused one hangs in its slot without an error, and resetting the HBA while it is there stops the
- * emulator for good (docs/decisions/006). So slots without progress are found before PxCMD.ST goes off, which clears
- * PxSACT (3.3.14).
- */
 static void pause_between_looks(void)
 {
     for (u64 next = deadline_after(DRAIN_LOOK_US); !deadline_passed(next);)
         __builtin_ia32_pause();
 }
 
+/*
+ * On silicon this takes no time: a command whose DMA is refused ends with a host bus error, and one that runs on ends.
+ * In QEMU 7.2 a refused one hangs in its slot without an error, and resetting the HBA while it is there stops the
+ * emulator for good (docs/decisions/006). So slots without progress are found before PxCMD.ST goes off, which clears
+ * PxSACT (3.3.14).
+ */
 bool port_drain(const struct ahci *ahci, u32 known, struct drain *drain)
 {
     struct device_wait still = device_wait_begin(DRAIN_STEP_US);
