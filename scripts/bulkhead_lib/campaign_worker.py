@@ -13,6 +13,7 @@ from . import debug, devices, esp, faultclass, faultlog, hardware, machine, netw
 from .campaign_load import QUIET_SECONDS, REGION, REGIONS, SECTOR, BlockSamples, DiskLoad, NetLoad, guest_hash, image_hash
 from .campaign_plan import BROKEN, LAST, Evidence, judge
 from .control import Control, ControlError
+from .hostprocess import cpu_us
 from .ui import Failure
 
 DISK_BYTES = 64 << 20
@@ -22,6 +23,7 @@ NOTICE_SECONDS, LATENT_SECONDS = 2.0, 0.1
 MUTE_SECONDS = 1.5  # that a transfer may stand before its driver, of which anything is possible, is replaced
 SETTLE_SECONDS = 80  # a recovery, with the pauses that the manifest may ask for, or until the policy gives up
 WATCH_BEFORE, WATCH_AFTER = 0.4, 0.6
+HANG_SECONDS = 5.0
 POLL_SECONDS = 0.006
 REGISTER_SAMPLES = 8
 EVENTS_KEPT = 200  # faults of each machine whose events are kept for `report --trace`
@@ -285,8 +287,12 @@ class Rig:
                 seen.hypervisor_failed = f"the machine ended with {code}: {last}"
         elif panic:
             seen.guest_failed = panic[0]
+        elif self._cpu_state():
+            seen.stuck = str(failure)
+        elif self._hangs():
+            seen.emulator_died = "hangs: no answer by its monitor, and no CPU time used"
         else:
-            seen.stuck = str(failure) if self._cpu_state() else f"{failure}; the emulator's monitor is silent, too"
+            seen.stuck = f"{failure}; the emulator's monitor is silent, too"
 
     def _fill(self, row, seen):
         """The columns that follow from the evidence."""
@@ -305,6 +311,12 @@ class Rig:
     def _last_words(self):
         lines = (self.folder / "emulator.stderr").read_text(errors="replace").strip().splitlines()
         return lines[-1][-300:] if lines else ""
+
+    def _hangs(self):
+        """Whether its threads wait for each other. One on a busy host, or one whose CPUs all go round in circles, uses time."""
+        used = cpu_us(self.machine.process.pid)
+        time.sleep(HANG_SECONDS)
+        return cpu_us(self.machine.process.pid) == used
 
     def _cpu_state(self):
         """All registers of the host CPUs, as the emulator's monitor tells them; empty when it does not."""

@@ -10,6 +10,7 @@ import pathlib
 import re
 import select
 import socket
+import struct
 import time
 
 from . import paths
@@ -105,6 +106,8 @@ class Control:
 
     def _connect(self):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # An emulator that hangs accepts nobody, and soon not even a place in the queue is left to wait in.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(REPLY_SECONDS), 0))
         try:
             connection.connect(str(paths.socket_path(self.folder, "control.sock")))
         except OSError as error:

@@ -3,20 +3,25 @@ Campaigns: each fault is told by a row, an interruption costs nothing that was d
 repeated. Small ones, with the command that people type.
 """
 
+import contextlib
 import html.parser
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
+import sys
 import time
+import types
+from unittest import mock
 from xml.etree import ElementTree
 
 from bare import free_port
 from harness import ROOT, case, check, faultlog, main
-from bulkhead_lib import campaign_plan, trace
+from bulkhead_lib import campaign_plan, campaign_worker, control, paths, trace
 from bulkhead_lib.campaign import Runner, summary
 from bulkhead_lib.campaign_load import REGION
 from bulkhead_lib.campaign_plan import Evidence, Spec, judge
@@ -25,6 +30,7 @@ from bulkhead_lib.campaign_worker import Rig
 from bulkhead_lib.faultclass import CLASSES as CLASS_TABLE
 from bulkhead_lib.faultlog import Record
 from bulkhead_lib.machine import die_with_parent
+from bulkhead_lib.ui import Failure
 
 LABEL = "campaign"
 TIMEOUT = 600
@@ -131,6 +137,30 @@ def shards_and_blocks(lab):
     check(len({job.load_seed for job in jobs}) == 96, "two faults have the same load")
     check(jobs != [campaign_plan.job(Spec(101, 4, *list(spec.as_dict().values())[2:]), index) for index in range(96)],
           "another seed makes the same campaign")
+
+
+@case
+def an_emulator_that_hangs(lab):
+    """Its socket takes nobody in any more, its monitor is silent: neither may hold up a campaign, nor pass for the hypervisor's fault."""
+    lab.folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as port, contextlib.ExitStack() as waiting, \
+            mock.patch.object(control, "REPLY_SECONDS", 1), mock.patch.object(campaign_worker, "HANG_SECONDS", 0.5):
+        port.bind(str(paths.socket_path(lab.folder, "control.sock")))
+        port.listen(0)
+        waiting.enter_context(socket.socket(socket.AF_UNIX)).connect(str(paths.socket_path(lab.folder, "control.sock")))
+        try:
+            control.Control(lab.folder).raw("status", 1)
+            check(False, "somebody has answered")
+        except Failure as failure:
+            check("no machine answers" in str(failure), f"the control port says {failure}")
+        for program, wanted in ((["sleep", "60"], "emulator-died"), ([sys.executable, "-c", "while True: pass"], "stuck")):
+            rig, seen = Rig.__new__(Rig), Evidence()
+            rig.folder = lab.folder
+            with subprocess.Popen(program, preexec_fn=die_with_parent) as process:
+                rig.machine = types.SimpleNamespace(process=process, text="")
+                rig.explain(seen, Failure("no answer"))
+                process.kill()
+            check(judge(seen)[0] == wanted, f"{program[0]} is called {judge(seen)}")
 
 
 # ---- with machines ----

@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 
 from .. import devices, machine, paths, qemu
 from ..bare import BareMachine
 from ..debug import qmp
+from ..hostprocess import cpu_us, wait_us
 from ..ui import Failure
 from . import figures, instructions
 
@@ -15,21 +15,6 @@ GUEST_MIB = 256  # of the guest under Bulkhead, and of the machine without it
 BOOT_SECONDS = 600  # QEMU's -icount makes two minutes of the firmware's waiting on a busy host
 HEAD = "[hypervisor]\ncontrol = com2\nexit_port = 0xf4\n\n"
 GUEST = f"[vm main]\nkind = guest\nimage = guestos.elf\nmemory = {GUEST_MIB}M\n"
-
-
-def cpu_us(pid):
-    """The CPU time that a process of the host has used, all of its threads."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1_000_000 // os.sysconf("SC_CLK_TCK")
-
-
-def wait_us(pid):
-    """How long the threads that the process has now were ready to run, but had no CPU."""
-    total = 0
-    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"):
-        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
-            total += int(path.read_text(encoding="ascii").split()[1])
-    return total // 1000
 
 
 @dataclasses.dataclass(frozen=True)

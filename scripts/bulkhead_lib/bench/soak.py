@@ -6,9 +6,10 @@ import sys
 import time
 
 from ..devices import MODELS as ALL
+from ..hostprocess import cpu_us, wait_us
 from ..machine import die_with_parent
 from ..ui import say, table
-from . import sides, supervised
+from . import supervised
 from .report import Steps
 
 MODELS = [name for name in ALL if name != "e1000"]  # the same driver as e1000e
@@ -48,7 +49,7 @@ def run(arguments, accel):
 
 def watch(rig, count, progress):
     pid = rig.machine.process.pid
-    used, waited, start = sides.cpu_us(pid), sides.wait_us(pid), time.monotonic()
+    used, waited, start = cpu_us(pid), wait_us(pid), time.monotonic()
     first = before = rig.reading()
     misses, steps = dict.fromkeys(rig.vms, 0), []
     for number in range(count):
@@ -63,7 +64,7 @@ def watch(rig, count, progress):
         after = rig.reading()
         steps.append({vm: supervised.rates(before, after, vm) for vm in rig.vms})
         before = after
-    used, waited = sides.cpu_us(pid) - used, sides.wait_us(pid) - waited
+    used, waited = cpu_us(pid) - used, wait_us(pid) - waited
     vms = {}
     for vm in rig.vms:
         status = rig.status(vm)
