@@ -11,6 +11,7 @@ import threading
 import time
 
 from . import paths
+from .background import Background
 from .guest_output import find_json
 from .pattern import SECTOR, SERVED_BYTES, served
 from .ui import Failure
@@ -57,22 +58,13 @@ def guest_hash(machine, disk, slot, count=1):
     return found[1] if status == 0 and found else ""
 
 
-class BlockSamples:
+class BlockSamples(Background):
     """Bytes that QEMU has moved for a disk, every few ms, while it is a context: over QMP, past the guest and the hypervisor."""
 
     def __init__(self, folder, backend):
+        super().__init__()
         self.folder, self.backend = folder, backend
         self.samples = []  # (time, bytes)
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *exc):
-        self.stop.set()
-        self.thread.join()
 
     def _run(self):
         try:

@@ -1,8 +1,10 @@
 """What tests of the guest's network share: peers on the host, and what the guest serves."""
 
+import hashlib
 import http.server
 import subprocess
 import threading
+import time
 
 from bulkhead_lib.machine import die_with_parent
 from bulkhead_lib.pattern import SERVED_BYTES, served
@@ -34,6 +36,23 @@ def host_run(*command, seconds=60):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=seconds, check=False)
     check(done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-300:]} {done.stdout[-300:]}")
     return done.stdout
+
+
+def guest_fetches(lab, machine, data, inside=()):
+    """The guest fetches data from 10.9.0.1, where a program of the host serves them; inside: a command that enters its namespace."""
+    (lab.folder / "data").write_bytes(data)
+    server = host_program(*inside, "/usr/bin/python3", "-m", "http.server", "--bind", "10.9.0.1", "--directory", str(lab.folder), "8000")
+    try:
+        # Its listening is not announced on a pipe; the guest tries until somebody answers.
+        deadline = time.monotonic() + 20
+        while machine.command("http get 10.9.0.1:8000/ discard", 60)[1] != 0:
+            check(server.poll() is None and time.monotonic() < deadline, "the host's HTTP server does not start")
+        result = find_json(machine.run("http get 10.9.0.1:8000/data", 120))
+        check(result["sha256"] == hashlib.sha256(data).hexdigest(), f"got {result}")
+    finally:
+        server.kill()
+        server.communicate()
+        (lab.folder / "data").unlink()
 
 
 class HostFiles:

@@ -10,7 +10,7 @@ import time
 from bare import BareMachine, free_port
 from ethernet_peer import ICMP, EthernetPeer, checksum, ip_packet
 from harness import MIB, case, check, find_json, main
-from host_network import ADDRESS, GATEWAY, IPERF_SECONDS, HostFiles, counters, host_program, host_run, served_file
+from host_network import ADDRESS, GATEWAY, IPERF_SECONDS, HostFiles, counters, guest_fetches, host_program, host_run, served_file
 
 LABEL = "net"
 TIMEOUT = 300
@@ -174,20 +174,7 @@ def offloads(lab):
         check(data == served_file(size), "the file arrived otherwise")
         frames = after["tx_frames"] - before["tx_frames"]
         check(frames < size / 1460 / 4, f"{frames} frames for {size} bytes: the device did not cut the segments")
-        (lab.folder / "data").write_bytes(data)
-        server = host_program(*inside, "/usr/bin/python3", "-m", "http.server", "--bind", "10.9.0.1", "--directory",
-                              str(lab.folder), "8000")
-        try:
-            # Its listening is not announced on a pipe; the guest tries until somebody answers.
-            deadline = time.monotonic() + 20
-            while machine.command("http get 10.9.0.1:8000/ discard", 60)[1] != 0:
-                check(server.poll() is None and time.monotonic() < deadline, "the host's HTTP server does not start")
-            result = find_json(machine.run("http get 10.9.0.1:8000/data", 120))
-            check(result["sha256"] == hashlib.sha256(data).hexdigest(), f"got {result}")
-        finally:
-            server.kill()
-            server.communicate()
-            (lab.folder / "data").unlink()
+        guest_fetches(lab, machine, data, inside)
         counters(machine)
 
 

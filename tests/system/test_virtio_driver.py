@@ -5,15 +5,14 @@ drivers pass are in test_blk.py, test_faults.py and test_net.py.
 
 import contextlib
 import ctypes
-import hashlib
 import os
 import subprocess
 import time
 
 from block_suite import VIRTIO_BLK, VM, blocks_of_4_kib_work, disk_machine, power_off, write_and_compare
 from driver_suite import driver_said, undisturbed
-from harness import MIB, case, check, find_json, main
-from host_network import ADDRESS, counters, host_program, host_run, served_file
+from harness import MIB, case, check, main
+from host_network import ADDRESS, counters, guest_fetches, host_run, served_file
 from net_suite import BACKEND as NET_BACKEND
 from net_suite import VIRTIO_NET, VM as NET_VM
 from net_suite import answers, free_port, net_machine, transfers, user_network
@@ -133,25 +132,8 @@ def offloads(lab):
             check(data == served_file(BULK), "the file arrived otherwise")
             frames = after["tx_frames"] - before["tx_frames"]
             check(frames < BULK / 1460 / 4, f"{frames} frames for {BULK} bytes: the device did not cut the segments")
-            fetch(lab, machine, data)
+            guest_fetches(lab, machine, data)
             counters(machine)
-
-
-def fetch(lab, machine, data):
-    """The guest fetches data from the host: Linux leaves the checksums to whoever receives."""
-    (lab.folder / "data").write_bytes(data)
-    server = host_program("/usr/bin/python3", "-m", "http.server", "--bind", "10.9.0.1", "--directory", str(lab.folder), "8000")
-    try:
-        # Its listening is not announced on a pipe; the guest tries until somebody answers.
-        deadline = time.monotonic() + 20
-        while machine.command("http get 10.9.0.1:8000/ discard", 60)[1] != 0:
-            check(server.poll() is None and time.monotonic() < deadline, "the host's HTTP server does not start")
-        result = find_json(machine.run("http get 10.9.0.1:8000/data", 120))
-        check(result["sha256"] == hashlib.sha256(data).hexdigest(), f"got {result}")
-    finally:
-        server.kill()
-        server.communicate()
-        (lab.folder / "data").unlink()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 
+from bulkhead_lib.background import Background
 from bulkhead_lib.machine import die_with_parent
 from harness import MIB, check, find_json
 from host_network import GATEWAY, host_run, served_file
@@ -107,24 +108,15 @@ class ToGuest(Transfer):
         return result
 
 
-class Repeated:
+class Repeated(Background):
     """Fetches from the guest, one after the other, for as long as the context lasts. Each must be right."""
 
     def __init__(self, port, size, places=()):
+        super().__init__()
         self.port = port
         self.size = size
         self.done = 0
         self.error = None
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *exc):
-        self.stop.set()
-        self.thread.join()
 
     def _run(self):
         expected = hashlib.sha256(served_file(self.size)).hexdigest()

@@ -64,7 +64,6 @@ static void expect_violation(u32 published)
 static void broken_completions(void **state)
 {
     static struct driver_request r[4];
-    struct ring_completion_page *page;
 
     start(MANIFEST_GRANTS_STRICT, 64); /* a tag that was never given out; what came before it counts */
     send(3, r);
@@ -100,6 +99,13 @@ static void broken_completions(void **state)
     send(2, r);
     driver_complete(0, r[0].tag, 513);
     expect_violation(0);
+}
+
+/* The indices of both rings, which the driver writes. */
+static void broken_indices(void **state)
+{
+    static struct driver_request r[1];
+    struct ring_completion_page *page;
 
     start(MANIFEST_GRANTS_STRICT, 64); /* all answered, and one never reported as read */
     send(1, r);
@@ -554,6 +560,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_teardown(f, teardown)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(broken_completions),
+        cmocka_unit_test(broken_indices),
         TEST(random_completion_rings),
         TEST(offers),
         TEST(give_up_answers_with_errors),
