@@ -38,7 +38,7 @@ def host_run(*command, seconds=60):
     return done.stdout
 
 
-def guest_fetches(lab, machine, data, inside=()):
+def fetch_from_host(lab, machine, data, inside=()):
     """The guest fetches data from 10.9.0.1, where a program of the host serves them; inside: a command that enters its namespace."""
     (lab.folder / "data").write_bytes(data)
     server = host_program(*inside, "/usr/bin/python3", "-m", "http.server", "--bind", "10.9.0.1", "--directory", str(lab.folder), "8000")

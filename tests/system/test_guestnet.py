@@ -10,7 +10,7 @@ import time
 from bare import BareMachine, free_port
 from ethernet_peer import ICMP, EthernetPeer, checksum, ip_packet
 from harness import MIB, case, check, find_json, main
-from host_network import ADDRESS, GATEWAY, IPERF_SECONDS, HostFiles, counters, guest_fetches, host_program, host_run, served_file
+from host_network import ADDRESS, GATEWAY, IPERF_SECONDS, HostFiles, counters, fetch_from_host, host_program, host_run, served_file
 
 LABEL = "net"
 TIMEOUT = 300
@@ -174,7 +174,7 @@ def offloads(lab):
         check(data == served_file(size), "the file arrived otherwise")
         frames = after["tx_frames"] - before["tx_frames"]
         check(frames < size / 1460 / 4, f"{frames} frames for {size} bytes: the device did not cut the segments")
-        guest_fetches(lab, machine, data, inside)
+        fetch_from_host(lab, machine, data, inside)
         counters(machine)
 
 

@@ -12,7 +12,7 @@ import time
 from block_suite import VIRTIO_BLK, VM, blocks_of_4_kib_work, disk_machine, power_off, write_and_compare
 from driver_suite import driver_said, undisturbed
 from harness import MIB, case, check, main
-from host_network import ADDRESS, counters, guest_fetches, host_run, served_file
+from host_network import ADDRESS, counters, fetch_from_host, host_run, served_file
 from net_suite import BACKEND as NET_BACKEND
 from net_suite import VIRTIO_NET, VM as NET_VM
 from net_suite import answers, free_port, net_machine, transfers, user_network
@@ -132,7 +132,7 @@ def offloads(lab):
             check(data == served_file(BULK), "the file arrived otherwise")
             frames = after["tx_frames"] - before["tx_frames"]
             check(frames < BULK / 1460 / 4, f"{frames} frames for {BULK} bytes: the device did not cut the segments")
-            guest_fetches(lab, machine, data)
+            fetch_from_host(lab, machine, data)
             counters(machine)
 
 

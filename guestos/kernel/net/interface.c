@@ -104,7 +104,10 @@ struct netif *interface_of_source(const struct ip4_addr *source)
 static err_t setup(struct netif *netif)
 {
     struct nic *nic = interface_nic(netif);
+    bool checksums;
 
+    if (transmit_init(nic, &checksums) != OK)
+        return ERR_MEM;
     netif->name[0] = 'e';
     netif->name[1] = 'n';
     netif->hostname = "guestos";
@@ -114,8 +117,8 @@ static err_t setup(struct netif *netif)
     netif->hwaddr_len = ETH_HWADDR_LEN;
     memcpy(netif->hwaddr, nic_get_info(nic)->mac, ETH_HWADDR_LEN);
     netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
-    NETIF_SET_CHECKSUM_CTRL(netif, transmit_init(nic) ? NETIF_CHECKSUM_ENABLE_ALL & ~NETIF_CHECKSUM_GEN_TCP
-                                                      : NETIF_CHECKSUM_ENABLE_ALL);
+    NETIF_SET_CHECKSUM_CTRL(netif, checksums ? NETIF_CHECKSUM_ENABLE_ALL & ~NETIF_CHECKSUM_GEN_TCP
+                                             : NETIF_CHECKSUM_ENABLE_ALL);
     return ERR_OK;
 }
 

@@ -6,12 +6,14 @@
 #include "guestos/kernel/dev/uart.h"
 #include "guestos/kernel/dev/virtio_pci.h"
 #include "guestos/kernel/mm/arena.h"
+#include "guestos/kernel/mm/frames.h"
 #include "guestos/kernel/net/interface.h"
 #include "guestos/kernel/net/support.h"
 #include "guestos/kernel/shell/pattern.h"
 
 #define RESOLVE_US 15000000u
 #define PATTERN_SEED 1u
+#define HEAP_FRAMES (MEM_SIZE / PAGE_SIZE + 1u) /* lwIP puts its own end mark behind the size it was told */
 
 static bool present;
 static status_t error = ERR_NOT_FOUND;
@@ -38,8 +40,7 @@ static status_t allocate(void)
 {
     u64 sectors = (NET_PATTERN_BYTES + PATTERN_SECTOR - 1) / PATTERN_SECTOR;
 
-    /* lwIP aligns the heap's start and puts its own end mark behind the size it was told. */
-    net_heap = arena_alloc(MEM_SIZE + PAGE_SIZE, PAGE_SIZE);
+    net_heap = (void *)frames_alloc(HEAP_FRAMES, PAGE_SIZE);
     pattern = arena_alloc(sectors * PATTERN_SECTOR, PAGE_SIZE);
     if (net_heap == NULL || pattern == NULL)
         return ERR_NO_MEMORY;
@@ -61,10 +62,13 @@ void net_init(void)
         error = interface_init();
     }
     present = error == OK;
-    if (present)
+    if (present) {
         background_add(work_in_background);
-    else
-        arena_release(mark);
+        return;
+    }
+    arena_release(mark);
+    if (net_heap != NULL)
+        frames_free((u64)net_heap, HEAP_FRAMES);
 }
 
 bool net_is_present(void)

@@ -3,7 +3,7 @@
 
 #include "shared/lib/types.h"
 
-extern void *net_heap; /* in the I/O arena; set before lwip_init */
+extern void *net_heap; /* set before lwip_init */
 
 /* Seed from RDRAND where the CPU offers it, and from TSC and real-time clock in any case. */
 void net_random_init(void);

@@ -8,13 +8,19 @@
 
 #define MAX_SEGMENTS 44u /* full ones in the 65535 bytes of an IP packet */
 #define FLIGHTS 256u     /* frames in the transmit ring; its size has the same limit */
+#define ROOM_SIZE 2048u  /* a whole frame of this MTU, and the device's header */
 
-/* The pbufs behind one frame in the device's hands. Each holds a reference, so that lwIP sends no segment again before.
+/*
+ * One frame in the device's hands. Its pbufs are referred to, so that lwIP sends no segment again before. What of them
+ * does not lie in the arena is copied into its room: the pages around it are the device's to look at, and a device may
+ * not keep to what it was granted (docs/FAULTS.md, Limits), so nothing of lwIP's own bookkeeping may be near.
  */
 struct flight {
     struct flight *next_free;
     struct pbuf *owner[MAX_SEGMENTS];
     u32 owners;
+    u8 *room; /* the device's header, the frame's own, and copies */
+    u32 used;
 };
 
 /* What is on its way out of one card. */
@@ -27,7 +33,6 @@ struct transmit {
         struct flight *flight;
         struct nic_part part[NIC_TX_PARTS];
         u32 count;
-        u8 *room; /* the device's header; the frame's own headers follow */
         struct offload_segment segment;
     } held;
 };
@@ -46,18 +51,26 @@ static void put_back(struct transmit *t, struct flight *flight)
     t->free_flights = flight;
 }
 
-bool transmit_init(struct nic *nic)
+status_t transmit_init(struct nic *nic, bool *checksums)
 {
-    u64 features = nic_get_info(nic)->features;
+    const struct nic_info *info = nic_get_info(nic);
     struct transmit *t = of(nic);
+    u32 flights = info->tx_size < FLIGHTS ? info->tx_size : FLIGHTS;
+    u8 *rooms = arena_alloc((u64)flights * ROOM_SIZE, PAGE_SIZE);
 
+    if (rooms == NULL)
+        return ERR_NO_MEMORY;
     t->nic = nic;
-    t->checksums = (features & VIRTIO_NET_F_CSUM) != 0;
+    t->checksums = (info->features & VIRTIO_NET_F_CSUM) != 0;
     /* Without indirect tables a large frame would take many of the ring's few places. */
-    t->cuts = t->checksums && (features & VIRTIO_NET_F_HOST_TSO4) != 0 && (features & VIRTIO_F_INDIRECT_DESC) != 0;
-    for (u32 i = 0; i < FLIGHTS; i++)
+    t->cuts = t->checksums && (info->features & VIRTIO_NET_F_HOST_TSO4) != 0 &&
+              (info->features & VIRTIO_F_INDIRECT_DESC) != 0;
+    for (u32 i = 0; i < flights; i++) {
+        t->flights[i].room = rooms + (u64)i * ROOM_SIZE;
         put_back(t, &t->flights[i]);
-    return t->checksums;
+    }
+    *checksums = t->checksums;
+    return OK;
 }
 
 void transmit_done(struct nic *nic, void *owner)
@@ -75,23 +88,45 @@ static void own(struct flight *flight, struct pbuf *p)
     flight->owner[flight->owners++] = p;
 }
 
-/*
- * Add the pbufs from byte `skip` of the first one on as parts. False, with nothing added, when one of them lies where
- * the device may not look, or there are too many.
- */
-static bool add_parts(struct transmit *t, const struct pbuf *p, u32 skip)
+/* One more part, or more of the last one. */
+static bool add_part(struct transmit *t, u64 at, u32 length)
 {
-    u32 count = t->held.count;
+    struct nic_part *last = t->held.count > 0 ? &t->held.part[t->held.count - 1] : NULL;
 
+    if (last != NULL && last->address + last->length == at)
+        last->length += length;
+    else if (t->held.count < NIC_TX_PARTS)
+        t->held.part[t->held.count++] = (struct nic_part){at, length};
+    else
+        return false;
+    return true;
+}
+
+static bool add_copy(struct transmit *t, const void *bytes, u32 length)
+{
+    struct flight *flight = t->held.flight;
+    u8 *at = flight->room + flight->used;
+
+    if (length > ROOM_SIZE - flight->used || !add_part(t, (u64)at, length))
+        return false;
+    memcpy(at, bytes, length);
+    flight->used += length;
+    return true;
+}
+
+/*
+ * Add the pbufs from byte `skip` of the first one on: in place where they lie in the arena. False: there are too many,
+ * or there is no room for copies.
+ */
+static bool add_pbufs(struct transmit *t, const struct pbuf *p, u32 skip)
+{
     for (const struct pbuf *q = p; q != NULL; q = q->next, skip = 0) {
-        if (q->len == skip)
-            continue;
-        u64 at = (u64)q->payload + skip;
-        if (count == NIC_TX_PARTS || !range_inside(at, q->len - skip, arena_base(), arena_size()))
+        const u8 *bytes = (const u8 *)q->payload + skip;
+        u32 length = q->len - skip;
+        bool in_place = range_inside((u64)bytes, length, arena_base(), arena_size());
+        if (length > 0 && !(in_place ? add_part(t, (u64)bytes, length) : add_copy(t, bytes, length)))
             return false;
-        t->held.part[count++] = (struct nic_part){at, q->len - skip};
     }
-    t->held.count = count;
     return true;
 }
 
@@ -113,48 +148,59 @@ static void finish_held(struct transmit *t)
     if (t->held.count == 0)
         return;
     if (t->held.segment.segments > 0)
-        offload_finish(t->held.room + sizeof(header), &t->held.segment, &header);
-    memcpy(t->held.room, &header, sizeof(header));
+        offload_finish(t->held.flight->room + sizeof(header), &t->held.segment, &header);
+    memcpy(t->held.flight->room, &header, sizeof(header));
     hand_over(t);
 }
 
-/* Begin a new frame with p. ERR_VAL: the device cannot take it as it lies in memory. */
+/* Begin a new frame with p, whose headers are all in its first pbuf. ERR_MEM: no room. ERR_VAL: no frame of this MTU.
+ */
 static err_t begin(struct transmit *t, struct pbuf *p)
 {
-    if (pbuf_add_header(p, sizeof(struct virtio_net_hdr)) != 0)
-        return ERR_VAL;
-    bool fits = add_parts(t, p, 0);
-    t->held.room = p->payload;
-    pbuf_remove_header(p, sizeof(struct virtio_net_hdr));
-    if (!fits)
-        return ERR_VAL;
-    if (t->free_flights == NULL || !nic_can_send(t->nic, t->held.count)) {
-        t->held.count = 0;
+    struct flight *flight = t->free_flights;
+
+    if (flight == NULL) {
         was_full = true;
         return ERR_MEM;
     }
-    t->held.flight = t->free_flights;
-    t->free_flights = t->held.flight->next_free;
-    t->held.flight->owners = 0;
-    own(t->held.flight, p);
+    t->held.flight = flight;
     t->held.segment.segments = 0;
+    flight->owners = flight->used = 0;
+    bool fits = add_copy(t, &(struct virtio_net_hdr){0}, sizeof(struct virtio_net_hdr)) &&
+                add_copy(t, p->payload, p->len) && add_pbufs(t, p, p->len);
+    if (!fits || !nic_can_send(t->nic, t->held.count)) {
+        t->held.count = 0;
+        was_full |= fits;
+        return fits ? ERR_MEM : ERR_VAL;
+    }
+    t->free_flights = flight->next_free;
+    own(flight, p);
     return ERR_OK;
 }
 
 static bool try_append(struct transmit *t, struct pbuf *p, const struct offload_segment *segment)
 {
-    u8 *first = t->held.room + sizeof(struct virtio_net_hdr);
-
-    if (t->held.count == 0 || t->held.segment.segments == 0 || t->held.flight->owners == MAX_SEGMENTS ||
-        !offload_follows(first, &t->held.segment, p->payload, segment) || !add_parts(t, p, segment->headers))
+    if (t->held.count == 0 || t->held.segment.segments == 0 || t->held.flight->owners == MAX_SEGMENTS)
         return false;
+    u8 *first = t->held.flight->room + sizeof(struct virtio_net_hdr);
+    u32 count = t->held.count, used = t->held.flight->used;
+    struct nic_part last = t->held.part[count - 1];
+    if (!offload_follows(first, &t->held.segment, p->payload, segment))
+        return false;
+    if (!add_pbufs(t, p, segment->headers)) {
+        t->held.part[count - 1] = last;
+        t->held.count = count;
+        t->held.flight->used = used;
+        return false;
+    }
     offload_append(first, &t->held.segment, p->payload, segment);
     own(t->held.flight, p);
     return true;
 }
 
-static err_t send(struct transmit *t, struct pbuf *p)
+err_t transmit_frame(struct nic *nic, struct pbuf *p)
 {
+    struct transmit *t = of(nic);
     struct offload_segment segment;
     bool is_tcp = t->checksums && offload_read(p->payload, p->len, p->tot_len, &segment);
 
@@ -169,22 +215,6 @@ static err_t send(struct transmit *t, struct pbuf *p)
     if (!is_tcp || !t->cuts)
         finish_held(t);
     return ERR_OK;
-}
-
-err_t transmit_frame(struct nic *nic, struct pbuf *p)
-{
-    struct transmit *t = of(nic);
-    err_t error = send(t, p);
-
-    if (error != ERR_VAL)
-        return error;
-    /* Not in the arena, or no room in front: a frame that was made in another way. A copy is right. */
-    struct pbuf *copy = pbuf_clone(PBUF_RAW_TX, PBUF_RAM, p);
-    if (copy == NULL)
-        return ERR_MEM;
-    error = send(t, copy);
-    pbuf_free(copy);
-    return error;
 }
 
 void transmit_flush(struct nic *nic)

@@ -8,7 +8,7 @@
 #define LWIP_STATS 0
 
 /*
- * Memory. The heap lies in the I/O arena: the headers of frames are made there and the device reads them there. Received
+ * Memory. The heap lies outside the I/O arena, in pages that no device gets to see (transmit.c). Received
  * frames are custom pbufs in the driver's own buffers, so the pool stays nearly unused, and lwIP's comparison of the window
  * with the pool would compare the wrong things.
  */
@@ -22,8 +22,6 @@
 #define MEMP_NUM_TCP_PCB 64
 #define MEMP_NUM_TCP_PCB_LISTEN 8
 #define MEMP_NUM_TCP_SEG 4096
-/* Room for the device's header right before the Ethernet header, so that both are one descriptor. */
-#define PBUF_LINK_ENCAPSULATION_HLEN 12
 
 /* Link and IP */
 #define LWIP_IPV4 1
