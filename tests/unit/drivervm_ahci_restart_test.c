@@ -368,6 +368,41 @@ static void without_a_slot_the_device_is_broken(void **state)
     assert_int_equal(hba.resets + hba.link_resets, 0);
 }
 
+/* A fault that saves rubbish leaves its successor without word of slots that hang, and a reset would stop the machine.
+ */
+static void without_a_stash_each_slot_is_tried(void **state)
+{
+    crash(1u << 3, 1u << 3);
+    started();
+    crash(1u << 21, 1u << 21); /* one that nobody knows of yet; the other one is in no register any more */
+    info.stash_length = 97;
+    info.generation = 2;
+    hba.ignored = 0;
+    started();
+    assert_int_equal(hba.resets + hba.link_resets, 0);
+    assert_int_equal(hba.ignored, 2);
+    read_all(~(1u << 3 | 1u << 21));
+    stash_length = info.stash_length;
+    crash(0xf0, 0); /* known again from here on */
+    started();
+    assert_int_equal(hba.resets, 0);
+    assert_int_equal(hba.ignored, 2);
+    read_all(~(1u << 3 | 1u << 21));
+}
+
+static void nothing_to_hide_and_no_stash(void **state)
+{
+    crash(0xff, 0);
+    info.stash_length = 0;
+    info.generation = 1;
+    started();
+    assert_int_equal(hba.resets, 0);
+    read_all(~0u);
+    crash(0xf0, 0); /* nothing is held against the controller */
+    started();
+    assert_int_equal(hba.resets, 1);
+}
+
 static void a_stash_that_makes_no_sense(void **state)
 {
     crash(0, 0);
@@ -400,6 +435,8 @@ int main(void)
         TEST_CRASH(a_bus_error_is_no_lost_slot),
         TEST_CRASH(no_reset_touches_lost_slots),
         TEST_CRASH(without_a_slot_the_device_is_broken),
+        TEST_CRASH(without_a_stash_each_slot_is_tried),
+        TEST_CRASH(nothing_to_hide_and_no_stash),
         TEST_CRASH(a_stash_that_makes_no_sense),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -73,9 +73,37 @@ static void select_port(u32 number)
     ahci.port = ahci.hba + HBA_PORT(number);
 }
 
+/*
+ * There was a predecessor, but its stash is not one of ours: a fault may have overwritten it. Then each slot may be a
+ * lost one, and only a try can tell (port_reclaim).
+ */
+static status_t hba_settle_blindly(void)
+{
+    u32 ports = implemented_ports();
+
+    for (u32 n = 0; n < HBA_PORTS; n++) {
+        struct drain drain = {0};
+        if (!(ports & 1u << n))
+            continue;
+        select_port(n);
+        while (!port_drain(&ahci, 0, &drain))
+            ; /* nobody to leave word for: a bounded number of times */
+        if (port_stop(&ahci) != OK)
+            return hba_reset();
+    }
+    log_line("ahci: no reset: no word from a predecessor, each slot is tried");
+    ahci.lost = ~0u;
+    ahci.refused = 0;
+    hba_write(HBA_GHC, GHC_AE);
+    ahci.capabilities = hba_read(HBA_CAP);
+    return OK;
+}
+
 /* What a predecessor left in the slots ends first; then a reset, unless some of it never ends (port_drain says why). */
 static status_t hba_settle(struct ahci_stash *predecessor)
 {
+    if (!predecessor && driver_info->generation > 0)
+        return hba_settle_blindly();
     if (!predecessor || predecessor->port >= HBA_PORTS || !(implemented_ports() & 1u << predecessor->port))
         return hba_reset();
     select_port(predecessor->port);
@@ -216,6 +244,8 @@ static status_t find_and_identify(const struct ahci_stash *predecessor)
         return status;
     if (can_queue())
         port_reclaim(&ahci);
+    else
+        ahci.lost = ahci.refused; /* only queued commands leave lost slots */
     now.port = ahci.port_number;
     now.lost = ahci.lost;
     now.refused = ahci.refused;
