@@ -206,7 +206,8 @@ class Rig:
             return True
         if seen.corrupts:
             self._replace(vms, row)
-            if load.flows() or load.broken:
+            # A peer that has taken bytes that nobody sent acknowledges what the guest has yet to send: that connection is past help.
+            if load.flows() or load.broken or load.wrong:
                 return False
         seen.stuck = "the transfer stands"
         return True
