@@ -2,6 +2,7 @@
 
 #include "guestos/kernel/dev/virtio_net.h"
 #include "guestos/kernel/mm/arena.h"
+#include "guestos/kernel/mm/frames.h"
 #include "guestos/kernel/net/offload.h"
 #include "shared/lib/checked.h"
 #include "shared/lib/string.h"
@@ -56,7 +57,7 @@ status_t transmit_init(struct nic *nic, bool *checksums)
     const struct nic_info *info = nic_get_info(nic);
     struct transmit *t = of(nic);
     u32 flights = info->tx_size < FLIGHTS ? info->tx_size : FLIGHTS;
-    u8 *rooms = arena_alloc((u64)flights * ROOM_SIZE, PAGE_SIZE);
+    u8 *rooms = (u8 *)frames_alloc(PAGE_UP((u64)flights * ROOM_SIZE) / PAGE_SIZE, PAGE_SIZE);
 
     if (rooms == NULL)
         return ERR_NO_MEMORY;
