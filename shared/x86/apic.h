@@ -25,6 +25,7 @@
 
 #define APIC_ENABLE (1u << 8)  /* of SPURIOUS */
 #define APIC_MASKED (1u << 16) /* of a local vector */
+#define APIC_PERIODIC (1u << 17) /* of the timer's */
 #define APIC_TSC_DEADLINE (1u << 18)
 #define APIC_DIVIDE_BY_1 0xbu
 #define ICR_INIT (5u << 8)

@@ -596,7 +596,7 @@ def bench_recovery_figures(lab):
              "samples_us": {"without": [1000, 3000], "with": [400, 500]}}
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
-        recovery.show([entry])
+        recovery.show([entry], False)
         recovery.draw([entry], str(lab.folder / "recovery.svg"))
     lines = shown.getvalue().splitlines()
     check(max(map(len, lines)) <= 120 and len(lines) > len(recovery.STAGES), f"the table: {lines}")

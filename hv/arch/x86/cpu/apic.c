@@ -9,6 +9,8 @@
 #include "shared/x86/apic.h"
 #include "shared/x86/io.h"
 
+#define SOONEST_US 10u /* the timer's period may be no shorter, or its interrupts are all that happens */
+
 static volatile u32 *mmio;
 static bool x2apic;
 static u64 timer_per_tsc_q32; /* APIC timer counts per TSC tick, 32.32 fixed point */
@@ -98,6 +100,11 @@ void apic_calibrate(u16 pm_timer_port)
     timer_per_tsc_q32 = (counts << 32) / tsc;
 }
 
+/*
+ * One interrupt is wanted, and the next call stops the others. But QEMU 7.2's TCG may forget one: a VMEXIT changes the
+ * CPU's word of pending requests without the lock under which the timer's thread sets a bit in it. A guest that spins
+ * would then run for ever; so the timer asks again.
+ */
 void apic_timer_arm(u64 deadline)
 {
     u64 now = rdtsc();
@@ -107,9 +114,9 @@ void apic_timer_arm(u64 deadline)
         apic_write(APIC_TIMER_INITIAL, 0);
         return;
     }
-    /* A second at most: the run loop arms again. */
-    u64 ticks = min_u64(deadline > now ? deadline - now : 0, tsc_khz * 1000);
+    u64 soonest = tsc_from_us(SOONEST_US), ticks = deadline > now + soonest ? deadline - now : soonest;
+    ticks = min_u64(ticks, tsc_khz * 1000); /* a second at most: the run loop arms again */
     u64 counts = (u64)(((unsigned __int128)ticks * timer_per_tsc_q32) >> 32) + 1;
-    apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
+    apic_write(APIC_LVT_TIMER, VECTOR_TIMER | APIC_PERIODIC);
     apic_write(APIC_TIMER_INITIAL, (u32)min_u64(counts, 0xffffffff));
 }
