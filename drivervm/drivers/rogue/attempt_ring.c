@@ -175,9 +175,9 @@ static const struct rogue_attempt rings[] = {
 };
 
 static const struct rogue_attempt stalls[] = {
-    {"withhold", "no request stays unanswered", withhold, ROGUE_WITH_REQUESTS},
-    {"heartbeat-only", "signs of life are no work", heartbeat_only, ROGUE_WITH_REQUESTS},
-    {"wait-only", "signs of life are no work", wait_only, ROGUE_WITH_REQUESTS},
+    {"withhold", "no request stays unanswered", withhold, ROGUE_WITH_REQUEST},
+    {"heartbeat-only", "signs of life are no work", heartbeat_only, ROGUE_WITH_REQUEST},
+    {"wait-only", "signs of life are no work", wait_only, ROGUE_WITH_REQUEST},
 };
 
 /* ---- grants (`grants = strict`) ---- */

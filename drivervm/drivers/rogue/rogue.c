@@ -85,6 +85,8 @@ static bool is_time(void)
     switch (attempt->when) {
     case ROGUE_AFTER_OFFER:
         return true;
+    case ROGUE_WITH_REQUEST:
+        return disk_held_count >= 1;
     case ROGUE_WITH_REQUESTS:
         return disk_held_count >= 2;
     case ROGUE_WITH_WRITE:

@@ -21,6 +21,7 @@
 enum rogue_when {
     ROGUE_BEFORE_OFFER,
     ROGUE_AFTER_OFFER,
+    ROGUE_WITH_REQUEST,  /* once the driver holds a request of the guest: it may be all that the guest asks for */
     ROGUE_WITH_REQUESTS, /* once the driver holds two requests of the guest */
     ROGUE_WITH_WRITE,    /* once it holds one that is a write */
 };
