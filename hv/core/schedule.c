@@ -99,7 +99,9 @@ static void arm_timer(struct cpu *cpu, struct vcpu *vcpu)
     if ((vcpu && vendor->set_deadline && vendor->set_deadline(vcpu, deadline)) || deadline == cpu->timer_armed)
         return;
     cpu->timer_armed = deadline;
-    apic_timer_arm(deadline);
+    /* QEMU's TCG, which has no such timer, may forget an interrupt, and a guest that spins would then run for ever: one
+     * that is armed at each entry anew may as well ask again (docs/decisions/014). */
+    apic_timer_arm(deadline, vendor->set_deadline == NULL);
 }
 
 static struct vcpu *pick_driver(struct cpu *cpu)

@@ -100,12 +100,7 @@ void apic_calibrate(u16 pm_timer_port)
     timer_per_tsc_q32 = (counts << 32) / tsc;
 }
 
-/*
- * One interrupt is wanted, and the next call stops the others. But QEMU 7.2's TCG may forget one: a VMEXIT changes the
- * CPU's word of pending requests without the lock under which the timer's thread sets a bit in it. A guest that spins
- * would then run for ever; so the timer asks again.
- */
-void apic_timer_arm(u64 deadline)
+void apic_timer_arm(u64 deadline, bool again)
 {
     u64 now = rdtsc();
 
@@ -117,6 +112,6 @@ void apic_timer_arm(u64 deadline)
     u64 soonest = tsc_from_us(SOONEST_US), ticks = deadline > now + soonest ? deadline - now : soonest;
     ticks = min_u64(ticks, tsc_khz * 1000); /* a second at most: the run loop arms again */
     u64 counts = (u64)(((unsigned __int128)ticks * timer_per_tsc_q32) >> 32) + 1;
-    apic_write(APIC_LVT_TIMER, VECTOR_TIMER | APIC_PERIODIC);
+    apic_write(APIC_LVT_TIMER, VECTOR_TIMER | (again ? APIC_PERIODIC : 0));
     apic_write(APIC_TIMER_INITIAL, (u32)min_u64(counts, 0xffffffff));
 }

@@ -23,6 +23,8 @@ void apic_start_cpu(u32 apic_id, u8 page);
 /* Measure TSC and APIC timer against the ACPI PM timer (ACPI 4.8.3.3) at this port. Sets tsc_khz. */
 void apic_calibrate(u16 pm_timer_port);
 
-/* Raise VECTOR_TIMER when the TSC reaches `deadline`, or soon when it has passed, and again until this is called anew;
- * ~0: never. */
-void apic_timer_arm(u64 deadline);
+/*
+ * Raise VECTOR_TIMER when the TSC reaches `deadline`, or soon when it has passed; ~0: never. again: and then again and
+ * again, until this is called anew.
+ */
+void apic_timer_arm(u64 deadline, bool again);
