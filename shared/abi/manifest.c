@@ -43,7 +43,6 @@ static struct quote quote(struct slice slice)
 
 static status_t PRINTF_LIKE(3, 4) fail(struct parser *parser, u32 line, const char *fmt, ...)
 {
-
     parser->error->line = line;
     BH_FORMAT(parser->error->message, sizeof(parser->error->message), fmt);
     return ERR_FORMAT;

@@ -5,7 +5,6 @@
 
 static status_t PRINTF_LIKE(3, 4) fail(struct manifest_error *error, u32 line, const char *fmt, ...)
 {
-
     error->line = line;
     BH_FORMAT(error->message, sizeof(error->message), fmt);
     return ERR_FORMAT;

@@ -23,8 +23,8 @@
 #define APIC_TIMER_CURRENT 0x390u
 #define APIC_TIMER_DIVIDE 0x3e0u
 
-#define APIC_ENABLE (1u << 8)  /* of SPURIOUS */
-#define APIC_MASKED (1u << 16) /* of a local vector */
+#define APIC_ENABLE (1u << 8)    /* of SPURIOUS */
+#define APIC_MASKED (1u << 16)   /* of a local vector */
 #define APIC_PERIODIC (1u << 17) /* of the timer's */
 #define APIC_TSC_DEADLINE (1u << 18)
 #define APIC_DIVIDE_BY_1 0xbu
